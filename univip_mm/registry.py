@@ -1,0 +1,75 @@
+"""The child registries of scope ``univip_mm``, under the installed host.
+
+This is the only module that knows which host is installed. Everything that
+the host registers (ResNet, NonLinearNeck, CosineEMA, LARS, PackInputs, ...)
+is found through the parent registries, so a config with
+``default_scope='univip_mm'`` names the host's parts without a prefix.
+"""
+import importlib
+import os
+from importlib.util import find_spec
+
+from mmengine.registry import Registry
+
+HOSTS = ('mmpretrain', 'mmselfsup')
+
+
+def find_host() -> str:
+    """Name of the host package: what ``UNIVIP_HOST`` says, or the first of
+    :data:`HOSTS` that is installed.
+
+    Raises:
+        ImportError: No host is installed, or ``UNIVIP_HOST`` names none.
+    """
+    wanted = os.environ.get('UNIVIP_HOST')
+    if wanted is None:
+        for host in HOSTS:
+            if find_spec(host) is not None:
+                return host
+        raise ImportError(
+            'univip_mm needs MMPretrain or MMSelfSup and finds neither: '
+            "'pip install mmpretrain mmcv-lite'")
+    if wanted not in HOSTS:
+        raise ImportError(f"UNIVIP_HOST is '{wanted}', but the hosts are "
+                          f'{" and ".join(HOSTS)}: set it to one of them')
+    if find_spec(wanted) is None:
+        raise ImportError(f"UNIVIP_HOST is '{wanted}', which is not "
+                          f"installed: 'pip install {wanted}', or unset it")
+    return wanted
+
+
+HOST = find_host()
+# The parents have to hold the host's parts before a child can find them.
+for _part in ('datasets', 'engine', 'evaluation', 'models', 'visualization'):
+    importlib.import_module(f'{HOST}.{_part}')
+_host_registry = importlib.import_module(f'{HOST}.registry')
+
+
+def _child(name: str) -> Registry:
+    parent = getattr(_host_registry, name)
+    return Registry(parent.name, parent=parent, scope='univip_mm')
+
+
+MODELS = _child('MODELS')
+DATASETS = _child('DATASETS')
+TRANSFORMS = _child('TRANSFORMS')
+HOOKS = _child('HOOKS')
+METRICS = _child('METRICS')
+
+# Nothing of ours is registered in these; they pass the host's through, since
+# a scope without a child registry would hide the host's parts.
+RUNNERS = _child('RUNNERS')
+RUNNER_CONSTRUCTORS = _child('RUNNER_CONSTRUCTORS')
+LOOPS = _child('LOOPS')
+LOG_PROCESSORS = _child('LOG_PROCESSORS')
+OPTIMIZERS = _child('OPTIMIZERS')
+OPTIM_WRAPPERS = _child('OPTIM_WRAPPERS')
+OPTIM_WRAPPER_CONSTRUCTORS = _child('OPTIM_WRAPPER_CONSTRUCTORS')
+PARAM_SCHEDULERS = _child('PARAM_SCHEDULERS')
+DATA_SAMPLERS = _child('DATA_SAMPLERS')
+MODEL_WRAPPERS = _child('MODEL_WRAPPERS')
+WEIGHT_INITIALIZERS = _child('WEIGHT_INITIALIZERS')
+TASK_UTILS = _child('TASK_UTILS')
+VISUALIZERS = _child('VISUALIZERS')
+VISBACKENDS = _child('VISBACKENDS')
+EVALUATORS = _child('EVALUATORS')
