@@ -1,0 +1,3 @@
+from .hooks import SafeResumeHook, SkippedImagesHook
+
+__all__ = ['SafeResumeHook', 'SkippedImagesHook']

@@ -1,0 +1,9 @@
+from .data_preprocessor import UniVIPDataPreprocessor
+from .sinkhorn_ot_loss import SinkhornOTLoss, sinkhorn
+from .univip import UniVIP
+from .univip_neck import UniVIPNeck
+
+__all__ = [
+    'SinkhornOTLoss', 'UniVIP', 'UniVIPDataPreprocessor', 'UniVIPNeck',
+    'sinkhorn'
+]

@@ -1,0 +1,3 @@
+from .overlap_scene_crop import OverlapSceneCrop
+
+__all__ = ['OverlapSceneCrop']

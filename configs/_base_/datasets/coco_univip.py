@@ -1,0 +1,33 @@
+data_root = 'data/coco/'
+
+# The three rules (UniVIP, Sec. 4.1). The proposal file must be made with the
+# same ones, and says so where it was not.
+proposal_rules = dict(min_size=64, max_aspect_ratio=3.0, iou_thr=0.5)
+
+train_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(
+        type='OverlapSceneCrop',
+        num_instances=4,  # K (UniVIP, Sec. 4.1); as model.fusion_neck has it
+        scene_size=224,  # BYOL, App. B
+        instance_size=96,  # UniVIP, Sec. 4.1
+        max_attempts=20,  # docs/decisions.md
+        **proposal_rules),
+    dict(type='PackInputs', meta_keys=('img_path', 'img_id', 'num_proposed')),
+]
+
+train_dataloader = dict(
+    batch_size=64,  # x 8 GPUs = 512 (UniVIP, Sec. 4.1)
+    num_workers=8,
+    persistent_workers=True,
+    pin_memory=True,
+    drop_last=True,
+    sampler=dict(type='DefaultSampler', shuffle=True),
+    collate_fn=dict(type='default_collate'),
+    dataset=dict(
+        type='ProposalCocoDataset',
+        data_root=data_root,
+        ann_file='annotations/instances_train2017.json',
+        proposal_file='proposals/train2017.npz',
+        data_prefix=dict(img_path='train2017/'),
+        pipeline=train_pipeline))

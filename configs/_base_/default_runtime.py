@@ -1,0 +1,30 @@
+# What registers univip_mm, and the only line a project of its own needs.
+custom_imports = dict(imports=['univip_mm'], allow_failed_imports=False)
+default_scope = 'univip_mm'
+
+default_hooks = dict(
+    timer=dict(type='IterTimerHook'),
+    logger=dict(type='LoggerHook', interval=50),
+    param_scheduler=dict(type='ParamSchedulerHook'),
+    # A checkpoint every 10 epochs, the last three kept.
+    checkpoint=dict(type='CheckpointHook', interval=10, max_keep_ckpts=3),
+    # Another order of the images on every epoch.
+    sampler_seed=dict(type='DistSamplerSeedHook'))
+
+custom_hooks = [
+    dict(type='SafeResumeHook'),
+    dict(type='SkippedImagesHook'),
+]
+
+env_cfg = dict(
+    cudnn_benchmark=True,  # the views have fixed sizes
+    mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
+    dist_cfg=dict(backend='nccl'))
+
+vis_backends = [dict(type='LocalVisBackend')]
+visualizer = dict(type='UniversalVisualizer', vis_backends=vis_backends)
+
+log_level = 'INFO'
+load_from = None
+resume = False
+randomness = dict(seed=0, deterministic=False)

@@ -1,0 +1,89 @@
+"""Box arithmetic. Boxes are (N, 4) arrays of xyxy in pixels: x1, y1 is the
+first pixel inside, x2, y2 the first one outside, so x2 - x1 is the width."""
+from dataclasses import asdict, dataclass
+from typing import Optional
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class ProposalRules:
+    """What a box must be to serve as an instance (method, "Views", 1).
+
+    Args:
+        min_size (int): Smallest width and height, pixels.
+        max_aspect_ratio (float): Largest ratio of the longer side to the
+            shorter one.
+        iou_thr (float): Largest IoU with any box kept before it.
+
+    Raises:
+        ValueError: A value is out of its range.
+    """
+    min_size: int = 64
+    max_aspect_ratio: float = 3.0
+    iou_thr: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.min_size < 1:
+            raise ValueError(f'min_size is {self.min_size}, but a box has at '
+                             'least 1 pixel a side')
+        if self.max_aspect_ratio < 1:
+            raise ValueError(f'max_aspect_ratio is {self.max_aspect_ratio}, '
+                             'but the longer side over the shorter one is at '
+                             'least 1')
+        if not 0 <= self.iou_thr <= 1:
+            raise ValueError(f'iou_thr is {self.iou_thr}, but an IoU lies in '
+                             '[0, 1]')
+
+    def as_dict(self) -> dict:
+        return asdict(self)
+
+
+def xywh_to_xyxy(boxes: np.ndarray) -> np.ndarray:
+    """(N, 4) x, y, width, height, to (N, 4) xyxy."""
+    boxes = np.asarray(boxes).reshape(-1, 4)
+    return np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
+
+
+def iou(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Intersection over union of (N, 4) with (M, 4), as (N, M) float64."""
+    boxes = np.asarray(boxes, dtype=np.float64)
+    others = np.asarray(others, dtype=np.float64)
+    low = np.maximum(boxes[:, None, :2], others[None, :, :2])
+    high = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
+    intersection = np.prod(np.clip(high - low, 0, None), axis=2)
+    area = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
+    other_area = np.prod(others[:, 2:] - others[:, :2], axis=1)
+    union = area[:, None] + other_area[None] - intersection
+    return intersection / np.maximum(union, np.finfo(np.float64).tiny)
+
+
+def obeys_shape_rules(boxes: np.ndarray, rules: ProposalRules) -> np.ndarray:
+    """Which of the (N, 4) boxes obey the rules on sides and ratio, (N,)."""
+    sides = boxes[:, 2:] - boxes[:, :2]
+    short, long = sides.min(axis=1), sides.max(axis=1)
+    return (short >= rules.min_size) & (long <= rules.max_aspect_ratio * short)
+
+
+def filter_boxes(boxes: np.ndarray,
+                 rules: ProposalRules,
+                 top_n: Optional[int] = None) -> np.ndarray:
+    """Keep the boxes that obey the three rules, in their order.
+
+    Args:
+        boxes (np.ndarray): (N, 4), in proposal order.
+        rules (ProposalRules): The rules.
+        top_n (int, optional): Stop after that many. Defaults to None, all.
+
+    Returns:
+        np.ndarray: Those kept, (M, 4), of the same dtype.
+    """
+    boxes = boxes[obeys_shape_rules(boxes, rules)]
+    kept = []
+    left = np.arange(len(boxes))
+    while len(left) and (top_n is None or len(kept) < top_n):
+        first, left = left[0], left[1:]
+        kept.append(first)
+        overlap = iou(boxes[first:first + 1], boxes[left])[0]
+        left = left[overlap <= rules.iou_thr]
+    return boxes[kept]

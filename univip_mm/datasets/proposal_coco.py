@@ -1,0 +1,207 @@
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Optional, Union
+
+import numpy as np
+import torch
+from mmcv.transforms import LoadImageFromFile
+from mmengine.dataset import BaseDataset
+from mmengine.logging import print_log
+
+from ..coco import read_coco
+from ..proposals import ProposalFile
+from ..registry import DATASETS
+
+Paths = Union[str, Sequence[str]]
+
+
+@DATASETS.register_module()
+class ProposalCocoDataset(BaseDataset):
+    """The images of one or more COCO jsons, each with its proposals.
+
+    Annotations are not looked at: the json is needed for the list of images.
+    ``ann_file``, ``proposal_file`` and ``data_prefix['img_path']`` take lists
+    of the same length to join several data sets, as COCO+ does. An image is
+    matched with its proposals by its id.
+
+    Images with a side below ``min_image_size`` are dropped and counted in the
+    log. An image that cannot be read is replaced by a random other one and
+    counted (see :attr:`unreadable`).
+
+    A sample holds ``img_path``, ``img_id``, ``sample_idx``, and ``proposals``
+    (N, 4) float32, xyxy in pixels, x2 and y2 outside; N may be 0.
+
+    Args:
+        ann_file (str or Sequence[str]): COCO json, below ``data_root``.
+        proposal_file (str or Sequence[str]): Proposal file of each json,
+            below ``data_root``.
+        data_root (str): Folder of the data set. Defaults to ''.
+        data_prefix (dict): ``img_path`` is the folder of the images, below
+            ``data_root``. Defaults to ``dict(img_path='')``.
+        pipeline (Sequence): Transforms. The rules of an ``OverlapSceneCrop``
+            among them must be those that the proposals were made with.
+            Defaults to ().
+        min_image_size (int): Smallest side of an image, pixels. Defaults to
+            64.
+        **kwargs: For :class:`mmengine.dataset.BaseDataset`.
+
+    Raises:
+        FileNotFoundError: A file is missing.
+        ValueError: The lists have different lengths; a file is not what it
+            should be; the proposals are of other images, or made with other
+            rules; no image is large enough.
+    """
+
+    def __init__(self,
+                 ann_file: Paths,
+                 proposal_file: Paths,
+                 data_root: str = '',
+                 data_prefix: Optional[dict] = None,
+                 pipeline: Sequence = (),
+                 min_image_size: int = 64,
+                 **kwargs) -> None:
+        self.proposal_file = proposal_file
+        self.min_image_size = min_image_size
+        super().__init__(
+            ann_file=ann_file,
+            data_root=data_root,
+            data_prefix=data_prefix or dict(img_path=''),
+            pipeline=list(pipeline),
+            **kwargs)
+
+    def _join_prefix(self) -> None:
+        """Join every path with ``data_root``; one path becomes a list of
+        one."""
+        parts = dict(
+            ann_file=_as_list(self.ann_file),
+            proposal_file=_as_list(self.proposal_file),
+            img_path=_as_list(self.data_prefix.get('img_path', '')))
+        lengths = {name: len(paths) for name, paths in parts.items()}
+        if len(set(lengths.values())) != 1:
+            raise ValueError(
+                'ProposalCocoDataset joins data sets that each have an '
+                'ann_file, a proposal_file and a data_prefix.img_path, but '
+                f'got {lengths}: give lists of the same length')
+        root = self.data_root or ''
+        joined = {
+            name: [os.path.join(root, path) for path in paths]
+            for name, paths in parts.items()
+        }
+        self.ann_file = joined['ann_file']
+        self.proposal_file = joined['proposal_file']
+        self.data_prefix['img_path'] = joined['img_path']
+
+    def load_data_list(self) -> list:
+        """The images of all jsons, without the small ones."""
+        self._proposals = []
+        data_list = []
+        for source, (ann_file, proposal_file, prefix) in enumerate(
+                zip(self.ann_file, self.proposal_file,
+                    self.data_prefix['img_path'])):
+            images = read_coco(ann_file)['images']
+            proposals = ProposalFile(proposal_file)
+            self._check_images(images, ann_file, proposals)
+            self._check_rules(proposals)
+            self._proposals.append(proposals)
+            data_list += [
+                dict(
+                    img_path=os.path.join(prefix, image['file_name']),
+                    img_id=image['id'],
+                    source=source) for image in images
+                if self._is_large_enough(image)
+            ]
+            self._log_what_is_dropped(images, ann_file)
+        if not data_list:
+            raise ValueError(
+                f'no image of {self.ann_file} has both sides of at least '
+                f'{self.min_image_size} pixels: lower min_image_size')
+        self._is_unreadable = torch.zeros(
+            len(data_list), dtype=torch.uint8).share_memory_()
+        return data_list
+
+    def get_data_info(self, idx: int) -> dict:
+        """The sample ``idx`` before the pipeline, with its proposals."""
+        info = super().get_data_info(idx)
+        proposals = self._proposals[info.pop('source')][info['img_id']]
+        info['proposals'] = np.array(proposals, dtype=np.float32)
+        return info
+
+    def prepare_data(self, idx: int) -> Optional[dict]:
+        """The sample ``idx`` after the pipeline, or None where its image
+        cannot be read, whereupon the base class takes another one."""
+        results = self.get_data_info(idx)
+        for transform in self.pipeline.transforms:
+            try:
+                results = transform(results)
+            except Exception as e:
+                if not isinstance(transform, LoadImageFromFile):
+                    raise
+                self._note_unreadable(idx, results['img_path'], e)
+                return None
+            if results is None:
+                return None
+        return results
+
+    @property
+    def is_unreadable(self) -> torch.Tensor:
+        """Which images could not be read so far, (len(self),) uint8, shared
+        by all worker processes."""
+        return self._is_unreadable
+
+    def _note_unreadable(self, idx: int, path: str, error: Exception) -> None:
+        if not self._is_unreadable[idx]:
+            self._is_unreadable[idx] = 1
+            print_log(
+                f"cannot read the image '{path}' "
+                f'({type(error).__name__}): another one takes its place',
+                logger='current',
+                level=logging.WARNING)
+
+    def _is_large_enough(self, image: dict) -> bool:
+        return min(image.get('width', np.inf), image.get(
+            'height', np.inf)) >= self.min_image_size
+
+    def _log_what_is_dropped(self, images: list, ann_file: str) -> None:
+        small = [x for x in images if not self._is_large_enough(x)]
+        if small:
+            print_log(
+                f'ProposalCocoDataset drops {len(small)} of {len(images)} '
+                f"images of '{ann_file}' with a side below "
+                f'{self.min_image_size} pixels',
+                logger='current')
+
+    @staticmethod
+    def _check_images(images: list, ann_file: str,
+                      proposals: ProposalFile) -> None:
+        missing = proposals.missing(np.array([x['id'] for x in images]))
+        if len(missing):
+            raise ValueError(
+                f"the proposal file '{proposals.path}' lacks {len(missing)} "
+                f"of the {len(images)} images of '{ann_file}' (the first: id "
+                f'{missing[0]}): it was made for other images; run '
+                'tools/generate_proposals.py with this ann_file')
+
+    def _check_rules(self, proposals: ProposalFile) -> None:
+        made_with = proposals.meta.get('rules')
+        for transform in self.pipeline.transforms:
+            rules = getattr(transform, 'rules', None)
+            if rules is not None and rules.as_dict() != made_with:
+                raise ValueError(
+                    f"the proposals of '{proposals.path}' were made with "
+                    f'{_spell(made_with)}, but the config '
+                    f'asks {type(transform).__name__} for '
+                    f'{_spell(rules.as_dict())}: run '
+                    'tools/generate_proposals.py with these rules, or change '
+                    'those of the config')
+
+
+def _spell(rules: Optional[dict]) -> str:
+    if not rules:
+        return 'no rules'
+    return ', '.join(f'{name}={value:g}' for name, value in rules.items())
+
+
+def _as_list(paths: Paths) -> list:
+    return [paths] if isinstance(paths, (str, Path)) else list(paths)

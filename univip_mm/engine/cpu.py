@@ -1,0 +1,49 @@
+"""Several processes without a GPU, which MMEngine does not provide for."""
+import os
+
+import torch
+from mmengine.config import Config
+from mmengine.dist import is_distributed
+
+
+def prepare_for_cpu(cfg: Config) -> None:
+    """Where a launcher starts processes on a machine without a GPU: start the
+    process group (gloo) here, since MMEngine's ``init_dist`` asks for a GPU,
+    and tell the Runner to wrap the model for the CPU. Otherwise nothing.
+
+    Raises:
+        ValueError: The model has SyncBN, which needs a GPU.
+    """
+    if cfg.get('launcher', 'none') == 'none' or torch.cuda.is_available():
+        return
+    keys = list(_sync_bn_keys(cfg.model, 'model'))
+    if keys:
+        raise ValueError(
+            'SyncBN needs a GPU and there is none: take BN, with '
+            f'--cfg-options {" ".join(map(_batch_norm_option, keys))}')
+    cfg.setdefault('model_wrapper_cfg', dict())
+    cfg.model_wrapper_cfg.setdefault('type', 'MMDistributedDataParallel')
+    cfg.model_wrapper_cfg.setdefault('broadcast_buffers', False)
+    cfg.model_wrapper_cfg['device_ids'] = None
+    if not is_distributed():
+        if cfg.launcher == 'slurm':
+            os.environ.setdefault('RANK', os.environ['SLURM_PROCID'])
+            os.environ.setdefault('WORLD_SIZE', os.environ['SLURM_NTASKS'])
+        torch.distributed.init_process_group('gloo')
+
+
+def _batch_norm_option(key: str) -> str:
+    # The projector and the predictor normalise vectors, the backbone maps.
+    return f'{key}={"BN" if "backbone" in key else "BN1d"}'
+
+
+def _sync_bn_keys(node, path: str):
+    """Dotted names of every ``type='SyncBN'`` below a config node."""
+    if isinstance(node, dict):
+        for key, value in node.items():
+            if key == 'type' and value == 'SyncBN':
+                yield f'{path}.type'
+            yield from _sync_bn_keys(value, f'{path}.{key}')
+    elif isinstance(node, (list, tuple)):
+        for index, value in enumerate(node):
+            yield from _sync_bn_keys(value, f'{path}.{index}')

@@ -1,0 +1,19 @@
+from mmengine.hooks import Hook
+
+from ...registry import HOOKS
+from ..safe_load import allow_checkpoint_types
+
+
+@HOOKS.register_module()
+class SafeResumeHook(Hook):
+    """Lets ``--resume`` and ``load_from`` read MMEngine's checkpoints with
+    ``torch.load``'s ``weights_only`` left on, as PyTorch 2.6 has it.
+
+    MMEngine stores its log in the checkpoint as objects that PyTorch refuses
+    by default. Exactly these types are admitted; any other is still refused.
+    """
+    priority = 'VERY_HIGH'
+
+    def before_run(self, runner) -> None:
+        """Runs before the Runner loads a checkpoint."""
+        allow_checkpoint_types()
