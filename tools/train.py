@@ -88,7 +88,7 @@ def load_config(args: argparse.Namespace) -> Config:
         pin_memory=torch.cuda.is_available(),
         persistent_workers=cfg.train_dataloader.num_workers > 0,
         collate_fn=dict(type='default_collate'))
-    cfg.train_dataloader = ConfigDict(defaults, **cfg.train_dataloader)
+    cfg.train_dataloader = ConfigDict({**defaults, **cfg.train_dataloader})
     return cfg
 
 

@@ -7,6 +7,7 @@ is found through the parent registries, so a config with
 """
 import importlib
 import os
+import warnings
 from importlib.util import find_spec
 
 from mmengine.registry import Registry
@@ -40,8 +41,13 @@ def find_host() -> str:
 
 HOST = find_host()
 # The parents have to hold the host's parts before a child can find them.
-for _part in ('datasets', 'engine', 'evaluation', 'models', 'visualization'):
-    importlib.import_module(f'{HOST}.{_part}')
+with warnings.catch_warnings():
+    # mmcv-lite says at each import that it is not mmcv, which pre-training
+    # does not need.
+    warnings.filterwarnings('ignore', message='Fail to import')
+    for _part in ('datasets', 'engine', 'evaluation', 'models',
+                  'visualization'):
+        importlib.import_module(f'{HOST}.{_part}')
 _host_registry = importlib.import_module(f'{HOST}.registry')
 
 

@@ -19,8 +19,6 @@ train_pipeline = [
 train_dataloader = dict(
     batch_size=64,  # x 8 GPUs = 512 (UniVIP, Sec. 4.1)
     num_workers=8,
-    persistent_workers=True,
-    pin_memory=True,
     drop_last=True,
     sampler=dict(type='DefaultSampler', shuffle=True),
     collate_fn=dict(type='default_collate'),

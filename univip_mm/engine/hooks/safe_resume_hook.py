@@ -1,7 +1,7 @@
 from mmengine.hooks import Hook
 
 from ...registry import HOOKS
-from ..safe_load import allow_checkpoint_types
+from ..checkpoint import allow_checkpoint_types
 
 
 @HOOKS.register_module()

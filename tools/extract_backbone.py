@@ -1,0 +1,72 @@
+"""Take the backbone out of a pre-training checkpoint, for fine-tuning."""
+import argparse
+from pathlib import Path
+
+import torch
+
+from univip_mm.engine.checkpoint import (BRANCHES, check_torchvision,
+                                         extract_backbone, load_checkpoint)
+from univip_mm.version import __version__
+
+EXAMPLE = '''
+example:
+  python tools/extract_backbone.py work_dirs/univip_r50_coco/epoch_800.pth \\
+      univip_r50_coco.pth
+then, in a config of mmdetection, mmsegmentation or mmpretrain:
+  model = dict(backbone=dict(init_cfg=dict(
+      type='Pretrained', checkpoint='univip_r50_coco.pth')))
+'''
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('checkpoint', help='checkpoint of UniVIP or BYOL')
+    parser.add_argument('out', help='file to write')
+    parser.add_argument(
+        '--format',
+        choices=['mm', 'torchvision'],
+        default='mm',
+        help='mm: for the packages of OpenMMLab; torchvision: the bare state '
+        'dict, checked against torchvision.models (default: %(default)s)')
+    parser.add_argument(
+        '--branch',
+        choices=list(BRANCHES),
+        default='online',
+        help='the trained network, or its moving average (default: '
+        '%(default)s)')
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    try:
+        checkpoint = load_checkpoint(args.checkpoint)
+        backbone = extract_backbone(checkpoint, args.branch)
+        name = 'backbone'
+        if args.format == 'torchvision':
+            name = f'torchvision.models.{check_torchvision(backbone)}'
+    except (ValueError, FileNotFoundError) as e:
+        raise SystemExit(f'error: {e}') from None
+    content = backbone
+    if args.format == 'mm':
+        meta = checkpoint.get('meta', {})
+        content = dict(
+            state_dict=backbone,
+            meta=dict(
+                source=Path(args.checkpoint).name,
+                branch=args.branch,
+                epoch=meta.get('epoch'),
+                iter=meta.get('iter'),
+                univip_mm=__version__))
+    Path(args.out).parent.mkdir(parents=True, exist_ok=True)
+    torch.save(content, args.out)
+    numbers = sum(value.numel() for value in backbone.values())
+    print(f'{name}: {len(backbone)} tensors, {numbers / 1e6:.1f} million '
+          f'numbers, {args.branch} branch, in {args.out}')
+
+
+if __name__ == '__main__':
+    main()

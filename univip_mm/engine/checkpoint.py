@@ -1,0 +1,125 @@
+"""Checkpoints: loaded without executing anything in them, and the backbone
+taken out of one."""
+import re
+from collections import OrderedDict
+
+import numpy as np
+import torch
+from mmengine.logging.history_buffer import HistoryBuffer
+
+
+def _history_buffer_method(owner: type, name: str):
+    """What stands in for ``getattr`` while a checkpoint is loaded.
+
+    A HistoryBuffer pickles its four statistics as attributes of its class,
+    so its pickle names the builtin ``getattr``, which must not be had: it
+    leads from any object to any other.
+    """
+    if owner is HistoryBuffer and name in ('min', 'max', 'mean', 'current'):
+        return getattr(HistoryBuffer, name)
+    raise ValueError(f'a checkpoint has no use for {owner}.{name}')
+
+
+def allow_checkpoint_types() -> None:
+    """Admit to ``torch.load(weights_only=True)``, the default since PyTorch
+    2.6, what an MMEngine checkpoint holds beyond tensors: the logged scalars
+    of its message hub and the NumPy arrays in them. So a run can be resumed
+    with ``weights_only`` on, and nothing else gets in."""
+    if not hasattr(torch.serialization, 'add_safe_globals'):
+        return  # before PyTorch 2.4
+    try:
+        from numpy._core.multiarray import _reconstruct, scalar
+    except ImportError:  # NumPy 1
+        from numpy.core.multiarray import _reconstruct, scalar
+    dtypes = [np.dtype(name) for name in ('float32', 'float64', 'int64')]
+    torch.serialization.add_safe_globals([
+        (_history_buffer_method, 'builtins.getattr'), HistoryBuffer,
+        np.ndarray, np.dtype, _reconstruct, scalar,
+        *(type(dtype) for dtype in dtypes)
+    ])
+
+
+def load_checkpoint(path: str) -> dict:
+    """A checkpoint's content on the CPU; nothing in it is executed.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is not a checkpoint, is cut short, or holds an object
+            of a type that no checkpoint of ours needs.
+    """
+    allow_checkpoint_types()
+    try:
+        content = torch.load(path, map_location='cpu', weights_only=True)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"there is no checkpoint '{path}'") from None
+    except Exception as e:
+        raise ValueError(f"'{path}' is not a checkpoint, is cut short, or "
+                         f'holds what is not safe to load: {_reason(e)}'
+                         ) from None
+    if not isinstance(content, dict):
+        raise ValueError(f"'{path}' holds a {type(content).__name__}, but a "
+                         'checkpoint is a dict')
+    return content
+
+
+# Where a branch of BYOL, and so of UniVIP, keeps its backbone: the target is
+# a Sequential of backbone and projector within the averaged model.
+BRANCHES = dict(online='backbone.', target='target_net.module.0.')
+
+
+def extract_backbone(checkpoint: dict, branch: str = 'online') -> OrderedDict:
+    """The backbone's weights, under the names that the backbone has alone.
+
+    Args:
+        checkpoint (dict): A checkpoint of UniVIP, or of the host's BYOL.
+        branch (str): 'online' or 'target'. Defaults to 'online'.
+
+    Returns:
+        OrderedDict: Its state dict.
+
+    Raises:
+        ValueError: There is no such branch, or the checkpoint has none.
+    """
+    if branch not in BRANCHES:
+        raise ValueError(f"there is no branch '{branch}': choose one of "
+                         f'{", ".join(BRANCHES)}')
+    prefix = BRANCHES[branch]
+    weights = checkpoint.get('state_dict', checkpoint)
+    backbone = OrderedDict((name[len(prefix):], value)
+                           for name, value in weights.items()
+                           if name.startswith(prefix))
+    if not backbone:
+        found = sorted({str(name).split('.')[0] for name in weights})
+        raise ValueError(
+            f"the checkpoint has no '{prefix}*', where UniVIP and BYOL keep "
+            f'the backbone of the {branch} branch; it has {found[:8]}')
+    return backbone
+
+
+def check_torchvision(backbone: OrderedDict) -> str:
+    """Name of the torchvision ResNet that has exactly these weights, but for
+    its classifier.
+
+    Raises:
+        ValueError: There is none.
+    """
+    from torchvision import models
+    shapes = {name: value.shape for name, value in backbone.items()}
+    for name in ('resnet18', 'resnet34', 'resnet50', 'resnet101', 'resnet152'):
+        with torch.device('meta'):
+            theirs = getattr(models, name)().state_dict()
+        if shapes == {
+                key: value.shape
+                for key, value in theirs.items() if not key.startswith('fc.')
+        }:
+            return name
+    raise ValueError('no ResNet of torchvision has the layers of this '
+                     'backbone: take --format mm')
+
+
+def _reason(error: Exception) -> str:
+    """The sentence that says why, out of PyTorch's page of advice."""
+    text = str(error) or type(error).__name__
+    found = re.search(
+        r'((?:Trying to load u|U)nsupported .*?)(?: was not|\. |\.?\n|$)', text)
+    return found.group(1) if found else text.split('. ')[0].split('\n')[0]
