@@ -36,13 +36,14 @@ MIN_BOX_SIDE = 28 / 240
 MIN_VISIBLE = 0.55  # share of an object's pixels that stays in sight
 MIN_CONTRAST = 42  # between an object's mean colour and what it hides, of 255
 INSIDE = 0.8  # share of an object's pixels that lies in the image
-SCALE = 2  # objects are drawn this much larger, then reduced
+# Objects are drawn larger, then reduced: by 2, large ones by less.
+SCALE, LARGE = 2, 200
 WHITE, PALE, INK = (250, 250, 250), (205, 228, 238), (28, 24, 26)
 
 
 @dataclass
 class Sketch:
-    """An object while it is drawn, (S, S) pixels at ``SCALE`` times its size.
+    """An object while it is drawn, on (S, S) pixels.
 
     ``colour`` (S, S, 3) uint8 BGR, premultiplied, ``alpha`` (S, S) uint8;
     ``shade`` and ``gloss`` (S, S) float32 multiply and are added at the end;
@@ -61,8 +62,7 @@ class Sketch:
 
 
 def new_sketch(rng, side: float, light: np.ndarray) -> Sketch:
-    """An empty sketch in a random pose for a unit frame of side 2 = ``side``
-    pixels of the image."""
+    """An empty sketch in a random pose, ``side`` pixels for a unit frame."""
     angle = rng.uniform(-np.pi / 3, np.pi / 3)
     stretch = np.exp(rng.uniform(-0.14, 0.14))
     mirror = rng.choice([-1, 1])
@@ -70,18 +70,16 @@ def new_sketch(rng, side: float, light: np.ndarray) -> Sketch:
                      [np.sin(angle), np.cos(angle)]])
     shape = np.array([[mirror * stretch, rng.uniform(-0.12, 0.12)],
                       [0, 1 / stretch]])
-    matrix = turn @ shape * side * SCALE / 2
-    half = int(side * SCALE * 0.78)
+    matrix = turn @ shape * side / 2
+    half = int(side * 0.78)
     frame = np.column_stack([matrix, [half, half]])
     inverse = np.linalg.inv(matrix).astype(np.float32)
     line = np.arange(2 * half, dtype=np.float32) - half
     x = inverse[0, 0] * line[None] + inverse[0, 1] * line[:, None]
     y = inverse[1, 0] * line[None] + inverse[1, 1] * line[:, None]
     return Sketch(
-        np.zeros((2 * half, 2 * half, 3), np.uint8),
-        np.zeros((2 * half, 2 * half), np.uint8),
-        np.ones((2 * half, 2 * half), np.float32),
-        np.zeros((2 * half, 2 * half), np.float32), x, y, frame, light)
+        np.zeros((*x.shape, 3), np.uint8), np.zeros(x.shape, np.uint8),
+        np.ones_like(x), np.zeros_like(x), x, y, frame, light)
 
 
 def oval(x, y, rx, ry, start=0, end=360, steps=48) -> np.ndarray:
@@ -128,13 +126,13 @@ def stroke(s: Sketch, points, colour, width: float, closed=False) -> None:
 def paint(s: Sketch, part: np.ndarray, pattern: np.ndarray, colour,
           strength=1.0) -> None:
     """Colour the pixels of a part where the boolean pattern holds."""
-    where = (part > 0) & pattern
-    if strength == 1:
-        s.colour[where] = colour
-    else:
-        mixed = cv2.addWeighted(s.colour, 1 - strength,
-                                np.full_like(s.colour, colour), strength, 0)
-        cv2.copyTo(mixed, where.astype(np.uint8), s.colour)
+    roi = window(part)
+    where = cv2.bitwise_and(part[roi], pattern[roi].astype(np.uint8))
+    layer = np.full_like(s.colour[roi], colour)
+    if strength < 1:
+        layer = cv2.addWeighted(s.colour[roi], 1 - strength, layer, strength,
+                                0)
+    cv2.copyTo(layer, where, s.colour[roi])
 
 
 def shine(s: Sketch, part: np.ndarray, nx, ny, nz, gloss=0.0) -> None:
@@ -411,8 +409,8 @@ def draw_mushroom(s: Sketch, rng) -> None:
     cap = fill(s, np.concatenate([oval(0, 0.0, 0.95, tall, 180, 360),
                                   oval(0, 0.0, 0.95, 0.1, 0, 180)]), first)
     spots = np.zeros_like(s.x, dtype=bool)
-    for x, y in [(-.62, -.2), (-.3, -.52), (-.12, -.12), (.2, -.66), (.36, -.3),
-                 (.72, -.16), (-.02, -.82)]:
+    for x, y in [(-.62, -.2), (-.3, -.52), (-.12, -.12), (.2, -.66),
+                 (.36, -.3), (.72, -.16), (-.02, -.82)]:
         x, y = np.add((x, y), rng.uniform(-0.06, 0.06, 2))
         r = rng.uniform(0.09, 0.15)
         spots |= ((s.x - x) / r)**2 + ((s.y - y * tall) / r / 0.8)**2 < 1
@@ -488,10 +486,11 @@ def draw_object(name: str, rng, side: float, light: np.ndarray) -> tuple:
         tuple: Premultiplied colour (h, w, 3) float32 of 0 to 255 and alpha
         (h, w) float32 of 0 to 1, cut to what is not empty.
     """
-    s = new_sketch(rng, side, light)
+    scale = min(SCALE, max(LARGE / side, 1))
+    s = new_sketch(rng, side * scale, light)
     CLASSES[name](s, rng)
     roi = window(s.alpha)
-    h, w = (max(round(n / SCALE), 1) for n in s.alpha[roi].shape)
+    h, w = (max(round(n / scale), 1) for n in s.alpha[roi].shape)
     colour, alpha, shade, gloss = (
         cv2.resize(part[roi], (w, h), interpolation=cv2.INTER_AREA).astype(
             np.float32) for part in (s.colour, s.alpha, s.shade, s.gloss))
@@ -626,10 +625,10 @@ def texture(rng, material, h, w, perspective=None) -> np.ndarray:
     return cv2.applyColorMap(tone, lut.astype(np.uint8)[:, None])
 
 
-def make_background(rng, width: int, height: int) -> np.ndarray:
-    """A floor seen from above, or a floor and what is behind it, (H, W, 3)
-    uint8."""
-    horizon = rng.choice([0, int(height * rng.uniform(0.12, 0.45))])
+def make_background(rng, width: int, height: int) -> tuple:
+    """A floor seen from above, or a floor and what is behind it: (H, W, 3)
+    uint8, and the first row of the floor."""
+    horizon = int(rng.choice([0, height * rng.uniform(0.12, 0.45)]))
     deep = height - horizon
     far, near = rng.uniform(0.1, 0.4), rng.uniform(0.5, 1.2)
     if not horizon:
@@ -640,7 +639,7 @@ def make_background(rng, width: int, height: int) -> np.ndarray:
     perspective = cv2.getPerspectiveTransform(plane, corners)
     floor = texture(rng, rng.choice(FLOORS), deep, width, perspective)
     if not horizon:
-        return floor
+        return floor, 0
     back = texture(rng, rng.choice(WALLS), horizon, width)
     back = cv2.GaussianBlur(back, (0, 0), rng.uniform(0.4, 1.6))
     image = np.concatenate([back, floor])
@@ -648,57 +647,52 @@ def make_background(rng, width: int, height: int) -> np.ndarray:
     strip = image[horizon - edge:horizon]
     strip[:] = strip * 0.3 + np.multiply(random_colour(rng), 0.7)
     image[horizon:horizon + 3] = image[horizon:horizon + 3] * 0.6
-    return image
+    return image, horizon
 
 
-def add_clutter(image: np.ndarray, rng, light: np.ndarray) -> np.ndarray:
-    """Strew pebbles, twigs, scraps and a cord, none of them labelled, on an
-    image (H, W, 3) uint8. Returns (H, W, 3) float32."""
+def add_clutter(image: np.ndarray, horizon: int, rng, light) -> np.ndarray:
+    """Strew pebbles, twigs, scraps and a cord, none of them labelled, below
+    the horizon of an image (H, W, 3) uint8. Returns (H, W, 3) float32."""
     height, width = image.shape[:2]
     unit = min(height, width) / 240
     layer, cover = image.copy(), np.zeros((height, width), np.uint8)
+    paths = []  # points, and the width of a line or 0 to fill
     for _ in range(rng.integers(8, 36)):
-        centre = rng.uniform(0, 1, 2) * (width, height)
-        kind = rng.choice(['pebble', 'twig', 'scrap'])
-        if kind == 'twig':
-            steps = rng.normal(0, 5 * unit, 2) + rng.normal(0, 2, (4, 2))
-            points = centre + np.cumsum(steps, axis=0)
-        elif kind == 'scrap':
-            points = centre + rng.uniform(-6, 6, (4, 2)) * unit
+        place = rng.uniform((0, horizon), (width, height))
+        kind = rng.choice(3)
+        if kind == 0:  # a pebble
+            points = oval(*place, *rng.uniform(1.5, 5.5, 2) * unit, steps=14)
+        elif kind == 1:  # a scrap
+            points = place + rng.uniform(-6, 6, (4, 2)) * unit
             points = cv2.convexHull(np.float32(points))[:, 0]
-        else:
-            radii = rng.uniform(1.5, 5.5, 2) * unit
-            points = oval(*centre, *radii, steps=14)
+        else:  # a twig
+            steps = rng.normal(0, 5, 2) + rng.normal(0, 2, (4, 2))
+            points = place + np.cumsum(steps * unit, axis=0)
+        paths.append((points, 1.6 * (kind == 2)))
+    if rng.random() < 0.4:
+        wave = rng.uniform(0.2, 1) + 0.4 * fractal(rng, 1, 60, 2, 2)[0]
+        points = np.column_stack([np.linspace(-0.1, 1.1, 60), wave])
+        paths.append((points * (width, height - horizon) + (0, horizon),
+                      rng.uniform(1, 4)))
+    for points, line in paths:
         pixels = [np.rint(points * 16).astype(np.int32)[:, None]]
-        colour = random_colour(rng, 0.2, 0.9)
-        for canvas, value in ((layer, colour), (cover, 255)):
-            if kind == 'twig':
+        x, y = np.clip(points[0], 0, (width - 1, height - 1)).astype(int)
+        colour = np.add(image[y, x] * 0.4, random_colour(rng, 0.15)) * 0.7
+        for canvas, value in ((layer, colour.tolist()), (cover, 255)):
+            if line:
                 cv2.polylines(canvas, pixels, False, value,
-                              max(1, round(1.6 * unit)), cv2.LINE_AA, 4)
+                              max(1, round(line * unit)), cv2.LINE_AA, 4)
             else:
                 cv2.fillPoly(canvas, pixels, value, cv2.LINE_AA, 4)
-        if kind == 'pebble':  # its lit side
-            lit = centre + np.array(light[:2]) * radii * 0.4
-            points = oval(*lit, *(radii * 0.5), steps=10)
-            cv2.fillPoly(layer, [np.rint(points * 16).astype(np.int32)],
-                         np.minimum(np.multiply(colour, 1.3), 255).tolist(),
-                         cv2.LINE_AA, 4)
-    if rng.random() < 0.4:
-        t = np.linspace(-0.1, 1.1, 60)
-        wave = fractal(rng, 1, 60, 2, 2)[0] * 0.5 + rng.uniform(0.1, 0.9)
-        points = np.column_stack([t * width, wave * height])
-        if rng.random() < 0.5:
-            points = points[:, ::-1] * (width / height, height / width)
-        pixels, wide = np.rint(points * 16).astype(np.int32), rng.uniform(1, 4)
-        for canvas, value in ((layer, random_colour(rng)), (cover, 255)):
-            cv2.polylines(canvas, [pixels], False, value,
-                          max(1, round(wide * unit)), cv2.LINE_AA, 4)
     shift = np.float32([[1, 0, -3 * unit * light[0]],
                         [0, 1, -3 * unit * light[1]]])
     shadow = cv2.warpAffine(cover, shift, (width, height))
     shadow = cv2.GaussianBlur(shadow, (0, 0), 1.2 * unit).astype(np.float32)
-    dark = 1 - 0.5 / 255 * np.where(cover > 0, 0, shadow)
-    return layer * dark[..., None]
+    # Lit where the light comes from: the cover's slope shades its rim.
+    rim = cv2.addWeighted(cover, 0.15 / 255, shadow, -0.15 / 255, 0,
+                          dtype=cv2.CV_32F)
+    dark = np.where(cover > 127, 1 + rim, 1 - 0.5 / 255 * shadow)
+    return layer * dark[..., None].astype(np.float32)
 
 
 def put_object(scene, owner, objects: list, sprite: tuple, corner,
@@ -720,19 +714,23 @@ def put_object(scene, owner, objects: list, sprite: tuple, corner,
     inside = np.s_[top - y1:bottom - y1, left - x1:right - x1]
     colour, alpha = (part[inside] for part in sprite)
     mask = alpha > 0.5
+    full = np.count_nonzero(sprite[1] > 0.5)
     smallest = MIN_BOX_SIDE * min(width, height)
-    if (mask.sum() < INSIDE * (sprite[1] > 0.5).sum()
+    if (np.count_nonzero(mask) < INSIDE * full
             or not large_enough(mask, smallest)):
         return False
-    mean = colour.sum((0, 1)) / alpha.sum()
-    if np.abs(mean - scene[roi][mask].mean(0)).max() < MIN_CONTRAST:
+    where = mask.astype(np.uint8)
+    contrast = np.subtract(cv2.mean(colour, where),
+                           cv2.mean(scene[roi], where))
+    if np.abs(contrast).max() < MIN_CONTRAST:
         return False
     after = owner.copy()
     after[roi][mask] = len(objects)
-    for number in np.setdiff1d(owner[roi][mask], [-1]):
+    for number in np.unique(owner[roi][mask]):
         rest = after == number
-        if (rest.sum() < MIN_VISIBLE * objects[number]['full']
-                or not large_enough(rest, smallest)):
+        if number >= 0 and not (
+                np.count_nonzero(rest) >= MIN_VISIBLE * objects[number]['full']
+                and large_enough(rest, smallest)):
             return False
     reach = 0.07 * np.sqrt(h * w) + 1
     border = int(3 * reach)
@@ -745,16 +743,16 @@ def put_object(scene, owner, objects: list, sprite: tuple, corner,
                       - 0.25 * cv2.GaussianBlur(shadow, (0, 0), reach / 3)
                       )[..., None]  # cast, and where it touches
     scene[roi] = scene[roi] * (1 - alpha[..., None]) + colour
-    owner[roi][mask] = len(objects)
-    objects.append(dict(full=int((sprite[1] > 0.5).sum())))
+    owner[:] = after
+    objects.append(dict(full=full))
     return True
 
 
 def large_enough(mask: np.ndarray, smallest: float) -> bool:
-    """Whether both sides of what a mask holds reach ``smallest``, and a
-    third of that square is filled."""
+    """Whether both sides of what a mask holds reach ``smallest``, and its
+    area half of that square."""
     w, h = cv2.boundingRect(mask.astype(np.uint8))[2:]
-    return min(w, h) >= smallest and mask.sum() >= smallest**2 * 0.5
+    return min(w, h) >= smallest and np.count_nonzero(mask) >= smallest**2 / 2
 
 
 def finish(scene: np.ndarray, rng) -> np.ndarray:
@@ -792,7 +790,7 @@ def make_scene(rng: np.random.Generator, size=(320, 240)) -> tuple:
     a, slant = rng.uniform(0, 2 * np.pi), rng.uniform(0.3, 0.75)
     light = np.array([np.cos(a) * slant, -abs(np.sin(a)) * slant, 0])
     light[2] = np.sqrt(1 - light @ light)
-    scene = add_clutter(make_background(rng, width, height), rng, light)
+    scene = add_clutter(*make_background(rng, width, height), rng, light)
     owner = np.full((height, width), -1, np.int16)
     count = rng.integers(MIN_OBJECTS, MAX_OBJECTS + 1)
     names = rng.choice(list(CLASSES), count).tolist()
@@ -832,3 +830,174 @@ def check_size(size) -> tuple:
         raise ValueError(f'size is {tuple(size)}, but it must be a width and '
                          f'a height of at least {MIN_SIDE} pixels')
     return int(size[0]), int(size[1])
+
+
+def make_scenes(out_dir: Union[str, os.PathLike],
+                num_train: int = 2000,
+                num_val: int = 400,
+                seed: int = 0,
+                size=(320, 240),
+                workers: Optional[int] = None) -> dict:
+    """Write the data set: ``train/000001.jpg`` and so on, ``val/``, and
+    ``annotations/train.json`` and ``val.json`` in the COCO format.
+
+    An image depends on the seed, its split and its number alone. Boxes, areas
+    and polygons are those of what is visible. Data made with the same
+    arguments is left as it is; any other is replaced once the new one is
+    complete, so that a run that was cut short can simply be repeated.
+
+    Args:
+        out_dir (str or PathLike): The folder of the data set.
+        num_train (int): Images to train on. Defaults to 2000.
+        num_val (int): Images to evaluate on. Defaults to 400.
+        seed (int): Non-negative. Defaults to 0.
+        size (tuple): Width and height, pixels. Defaults to (320, 240).
+        workers (int, optional): Processes. Defaults to None, one for each
+            core that this process may use.
+
+    Returns:
+        dict: ``made`` (bool), whether anything was written, ``images`` and
+        ``objects`` (int), ``per_class`` (dict of name to objects), and
+        ``seconds`` (float).
+
+    Raises:
+        ValueError: An argument is out of its range, or ``out_dir`` holds
+            something else.
+    """
+    start = time.time()
+    out_dir, counts = Path(out_dir), dict(train=num_train, val=num_val)
+    workers = len(os.sched_getaffinity(0)) if workers is None else workers
+    for name, value, least in (('num_train', num_train, 1),
+                               ('num_val', num_val, 1), ('seed', seed, 0),
+                               ('workers', workers, 1)):
+        if value < least:
+            raise ValueError(f'{name} is {value}, but must be at least '
+                             f'{least}')
+    parameters = dict(version=VERSION, seed=seed, size=list(check_size(size)),
+                      **{f'num_{split}': counts[split] for split in SPLITS})
+    part = out_dir / '.part'  # its presence marks the folder as made here
+    contents = read_annotations(out_dir)
+    made = not is_complete(out_dir, contents, parameters)
+    if made:
+        folders = [out_dir / name for name in (*SPLITS, 'annotations')]
+        if not part.is_dir() and not contents and any(
+                folder.exists() for folder in folders):
+            raise ValueError(f"'{out_dir}' holds data that was not made here: "
+                             'give another folder, or move that data away')
+        shutil.rmtree(part, ignore_errors=True)
+        contents = write_splits(part, counts, parameters, workers)
+        # Annotations go first and come last: without them nothing is taken
+        # for complete.
+        for folder in reversed(folders):
+            shutil.rmtree(folder, ignore_errors=True)
+        for folder in folders:
+            os.replace(part / folder.name, folder)
+        part.rmdir()
+    things = [thing for content in contents.values()
+              for thing in content['annotations']]
+    drawn = Counter(thing['category_id'] for thing in things)
+    return dict(
+        made=made, images=num_train + num_val, objects=len(things),
+        per_class={name: drawn[i] for i, name in enumerate(CLASSES, 1)},
+        seconds=time.time() - start)
+
+
+def read_annotations(out_dir: Path) -> dict:
+    """The content of each split's json that was written by this module."""
+    contents = {}
+    for split in SPLITS:
+        try:
+            content = json.loads(
+                (out_dir / 'annotations' / f'{split}.json').read_bytes())
+            if 'parameters' in content['info']:
+                contents[split] = content
+        except (OSError, ValueError, KeyError, TypeError):
+            pass  # missing, damaged or another's: not ours
+    return contents
+
+
+def is_complete(out_dir: Path, contents: dict, parameters: dict) -> bool:
+    """Whether both splits are there, made with these parameters."""
+    return len(contents) == len(SPLITS) and all(
+        content['info']['parameters'] == parameters
+        and all((out_dir / split / image['file_name']).is_file()
+                for image in content['images'])
+        for split, content in contents.items())
+
+
+def write_splits(folder: Path, counts: dict, parameters: dict,
+                 workers: int) -> dict:
+    """Write all images and jsons below ``folder``; returns the jsons."""
+    for name in (*SPLITS, 'annotations'):
+        (folder / name).mkdir(parents=True)
+    tasks = [(split, index) for split in SPLITS
+             for index in range(counts[split])]
+    info = dict(description='Scenes drawn by univip_mm', parameters=parameters)
+    categories = [dict(id=i, name=name, supercategory='object')
+                  for i, name in enumerate(CLASSES, 1)]
+    contents = {split: dict(info=info, licenses=[], images=[], annotations=[],
+                            categories=categories) for split in SPLITS}
+    bar = ProgressBar(len(tasks))
+    width, height = parameters['size']
+    work = partial(write_scene, folder, parameters['seed'], (width, height))
+    number = 0
+    for image_id, (task, things) in enumerate(
+            zip(tasks, run_in_order(work, tasks, workers)), 1):
+        split, index = task
+        contents[split]['images'].append(dict(
+            id=image_id, file_name=file_name(index), width=width,
+            height=height))
+        for thing in things:
+            number += 1
+            contents[split]['annotations'].append(
+                dict(id=number, image_id=image_id, **thing))
+        bar.update()
+    print()  # the bar leaves its line open
+    for split in SPLITS:
+        path = folder / 'annotations' / f'{split}.json'
+        path.write_text(json.dumps(contents[split]))
+    return contents
+
+
+def run_in_order(work, tasks: list, workers: int):
+    """The results of ``work`` for all tasks, in their order."""
+    if workers == 1:
+        yield from map(work, tasks)
+        return
+    with multiprocessing.Pool(
+            workers, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
+        yield from pool.imap(work, tasks, chunksize=4)
+
+
+def file_name(index: int) -> str:
+    return f'{index + 1:06d}.jpg'
+
+
+def write_scene(folder: Path, seed: int, size: tuple, task: tuple) -> list:
+    """Write one image; returns its annotations, yet without ids."""
+    split, index = task
+    rng = np.random.default_rng([seed, SPLITS.index(split), index])
+    image, objects = make_scene(rng, size)
+    path = folder / split / file_name(index)
+    quality = int(rng.integers(85, 96))
+    if not cv2.imwrite(str(path), image, [cv2.IMWRITE_JPEG_QUALITY, quality]):
+        raise OSError(f"cannot write '{path}'")
+    return [annotate(thing) for thing in objects]
+
+
+def annotate(thing: dict) -> dict:
+    """The COCO annotation of an object of :func:`make_scene`."""
+    x1, y1, x2, y2 = thing['bbox'].tolist()
+    # Contours run through the centres of pixels: on a mask three times as
+    # large they come within a sixth of a pixel of the edges.
+    large = np.kron(thing['mask'][y1:y2, x1:x2], np.ones((3, 3), np.uint8))
+    contours, _ = cv2.findContours(large, cv2.RETR_EXTERNAL,
+                                   cv2.CHAIN_APPROX_SIMPLE)
+    contours = [cv2.approxPolyDP(c, 1.5, True)[:, 0] for c in contours]
+    return dict(
+        category_id=list(CLASSES).index(thing['name']) + 1,
+        bbox=[x1, y1, x2 - x1, y2 - y1],
+        area=int(thing['mask'].sum()),
+        iscrowd=0,
+        segmentation=[((c + 0.5) / 3 + (x1, y1)).round(2).ravel().tolist()
+                      for c in contours if len(c) > 2])

@@ -25,7 +25,7 @@ def sinkhorn(cost: torch.Tensor,
     diag(u) G diag(v). The last update is u's, so the rows of the plan sum to
     the supply exactly and its columns to the demand as far as the iteration
     has converged. Where ``largest_cost / epsilon`` is too large for float32,
-    the same iteration runs on logarithms.
+    the same iteration runs on logarithms, in float64.
 
     The order is that of OTA (https://arxiv.org/abs/2103.14259) and POT.
 
@@ -54,12 +54,15 @@ def sinkhorn(cost: torch.Tensor,
             v = demand / torch.einsum('bnm,bm->bn', kernel_t, u)
             u = supply / torch.einsum('bmn,bn->bm', kernel, v)
         return u.unsqueeze(2) * kernel * v.unsqueeze(1)
-    log_supply, log_demand = supply.log(), demand.log()
-    log_u = torch.zeros_like(supply)
+    # An exponent of a thousand has three digits less after the point.
+    exponent = exponent.double()
+    log_supply, log_demand = supply.double().log(), demand.double().log()
+    log_u = torch.zeros_like(log_supply)
     for _ in range(num_iters):
         log_v = log_demand - (exponent + log_u.unsqueeze(2)).logsumexp(dim=1)
         log_u = log_supply - (exponent + log_v.unsqueeze(1)).logsumexp(dim=2)
-    return (exponent + log_u.unsqueeze(2) + log_v.unsqueeze(1)).exp()
+    log_plan = exponent + log_u.unsqueeze(2) + log_v.unsqueeze(1)
+    return log_plan.exp().to(supply.dtype)
 
 
 def marginal(instances: torch.Tensor,

@@ -1,0 +1,28 @@
+"""The losses written straight from the formulas: NumPy, loops, float64."""
+import numpy as np
+
+
+def instance_loss(o, t, scene_o, scene_t, epsilon=0.1, num_iters=50):
+    """L_ii: mean over the images, from o, t (B, K, C) and the scenes
+    (B, C)."""
+    total = 0.
+    for image in range(len(o)):
+        k = len(o[image])
+        cos = np.zeros((k, k))
+        for m in range(k):
+            for n in range(k):
+                cos[m, n] = o[image][m] @ t[image][n] / (
+                    np.sqrt(o[image][m] @ o[image][m]) *
+                    np.sqrt(t[image][n] @ t[image][n]))
+        b = np.array([max(o[image][m] @ scene_t[image], 0) for m in range(k)])
+        a = np.array([max(t[image][n] @ scene_o[image], 0) for n in range(k)])
+        b = b / b.sum() if b.sum() > 0 else np.full(k, 1 / k)
+        a = a / a.sum() if a.sum() > 0 else np.full(k, 1 / k)
+        g = np.exp(-(1 - cos) / epsilon)
+        u = np.ones(k)
+        for _ in range(num_iters):
+            v = a / (g.T @ u)
+            u = b / (g @ v)
+        plan = np.diag(u) @ g @ np.diag(v)
+        total -= (cos * plan).sum()
+    return total / len(o)

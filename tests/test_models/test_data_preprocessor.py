@@ -1,0 +1,91 @@
+import pytest
+import torch
+
+from univip_mm.models import UniVIPDataPreprocessor, photometric
+from univip_mm.registry import MODELS
+
+MEAN = torch.tensor([123.675, 116.28, 103.53]).view(3, 1, 1)
+STD = torch.tensor([58.395, 57.12, 57.375]).view(3, 1, 1)
+NOTHING = dict(
+    flip_prob=0, jitter_prob=0, gray_prob=0, blur_prob=0, solarize_prob=0)
+
+
+def views(num_instances=2, batch=3):
+    generator = torch.Generator().manual_seed(0)
+    sizes = [32, 32] + [16] * num_instances
+    return dict(
+        inputs=[
+            torch.randint(0, 256, (batch, 3, size, size), dtype=torch.uint8,
+                          generator=generator) for size in sizes
+        ],
+        data_samples=None)
+
+
+def test_is_registered():
+    built = MODELS.build(dict(type='univip_mm.UniVIPDataPreprocessor'))
+    assert isinstance(built, UniVIPDataPreprocessor)
+
+
+def test_without_augmentation_only_turns_to_rgb_and_normalises():
+    data = views()
+    preprocessor = UniVIPDataPreprocessor(scene1=NOTHING, scene2=NOTHING)
+    out = preprocessor(data, training=True)['inputs']
+    for view, given in zip(out, data['inputs']):
+        expected = (given[:, [2, 1, 0]].float() - MEAN) / STD
+        torch.testing.assert_close(view, expected, rtol=0, atol=1e-4)
+
+
+def test_a_seed_gives_the_same_views_and_another_seed_others():
+    first, again, other = (
+        UniVIPDataPreprocessor(seed=seed)(views(), training=True)['inputs']
+        for seed in (7, 7, 8))
+    assert all(torch.equal(a, b) for a, b in zip(first, again))
+    assert not any(torch.equal(a, b) for a, b in zip(first, other))
+
+
+def test_two_batches_in_a_row_are_drawn_anew():
+    preprocessor = UniVIPDataPreprocessor(seed=7)
+    first, second = (preprocessor(views(), training=True)['inputs'][0]
+                     for _ in range(2))
+    assert not torch.equal(first, second)
+
+
+def test_values_are_not_clamped_after_normalisation():
+    out = UniVIPDataPreprocessor(seed=0)(views(), training=True)['inputs']
+    assert min(x.min() for x in out) < -1.5
+    assert max(x.max() for x in out) > 1.5
+
+
+def test_views_get_the_augmentation_of_their_kind(monkeypatch):
+    seen = []
+    apply = photometric.apply
+    monkeypatch.setattr(photometric, 'apply', lambda images, drawn, a:
+                        seen.append(a) or apply(images, drawn, a))
+    preprocessor = UniVIPDataPreprocessor()
+    preprocessor(views(num_instances=3), training=True)
+    assert seen == [preprocessor.scene1, preprocessor.scene2
+                    ] + 3 * [preprocessor.scene1]
+    assert (seen[0].blur_prob, seen[0].solarize_prob) == (1.0, 0.0)
+    assert (seen[1].blur_prob, seen[1].solarize_prob) == (0.1, 0.2)
+
+
+def test_out_of_training_one_batch_is_only_normalised():
+    images = views()['inputs'][0]
+    out = UniVIPDataPreprocessor(to_rgb=False)(dict(inputs=images))
+    torch.testing.assert_close(out['inputs'], (images.float() - MEAN) / STD)
+
+
+def test_pixels_are_prepared_in_float32_under_autocast():
+    expected = UniVIPDataPreprocessor(seed=0)(views(), training=True)
+    with torch.autocast('cpu', torch.bfloat16):
+        out = UniVIPDataPreprocessor(seed=0)(views(), training=True)
+    assert torch.equal(out['inputs'][0], expected['inputs'][0])
+
+
+@pytest.mark.parametrize('options, named', [
+    (dict(scene1=dict(flip=0.5)), r'scene1 has no option .*flip'),
+    (dict(scene2=dict(blur_prob=2)), r'scene2\.blur_prob is 2'),
+])
+def test_wrong_options_are_named(options, named):
+    with pytest.raises(ValueError, match=named):
+        UniVIPDataPreprocessor(**options)

@@ -1,0 +1,190 @@
+import numpy as np
+import ot
+import pytest
+import torch
+from formulas import instance_loss
+from hypothesis import given
+from hypothesis import strategies as st
+
+from univip_mm.models import SinkhornOTLoss, sinkhorn
+from univip_mm.models.sinkhorn_ot_loss import marginal
+
+
+def random_problem(rng, b, m, n):
+    cost = rng.uniform(0, 2, (b, m, n))
+    supply = rng.dirichlet(np.ones(m), b)
+    demand = rng.dirichlet(np.ones(n), b)
+    return cost, supply, demand
+
+
+@pytest.mark.parametrize('epsilon, num_iters', [(0.1, 50), (0.1, 3),
+                                                (0.5, 10), (1.0, 50)])
+@pytest.mark.parametrize('m, n', [(4, 4), (3, 7), (1, 5)])
+def test_plan_is_that_of_pot(epsilon, num_iters, m, n):
+    rng = np.random.default_rng(0)
+    cost, supply, demand = random_problem(rng, 8, m, n)
+    plans = sinkhorn(
+        *map(torch.from_numpy, (cost, supply, demand)), epsilon, num_iters)
+    in_float32 = sinkhorn(
+        *(torch.from_numpy(x).float() for x in (cost, supply, demand)),
+        epsilon, num_iters)
+    for i in range(8):
+        expected = ot.sinkhorn(
+            supply[i], demand[i], cost[i], reg=epsilon, stopThr=0,
+            numItermax=num_iters, warn=False)
+        np.testing.assert_allclose(plans[i], expected, rtol=0, atol=1e-10)
+        np.testing.assert_allclose(in_float32[i], expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize('epsilon', [0.1, 0.5])
+def test_logarithmic_form_gives_the_same_plan(epsilon):
+    rng = np.random.default_rng(1)
+    problem = [torch.from_numpy(x) for x in random_problem(rng, 8, 4, 4)]
+    plain = sinkhorn(*problem, epsilon, 50)
+    logarithmic = sinkhorn(*problem, epsilon, 50, largest_cost=1e6)
+    torch.testing.assert_close(plain, logarithmic, rtol=0, atol=1e-12)
+
+
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    m=st.integers(1, 64),
+    n=st.integers(1, 64),
+    epsilon=st.floats(1e-3, 1.0))
+def test_plan_meets_its_supply_and_keeps_its_total(seed, m, n, epsilon):
+    rng = np.random.default_rng(seed)
+    cost, supply, demand = (
+        torch.from_numpy(x).float() for x in random_problem(rng, 2, m, n))
+    plan = sinkhorn(cost, supply, demand, epsilon, 50)
+    assert torch.isfinite(plan).all() and (plan >= 0).all()
+    torch.testing.assert_close(plan.sum(2), supply, rtol=0, atol=1e-5)
+    torch.testing.assert_close(
+        plan.sum((1, 2)), torch.ones(2), rtol=0, atol=1e-5)
+
+
+def test_plan_meets_its_demand_once_converged():
+    rng = np.random.default_rng(2)
+    problem = [torch.from_numpy(x) for x in random_problem(rng, 16, 4, 4)]
+    plan = sinkhorn(*problem, 0.1, 2000)
+    torch.testing.assert_close(plan.sum(1), problem[2], rtol=0, atol=1e-6)
+
+
+def test_instance_without_mass_moves_nothing():
+    cost = torch.rand(1, 3, 3)
+    supply = torch.tensor([[0., 0.25, 0.75]])
+    demand = torch.tensor([[1., 0., 0.]])
+    for epsilon in (0.1, 0.001):
+        plan = sinkhorn(cost, supply, demand, epsilon)
+        expected = torch.tensor([[[0., 0, 0], [0.25, 0, 0], [0.75, 0, 0]]])
+        torch.testing.assert_close(plan, expected)
+
+
+def test_marginal_is_the_share_of_positive_relevance():
+    instances = torch.tensor([[[2., 0.], [1., 5.], [-3., 1.]]])
+    mass, is_uniform = marginal(instances, torch.tensor([[4., 0.]]))
+    torch.testing.assert_close(mass, torch.tensor([[2 / 3, 1 / 3, 0.]]))
+    assert not is_uniform.any()
+
+
+def test_marginal_is_uniform_where_no_relevance_is_positive():
+    instances = torch.tensor([[[-2., 0.], [0., 5.]], [[1., 0.], [0., 1.]]])
+    mass, is_uniform = marginal(instances, torch.tensor([[4., 0.], [1., 0.]]))
+    torch.testing.assert_close(mass, torch.tensor([[.5, .5], [1., 0.]]))
+    assert is_uniform.tolist() == [True, False]
+
+
+@pytest.mark.parametrize('k', [1, 2, 4, 7])
+def test_loss_is_that_of_the_formulas(k):
+    rng = np.random.default_rng(k)
+    o, t = rng.normal(size=(2, 6, k, 16)) + 0.3
+    scene_o, scene_t = rng.normal(size=(2, 6, 16)) + 0.3
+    expected = instance_loss(o, t, scene_o, scene_t)
+    inputs = [torch.from_numpy(x) for x in (o, t, scene_o, scene_t)]
+    loss = SinkhornOTLoss()
+    assert loss(*inputs).item() == pytest.approx(expected, abs=1e-9)
+    in_float32 = loss(*(x.float() for x in inputs))
+    assert in_float32.item() == pytest.approx(expected, abs=1e-5)
+    assert -1 <= expected <= 1
+
+
+def test_loss_weight_is_a_factor():
+    inputs = torch.randn(2, 4, 8), torch.randn(2, 4, 8), *torch.randn(2, 2, 8)
+    once, thrice = SinkhornOTLoss(), SinkhornOTLoss(loss_weight=3.)
+    torch.testing.assert_close(3 * once(*inputs), thrice(*inputs))
+
+
+def test_gradient_reaches_the_online_instances_alone_and_not_by_the_plan():
+    torch.manual_seed(0)
+    o, t = torch.randn(2, 3, 4, 8).double().requires_grad_().unbind()
+    o, t = o.detach().requires_grad_(), t.detach().requires_grad_()
+    scene_o, scene_t = (torch.randn(3, 8).double().requires_grad_()
+                        for _ in range(2))
+    SinkhornOTLoss()(o, t, scene_o, scene_t).backward()
+    assert t.grad is None and scene_o.grad is None and scene_t.grad is None
+
+    # With the plan held as a constant, the gradient is that of the cosines.
+    other = o.detach().clone().requires_grad_()
+    cos = torch.nn.functional.cosine_similarity(
+        other.unsqueeze(2), t.detach().unsqueeze(1), dim=-1)
+    with torch.no_grad():
+        plan = sinkhorn(1 - cos, marginal(other, scene_t)[0],
+                        marginal(t, scene_o)[0])
+    (-(cos * plan).sum((1, 2)).mean()).backward()
+    torch.testing.assert_close(o.grad, other.grad)
+
+
+@given(
+    exponents=st.tuples(*[st.floats(-20, 18)] * 4),
+    k=st.integers(1, 64),
+    epsilon=st.floats(1e-3, 1.0),
+    dtype=st.sampled_from([torch.float32, torch.float16, torch.bfloat16]),
+    kind=st.sampled_from(['random', 'zero', 'same', 'opposite', 'one']),
+    seed=st.integers(0, 2**31))
+def test_loss_and_gradient_are_finite_for_every_finite_input(
+        exponents, k, epsilon, dtype, kind, seed):
+    generator = torch.Generator().manual_seed(seed)
+    o, t = torch.randn(2, 2, k, 16, generator=generator)
+    scenes = list(torch.randn(2, 2, 16, generator=generator))
+    if kind == 'zero':
+        o, scenes[0] = torch.zeros_like(o), torch.zeros_like(scenes[0])
+    elif kind == 'same':
+        o = t = o[:, :1].expand_as(o)
+    elif kind == 'opposite':
+        t = -o
+    elif kind == 'one':  # a single relevant instance among many
+        o[:, 1:] = 0
+    largest = torch.finfo(dtype).max
+    o, t, *scenes = ((x.double() * 10.0**e).clamp(-largest, largest).to(dtype)
+                     for x, e in zip((o, t, *scenes), exponents))
+    o.requires_grad_()
+    loss = SinkhornOTLoss(epsilon)(o, t, *scenes)
+    loss.backward()
+    assert torch.isfinite(loss) and -1.001 <= loss <= 1.001
+    assert torch.isfinite(o.grad).all()
+    assert all(torch.isfinite(x).all()
+               for x in SinkhornOTLoss(epsilon).statistics.values())
+
+
+def test_loss_is_computed_in_float32_under_autocast():
+    inputs = torch.randn(2, 4, 8), torch.randn(2, 4, 8), *torch.randn(2, 2, 8)
+    expected = SinkhornOTLoss()(*inputs)
+    with torch.autocast('cpu', torch.bfloat16):
+        assert torch.equal(SinkhornOTLoss()(*inputs), expected)
+
+
+def test_statistics_tell_a_spread_plan_and_uniform_marginals():
+    loss = SinkhornOTLoss()
+    same = torch.ones(2, 4, 8)
+    loss(same, same, same[:, 0], -same[:, 0])
+    assert loss.statistics['plan_entropy'].item() == pytest.approx(1)
+    assert loss.statistics['uniform_marginals'].item() == 0.5
+    apart = 10 * torch.eye(4, 8).expand(2, 4, 8)
+    loss(apart, apart, same[:, 0], same[:, 0])
+    assert loss.statistics['plan_entropy'].item() == pytest.approx(
+        0.5, abs=0.01)  # one to one: log 4 of 2 log 4
+
+
+@pytest.mark.parametrize('options, named', [(dict(epsilon=0), 'epsilon'),
+                                            (dict(num_iters=0), 'num_iters')])
+def test_options_out_of_range_are_named(options, named):
+    with pytest.raises(ValueError, match=named):
+        SinkhornOTLoss(**options)

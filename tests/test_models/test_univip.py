@@ -1,0 +1,220 @@
+import copy
+
+import numpy as np
+import pytest
+import torch
+from formulas import instance_loss
+from mmengine.logging import MessageHub
+from mmpretrain.structures import DataSample
+
+from univip_mm.models import UniVIP
+from univip_mm.models.univip import projection_std
+from univip_mm.registry import MODELS
+
+K, C = 3, 8
+
+
+def config(**changes):
+    bn = dict(type='BN1d')
+    neck = dict(
+        type='NonLinearNeck', hid_channels=16, out_channels=C, num_layers=2,
+        with_bias=True, with_last_bn=False, norm_cfg=bn)
+    return dict(
+        type='UniVIP',
+        backbone=dict(type='ResNet', depth=18, base_channels=8,
+                      norm_cfg=dict(type='BN')),
+        neck=dict(neck, in_channels=64, with_avg_pool=True),
+        head=dict(
+            type='LatentPredictHead',
+            loss=dict(type='CosineSimilarityLoss'),
+            predictor=dict(neck, in_channels=C, with_avg_pool=False)),
+        fusion_neck=dict(type='UniVIPNeck', in_channels=C, num_instances=K,
+                         out_channels=C),
+        instance_loss=dict(type='SinkhornOTLoss'),
+        **changes)
+
+
+def build(**changes):
+    torch.manual_seed(0)
+    MessageHub.get_current_instance().update_info('max_iters', 10)
+    cfg = config(**changes)
+    # The ResNet of the host is too wide for a test; a narrow one will do.
+    cfg['backbone']['stem_channels'] = 8
+    return MODELS.build(cfg)
+
+
+def views(batch=4, num_instances=K):
+    generator = torch.Generator().manual_seed(1)
+    return [
+        torch.randn(batch, 3, size, size, generator=generator)
+        for size in [32, 32] + [16] * num_instances
+    ]
+
+
+def unit(x):
+    return x / np.sqrt((x * x).sum(-1, keepdims=True))
+
+
+def branches(model, inputs):
+    """Features of the two branches in float64, each view on its own."""
+    target = model.target_net.module
+    online, averaged = [], []
+    with torch.no_grad():
+        for view in inputs:
+            z = model.neck(model.backbone(view))
+            online.append(model.head.predictor(list(z))[0].double().numpy())
+            averaged.append(target(view)[0].double().numpy())
+    return online, averaged
+
+
+def test_losses_are_those_of_the_formulas():
+    model, inputs = build(), views()
+    model.double()
+    inputs = [x.double() for x in inputs]
+    losses = copy.deepcopy(model).loss(inputs)  # moves the target
+    f_o, f_t = branches(model, inputs)  # equal weights at the start
+
+    scene = si = 0.
+    o, t = np.stack(f_o[2:], 1), np.stack(f_t[2:], 1)  # (B, K, C)
+    weight = model.fusion_neck.fc.weight.detach().numpy()
+    bias = model.fusion_neck.fc.bias.detach().numpy()
+    for i in range(4):
+        scene -= unit(f_o[0][i]) @ unit(f_t[1][i])
+        scene -= unit(f_o[1][i]) @ unit(f_t[0][i])
+        fused = weight @ np.concatenate(o[i]) + bias
+        si -= unit(fused) @ unit(f_t[0][i]) + unit(fused) @ unit(f_t[1][i])
+    ii = instance_loss(o, t, (f_o[0] + f_o[1]) / 2,
+                               (f_t[0] + f_t[1]) / 2)
+    assert losses['loss_scene'].item() == pytest.approx(scene / 4, abs=1e-5)
+    assert losses['loss_scene_instance'].item() == pytest.approx(
+        si / 4, abs=1e-5)
+    assert losses['loss_instance'].item() == pytest.approx(ii, abs=1e-5)
+
+
+def test_losses_in_float32_are_those_in_float64():
+    inputs = views()
+    single = build().loss(inputs)
+    double = build().double().loss([x.double() for x in inputs])
+    for name in ('loss_scene', 'loss_scene_instance', 'loss_instance'):
+        assert single[name].item() == pytest.approx(
+            double[name].item(), abs=1e-5)
+
+
+def test_loss_weights_are_factors_of_their_terms():
+    plain = build().loss(views())
+    weighted = build(loss_weights=dict(scene=2., instance=0.)).loss(views())
+    torch.testing.assert_close(weighted['loss_scene'],
+                               2 * plain['loss_scene'])
+    torch.testing.assert_close(weighted['loss_scene_instance'],
+                               plain['loss_scene_instance'])
+    assert weighted['loss_instance'] == 0
+
+
+@pytest.mark.parametrize(
+    'name', ['loss_scene', 'loss_scene_instance', 'loss_instance'])
+def test_each_loss_alone_gives_the_online_network_a_gradient(name):
+    model = build()
+    model.loss(views())[name].backward()
+    for part in (model.backbone, model.neck, model.head.predictor):
+        norms = [p.grad.norm() for p in part.parameters()
+                 if p.grad is not None]
+        assert norms and max(norms) > 0
+    assert all(p.grad is None for p in model.target_net.parameters())
+    fused = any(p.grad is not None for p in model.fusion_neck.parameters())
+    assert fused == (name == 'loss_scene_instance')
+
+
+def test_target_moves_by_the_average_alone():
+    model = build(base_momentum=0.01)
+    optimizer = torch.optim.SGD(
+        [p for p in model.parameters() if p.requires_grad], lr=0.1)
+    expected = None
+    for step in range(3):
+        online = copy.deepcopy(
+            torch.nn.Sequential(model.backbone, model.neck))
+        losses = model.loss(views())
+        if step == 0:  # the first update copies
+            expected = {k: p.detach().clone()
+                        for k, p in online.named_parameters()}
+        else:
+            m = 0.01 * (np.cos(np.pi * step / 10) + 1) / 2
+            expected = {k: (1 - m) * expected[k] + m * p.detach()
+                        for k, p in online.named_parameters()}
+        before = {k: p.detach().clone()
+                  for k, p in model.target_net.module.named_parameters()}
+        optimizer.zero_grad()
+        sum(v for k, v in losses.items() if 'loss' in k).backward()
+        optimizer.step()
+        for k, p in model.target_net.module.named_parameters():
+            assert torch.equal(p, before[k])  # not by the optimiser
+            torch.testing.assert_close(p, expected[k])
+    assert not all(p.requires_grad
+                   for p in model.target_net.module.parameters())
+
+
+def test_terms_and_statistics_have_their_names():
+    samples = [DataSample(metainfo=dict(num_proposed=n)) for n in (3, 2, 0, 1)]
+    out = build().loss(views(), samples)
+    assert [k for k in out if 'loss' in k] == [
+        'loss_scene', 'loss_scene_instance', 'loss_instance'
+    ]
+    statistics = {k: v for k, v in out.items() if 'loss' not in k}
+    assert set(statistics) == {'projection_std', 'plan_entropy',
+                               'uniform_marginals', 'proposal_share'}
+    assert all(not v.requires_grad for v in statistics.values())
+    assert statistics['proposal_share'].item() == pytest.approx(0.5)
+
+
+def test_losses_are_finite_under_autocast():
+    model = build()
+    with torch.autocast('cpu', torch.bfloat16):
+        out = model.loss(views())
+    assert all(torch.isfinite(v) and v.dtype == torch.float32
+               for k, v in out.items() if 'loss' in k)
+
+
+@pytest.mark.parametrize('num_instances', [0, K - 1, K + 1])
+def test_other_number_of_instances_is_told_with_the_cure(num_instances):
+    with pytest.raises(ValueError, match='num_instances of OverlapSceneCrop'):
+        build().loss(views(num_instances=num_instances))
+
+
+def test_unknown_loss_weight_is_named():
+    with pytest.raises(ValueError, match='scenes'):
+        build(loss_weights=dict(scenes=1.))
+
+
+def test_predict_writes_the_pooled_feature_of_each_image():
+    model = build().eval()
+    images = torch.randn(2, 3, 32, 32)
+    samples = model(images, [DataSample(), DataSample()], mode='predict')
+    expected = model.backbone(images)[-1].mean((2, 3))
+    torch.testing.assert_close(
+        torch.stack([s.feature for s in samples]), expected)
+
+
+def test_another_instance_loss_needs_no_statistics():
+
+    @MODELS.register_module(force=True)
+    class PlainInstanceLoss(torch.nn.Module):
+
+        def forward(self, o, t, scene_o, scene_t):
+            return (o - t).square().mean()
+
+    cfg = config()
+    cfg['instance_loss'] = dict(type='PlainInstanceLoss')
+    model = build()
+    model.instance_loss = MODELS.build(cfg['instance_loss'])
+    assert 'plan_entropy' not in model.loss(views())
+
+
+def test_projection_std_tells_a_collapse():
+    generator = torch.Generator().manual_seed(0)
+    spread = torch.randn(4096, 64, generator=generator)
+    assert projection_std(spread).item() == pytest.approx(1, abs=0.02)
+    assert projection_std(torch.ones(16, 64)).item() == pytest.approx(
+        0, abs=1e-6)
+
+
+def test_is_the_hosts_byol_with_more():
+    assert issubclass(UniVIP, MODELS.get('BYOL'))
