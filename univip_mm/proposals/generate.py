@@ -1,7 +1,6 @@
 """Proposals for every image of a data set, in parallel."""
-import multiprocessing
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional, Union
@@ -12,6 +11,7 @@ import numpy as np
 from mmengine.utils import ProgressBar
 
 from ..boxes import ProposalRules, filter_boxes
+from ..parallel import map_in_order
 from ..version import __version__
 from .proposal_file import check_path, write_proposals
 from .selective_search import check_opencv, selective_search
@@ -65,12 +65,12 @@ def search_images(images: Sequence[dict],
         Outcome: An unreadable image has no boxes and is listed.
     """
     check_opencv()
-    workers = workers or len(os.sched_getaffinity(0))
     tasks = [(Path(img_prefix) / image['file_name'], search)
              for image in images]
     outcome = Outcome({}, {})
     bar = ProgressBar(len(tasks))
-    for image, (boxes, problem) in zip(images, _in_order(tasks, workers)):
+    for image, (boxes, problem) in zip(
+            images, map_in_order(_search_image, tasks, workers)):
         outcome.boxes[image['id']] = boxes
         if problem:
             outcome.unreadable[image['file_name']] = problem
@@ -117,18 +117,6 @@ def generate_proposals(images: Sequence[dict],
             source=source,
             unreadable=sorted(outcome.unreadable)))
     return outcome
-
-
-def _in_order(tasks: list, workers: int) -> Iterator:
-    if workers == 1:
-        yield from map(_search_image, tasks)
-        return
-    with multiprocessing.Pool(workers, initializer=_one_thread) as pool:
-        yield from pool.imap(_search_image, tasks)
-
-
-def _one_thread() -> None:
-    cv2.setNumThreads(1)
 
 
 def _search_image(task: tuple) -> tuple:

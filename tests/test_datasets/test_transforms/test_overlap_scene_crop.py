@@ -1,0 +1,215 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from univip_mm.boxes import filter_boxes, iou
+from univip_mm.datasets import OverlapSceneCrop
+from univip_mm.registry import TRANSFORMS
+
+
+def coordinates(width, height):
+    """An image whose pixels are their own coordinates: B and G hold x, G and
+    R hold y, in halves of 12 bits each."""
+    y, x = np.mgrid[:height, :width]
+    return np.stack([x & 255, (x >> 8) | (y >> 8) << 4, y & 255],
+                    axis=2).astype(np.uint8)
+
+
+def where(pixels):
+    b, g, r = (pixels[..., c].astype(int) for c in range(3))
+    return b | (g & 15) << 8, r | (g >> 4) << 8
+
+
+def random_boxes(rng, number, width, height):
+    x = np.sort(rng.integers(0, width + 1, (number, 2)), axis=1)
+    y = np.sort(rng.integers(0, height + 1, (number, 2)), axis=1)
+    return np.stack([x[:, 0], y[:, 0], x[:, 1], y[:, 1]], 1).astype(np.float32)
+
+
+def run(transform, image, proposals):
+    return transform(dict(img=image, proposals=proposals))
+
+
+def inside(inner, outer):
+    return (inner[..., :2] >= outer[..., :2]).all() and (
+        inner[..., 2:] <= outer[..., 2:]).all()
+
+
+@settings(max_examples=300)
+@given(
+    width=st.integers(1, 2000) | st.integers(1, 130),
+    height=st.integers(1, 130),
+    turned=st.booleans(),
+    number=st.integers(0, 300),
+    filtered=st.booleans(),
+    k=st.integers(1, 6),
+    selection=st.sampled_from(['first', 'random']),
+    seed=st.integers(0, 2**32 - 1))
+def test_every_image_and_every_boxes_give_views_by_the_rules(
+        width, height, turned, number, filtered, k, selection, seed):
+    if turned:
+        width, height = height, width
+    np.random.seed(seed)
+    transform = OverlapSceneCrop(
+        num_instances=k, scene_size=8, instance_size=4, selection=selection,
+        backend='cv2')
+    rules = transform.rules
+    proposals = random_boxes(np.random.default_rng(seed), number, width,
+                             height)
+    if filtered:
+        proposals = filter_boxes(proposals, rules)
+    image = np.zeros((height, width, 3), np.uint8)
+    out = run(transform, image, proposals)
+
+    whole = np.array([0, 0, width, height])
+    scenes, overlap = out['scene_boxes'], out['overlap_box']
+    instances, proposed = out['instance_boxes'], out['num_proposed']
+    assert scenes.shape == (2, 4) and overlap.shape == (4, )
+    assert instances.shape == (k, 4)
+    assert [v.shape for v in out['img']] == [(8, 8, 3)] * 2 + [(4, 4, 3)] * k
+    for boxes in (scenes, overlap[None], instances):
+        assert (boxes[:, 2:] > boxes[:, :2]).all() and inside(boxes, whole)
+    assert overlap.tolist() == [*scenes[:, :2].max(0), *scenes[:, 2:].min(0)]
+    assert inside(instances, overlap)
+    # An overlap has its smallest size, or is the whole image.
+    overlap_sides = overlap[2:] - overlap[:2]
+    assert (overlap_sides >= rules.min_size).all() or (
+        scenes == whole).all()
+
+    # The rules hold; in an overlap too small for them, the random boxes are
+    # as large as it allows.
+    sides = instances[:, 2:] - instances[:, :2]
+    assert (sides.max(1) <= rules.max_aspect_ratio * sides.min(1)).all()
+    limit = np.minimum(rules.min_size, overlap_sides)
+    limit = np.minimum(limit, rules.max_aspect_ratio * limit.min())
+    assert (sides >= np.floor(limit)).all()
+    assert (sides[:proposed] >= rules.min_size).all()
+    given_boxes = {tuple(box) for box in proposals.astype(int).tolist()}
+    assert {tuple(box) for box in instances[:proposed].tolist()} <= given_boxes
+    for i in range(1, proposed):
+        assert iou(instances[i:i + 1], instances[:i]).max() <= rules.iou_thr
+    if filtered and proposed < k:  # none that it contains was left out
+        contained = [p for p in proposals if inside(p, overlap)]
+        assert len(contained) == proposed
+
+
+@settings(max_examples=60)
+@given(
+    width=st.integers(64, 700),
+    height=st.integers(64, 700),
+    seed=st.integers(0, 2**32 - 1))
+def test_crops_show_the_pixels_that_their_boxes_claim(width, height, seed):
+    np.random.seed(seed)
+    image = coordinates(width, height)
+    proposals = random_boxes(np.random.default_rng(seed), 50, width, height)
+    transform = OverlapSceneCrop(
+        num_instances=3, scene_size=32, instance_size=16,
+        interpolation='nearest')
+    out = run(transform, image, proposals)
+    boxes = np.concatenate([out['scene_boxes'], out['instance_boxes']])
+    for view, (x1, y1, x2, y2) in zip(out['img'], boxes):
+        size = len(view)
+        x, y = where(view)
+        # The first pixel of each of the view's cells; where that falls on a
+        # whole number, OpenCV may take the pixel before.
+        step = np.arange(size) / size
+        for pixels, low, high in ((x, x1, x2), (y.T, y1, y2)):
+            gap = low + np.floor(step * (high - low)) - pixels
+            assert set(np.unique(gap)) <= {0, 1}
+            assert (pixels >= low).all() and (pixels < high).all()
+            assert (gap[:, 0] == 0).all()
+
+
+def test_resize_is_bicubic_in_the_given_backend():
+    import cv2
+    from PIL import Image
+    np.random.seed(0)
+    image = np.random.randint(0, 256, (300, 400, 3), np.uint8)
+    for backend in ('cv2', 'pillow'):
+        out = run(OverlapSceneCrop(backend=backend), image,
+                  np.zeros((0, 4), np.float32))
+        x1, y1, x2, y2 = out['scene_boxes'][0]
+        crop = image[y1:y2, x1:x2]
+        expected = dict(
+            cv2=lambda c: cv2.resize(c, (224, 224),
+                                     interpolation=cv2.INTER_CUBIC),
+            pillow=lambda c: np.array(
+                Image.fromarray(c).resize((224, 224), Image.BICUBIC)),
+        )[backend](crop)
+        assert np.array_equal(out['img'][0], expected)
+
+
+def test_first_contained_proposals_are_taken_in_order():
+    grid = np.array([[x, y, x + 64, y + 64] for y in (0, 64, 128)
+                     for x in (0, 64, 128)], np.float32)
+    image = np.zeros((192, 192, 3), np.uint8)
+    whole = dict(crop_ratio_range=(1, 1), aspect_ratio_range=(1, 1))
+    first = run(OverlapSceneCrop(**whole), image, grid)
+    assert first['instance_boxes'].tolist() == grid[:4].tolist()
+    assert first['num_proposed'] == 4
+    np.random.seed(0)
+    picks = {
+        tuple(box)
+        for _ in range(50) for box in run(
+            OverlapSceneCrop(selection='random', **whole), image,
+            grid)['instance_boxes'].tolist()
+    }
+    assert len(picks) == 9
+
+
+def test_no_proposals_give_random_boxes_that_obey_the_rules():
+    np.random.seed(0)
+    image = np.zeros((480, 640, 3), np.uint8)
+    for _ in range(50):
+        out = run(OverlapSceneCrop(), image, np.zeros((0, 4), np.float32))
+        assert out['num_proposed'] == 0
+        overlap = out['overlap_box'][2:] - out['overlap_box'][:2]
+        largest = [iou(b[None], out['instance_boxes'][:i]).max()
+                   for i, b in enumerate(out['instance_boxes']) if i]
+        if min(overlap) > 200:  # room enough for four
+            assert max(largest) <= 0.5
+
+
+def test_crops_are_distributed_as_those_of_torchvision():
+    import torch
+    from torchvision.transforms import RandomResizedCrop
+    np.random.seed(0)
+    torch.manual_seed(0)
+    width, height, n = 500, 300, 4000
+    ours = OverlapSceneCrop(max_attempts=n)._random_crops(width, height)[:, 0]
+    image = torch.empty(3, height, width)
+    theirs = np.array([
+        RandomResizedCrop.get_params(image, (0.08, 1.0), (3 / 4, 4 / 3))
+        for _ in range(n)
+    ])[:, [1, 0, 3, 2]]  # x, y, w, h
+    ours = np.concatenate([ours[:, :2], ours[:, 2:] - ours[:, :2]], 1)
+    for column in range(4):
+        gap = np.abs(
+            np.quantile(ours[:, column], np.linspace(.05, .95, 19)) -
+            np.quantile(theirs[:, column], np.linspace(.05, .95, 19)))
+        assert gap.max() < 0.04 * width
+
+
+def test_boxes_that_make_no_sense_are_not_taken():
+    bad = np.array([[np.nan, 0, 100, 100], [-5, 0, 90, 90], [0, 0, np.inf, 9],
+                    [90, 90, 10, 10], [0, 0, 900, 900]], np.float32)
+    out = run(OverlapSceneCrop(), np.zeros((200, 200, 3), np.uint8), bad)
+    assert out['num_proposed'] == 0
+
+
+def test_is_registered_and_needs_proposals():
+    transform = TRANSFORMS.build(dict(type='univip_mm.OverlapSceneCrop'))
+    with pytest.raises(KeyError, match='ProposalCocoDataset'):
+        transform(dict(img=np.zeros((100, 100, 3), np.uint8)))
+
+
+@pytest.mark.parametrize('options, named', [
+    (dict(num_instances=0), 'num_instances'),
+    (dict(max_attempts=0), 'max_attempts'),
+    (dict(selection='last'), 'selection'),
+    (dict(crop_ratio_range=(0, 1)), 'crop_ratio_range'),
+    (dict(min_size=0), 'min_size')])
+def test_options_out_of_range_are_named(options, named):
+    with pytest.raises(ValueError, match=named):
+        OverlapSceneCrop(**options)
