@@ -11,7 +11,6 @@ of it within [-1, 1]. Boxes are xyxy in pixels, x2 and y2 outside.
 """
 import colorsys
 import json
-import multiprocessing
 import os
 import shutil
 import time
@@ -24,6 +23,8 @@ from typing import Optional, Union
 import cv2
 import numpy as np
 from mmengine.utils import ProgressBar
+
+from ..parallel import map_in_order, number_of_workers
 
 VERSION = 1  # of the drawings: a new one makes existing data be made anew
 SPLITS = ('train', 'val')
@@ -396,13 +397,14 @@ def draw_flower(s: Sketch, rng) -> None:
 
 def draw_mushroom(s: Sketch, rng) -> None:
     first, second = two_colours(rng)
+    pale = random_colour(rng, 0.6)
     thin = rng.uniform(0.2, 0.27)
     turned(s, [-0.1, 0.35, 0.75, 0.92], [thin, thin, thin * 1.3, thin * 1.4],
-           PALE, 0.1)
+           pale, 0.1)
     ring = fill(s, smooth([(-.34, .42), (-.24, .2), (.24, .2), (.34, .42),
-                           (0, .5)], 2), PALE)
+                           (0, .5)], 2), pale)
     bulge(s, ring, 0.6)
-    gills = fill(s, oval(0, 0.02, 0.86, 0.17), PALE)
+    gills = fill(s, oval(0, 0.02, 0.86, 0.17), pale)
     paint(s, gills, np.sin(np.arctan2(s.x, s.y + 0.5) * 40) > 0, INK, 0.4)
     s.shade[gills > 0] = 0.65
     tall = rng.uniform(0.82, 1.0)
@@ -420,6 +422,7 @@ def draw_mushroom(s: Sketch, rng) -> None:
 
 def draw_butterfly(s: Sketch, rng) -> None:
     first, second = two_colours(rng)
+    spot = random_colour(rng)
     upper = smooth([(.05, -.1), (.3, -.75), (.85, -.98), (1.08, -.7),
                     (.92, -.2), (.5, .08)])
     lower = smooth([(.05, .05), (.5, .0), (.88, .2), (.85, .6), (.5, .92),
@@ -427,12 +430,12 @@ def draw_butterfly(s: Sketch, rng) -> None:
     for side in (-1, 1):
         for wing, heart in ((lower, (.52, .4)), (upper, (.66, -.52))):
             flip = np.array([side, 1])
-            part = fill(s, wing * flip, INK)
+            part = fill(s, wing * flip, second)
             inner = (wing - heart) * 0.8 + heart
             fill(s, inner * flip, first)
             for tip in inner[4:-8:6]:
-                stroke(s, [(0.08 * side, 0), tip * flip], INK, 0.025)
-            for r, colour in ((.2, second), (.12, INK), (.055, WHITE)):
+                stroke(s, [(0.08 * side, 0), tip * flip], second, 0.025)
+            for r, colour in ((.2, second), (.14, spot), (.06, WHITE)):
                 fill(s, oval(heart[0] * side, heart[1], r, r), colour)
             bulge(s, part, 0.3)
     for side in (-1, 1):
@@ -453,16 +456,16 @@ def draw_clock(s: Sketch, rng) -> None:
     stroke(s, [(0, -0.7), (0, -1.0)], first, 0.1)
     rim = fill(s, oval(0, 0.1, 0.78, 0.78), first)
     bulge(s, rim, 0.9, gloss=0.3)
-    face = fill(s, oval(0, 0.1, 0.62, 0.62), PALE)
+    face = fill(s, oval(0, 0.1, 0.62, 0.62), second)
     for hour in range(12):
         way = np.array([np.sin(hour * np.pi / 6), np.cos(hour * np.pi / 6)])
         start = 0.44 if hour % 3 == 0 else 0.5
-        stroke(s, [way * start + (0, .1), way * .56 + (0, .1)], INK, 0.05)
+        stroke(s, [way * start + (0, .1), way * .56 + (0, .1)], first, 0.05)
     for reach, width in ((0.44, 0.06), (0.3, 0.09)):
         a = rng.uniform(0, 2 * np.pi)
         stroke(s, [(0, 0.1), (reach * np.cos(a), 0.1 + reach * np.sin(a))],
-               INK, width)
-    fill(s, oval(0, 0.1, 0.07, 0.07), second)
+               first, width)
+    fill(s, oval(0, 0.1, 0.07, 0.07), INK)
     facet(s, face, (0, 0, 1))
 
 
@@ -713,7 +716,7 @@ def put_object(scene, owner, objects: list, sprite: tuple, corner,
     roi = np.s_[top:bottom, left:right]
     inside = np.s_[top - y1:bottom - y1, left - x1:right - x1]
     colour, alpha = (part[inside] for part in sprite)
-    mask = alpha > 0.5
+    mask = drop_specks(alpha > 0.5)
     full = np.count_nonzero(sprite[1] > 0.5)
     smallest = MIN_BOX_SIDE * min(width, height)
     if (np.count_nonzero(mask) < INSIDE * full
@@ -727,7 +730,7 @@ def put_object(scene, owner, objects: list, sprite: tuple, corner,
     after = owner.copy()
     after[roi][mask] = len(objects)
     for number in np.unique(owner[roi][mask]):
-        rest = after == number
+        rest = drop_specks(after == number)
         if number >= 0 and not (
                 np.count_nonzero(rest) >= MIN_VISIBLE * objects[number]['full']
                 and large_enough(rest, smallest)):
@@ -746,6 +749,21 @@ def put_object(scene, owner, objects: list, sprite: tuple, corner,
     owner[:] = after
     objects.append(dict(full=full))
     return True
+
+
+def drop_specks(mask: np.ndarray) -> np.ndarray:
+    """The mask (H, W) without pieces of less than 4 % of its area, which
+    would stretch its box."""
+    mask = mask.astype(np.uint8)
+    roi = window(mask)
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(
+        mask[roi], connectivity=4)
+    if count > 2:
+        areas = stats[:, cv2.CC_STAT_AREA]
+        keep = areas >= 0.04 * areas[1:].sum()
+        keep[0] = False
+        mask[roi] = keep[labels]
+    return mask > 0
 
 
 def large_enough(mask: np.ndarray, smallest: float) -> bool:
@@ -792,7 +810,8 @@ def make_scene(rng: np.random.Generator, size=(320, 240)) -> tuple:
     light[2] = np.sqrt(1 - light @ light)
     scene = add_clutter(*make_background(rng, width, height), rng, light)
     owner = np.full((height, width), -1, np.int16)
-    count = rng.integers(MIN_OBJECTS, MAX_OBJECTS + 1)
+    # 5.75 of 12 classes: about two images in five hold a given class.
+    count = MIN_OBJECTS + rng.binomial(MAX_OBJECTS - MIN_OBJECTS, 0.35)
     names = rng.choice(list(CLASSES), count).tolist()
     objects = []
     # The nearer an object, the lower it stands and the later it is drawn.
@@ -812,7 +831,7 @@ def make_scene(rng: np.random.Generator, size=(320, 240)) -> tuple:
         return make_scene(rng, size)
     found = []
     for number, thing in enumerate(objects):
-        mask = owner == number
+        mask = drop_specks(owner == number)
         x, y, w, h = cv2.boundingRect(mask.astype(np.uint8))
         found.append(dict(name=thing['name'], mask=mask,
                           bbox=np.array([x, y, x + w, y + h])))
@@ -866,10 +885,9 @@ def make_scenes(out_dir: Union[str, os.PathLike],
     """
     start = time.time()
     out_dir, counts = Path(out_dir), dict(train=num_train, val=num_val)
-    workers = len(os.sched_getaffinity(0)) if workers is None else workers
+    workers = number_of_workers(workers)
     for name, value, least in (('num_train', num_train, 1),
-                               ('num_val', num_val, 1), ('seed', seed, 0),
-                               ('workers', workers, 1)):
+                               ('num_val', num_val, 1), ('seed', seed, 0)):
         if value < least:
             raise ValueError(f'{name} is {value}, but must be at least '
                              f'{least}')
@@ -942,7 +960,7 @@ def write_splits(folder: Path, counts: dict, parameters: dict,
     work = partial(write_scene, folder, parameters['seed'], (width, height))
     number = 0
     for image_id, (task, things) in enumerate(
-            zip(tasks, run_in_order(work, tasks, workers)), 1):
+            zip(tasks, map_in_order(work, tasks, workers, chunksize=4)), 1):
         split, index = task
         contents[split]['images'].append(dict(
             id=image_id, file_name=file_name(index), width=width,
@@ -957,16 +975,6 @@ def write_splits(folder: Path, counts: dict, parameters: dict,
         path = folder / 'annotations' / f'{split}.json'
         path.write_text(json.dumps(contents[split]))
     return contents
-
-
-def run_in_order(work, tasks: list, workers: int):
-    """The results of ``work`` for all tasks, in their order."""
-    if workers == 1:
-        yield from map(work, tasks)
-        return
-    with multiprocessing.Pool(
-            workers, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
-        yield from pool.imap(work, tasks, chunksize=4)
 
 
 def file_name(index: int) -> str:
@@ -993,7 +1001,7 @@ def annotate(thing: dict) -> dict:
     large = np.kron(thing['mask'][y1:y2, x1:x2], np.ones((3, 3), np.uint8))
     contours, _ = cv2.findContours(large, cv2.RETR_EXTERNAL,
                                    cv2.CHAIN_APPROX_SIMPLE)
-    contours = [cv2.approxPolyDP(c, 1.5, True)[:, 0] for c in contours]
+    contours = [cv2.approxPolyDP(c, 1, True)[:, 0] for c in contours]
     return dict(
         category_id=list(CLASSES).index(thing['name']) + 1,
         bbox=[x1, y1, x2 - x1, y2 - y1],

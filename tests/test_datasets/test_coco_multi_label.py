@@ -1,0 +1,171 @@
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from univip_mm.datasets import CocoMultiLabel
+from univip_mm.registry import DATASETS
+
+# Neither images nor categories are in the order of their ids; image 20 has no
+# annotation, image 40 two of the same category.
+CONTENT = dict(
+    images=[
+        dict(id=i, file_name=f'{i}.jpg') for i in (30, 10, 50, 20, 40)
+    ],
+    annotations=[
+        dict(image_id=30, category_id=7),
+        dict(image_id=30, category_id=2),
+        dict(image_id=10, category_id=90, iscrowd=1),
+        dict(image_id=40, category_id=2),
+        dict(image_id=40, category_id=2),
+        dict(image_id=50, category_id=90),
+        dict(image_id=50, category_id=2),
+    ],
+    categories=[
+        dict(id=90, name='toothbrush'),
+        dict(id=2, name='bicycle'),
+        dict(id=7, name='train'),
+    ])
+
+
+def write(root, name='instances.json', **changes):
+    content = {**CONTENT, **changes}
+    (root / name).write_text(
+        json.dumps({k: v for k, v in content.items() if v is not None}))
+
+
+def build(root, **changes):
+    return DATASETS.build({
+        **dict(
+            type='univip_mm.CocoMultiLabel',
+            data_root=str(root),
+            ann_file='instances.json',
+            data_prefix=dict(img_path='images'),
+            serialize_data=False),  # which is slow in a long test run
+        **changes
+    })
+
+
+def image_ids(dataset):
+    return [dataset.get_data_info(i)['img_id'] for i in range(len(dataset))]
+
+
+def test_samples_hold_what_is_in_the_image(tmp_path):
+    write(tmp_path)
+    dataset = build(tmp_path, split='val')
+    assert isinstance(dataset, CocoMultiLabel)
+    assert dataset.metainfo['classes'] == ('bicycle', 'train', 'toothbrush')
+    samples = [dataset[i] for i in range(len(dataset))]
+    assert [x['gt_label'] for x in samples] == [[2], [0, 1], [0], [0, 2]]
+    assert [x['img_id'] for x in samples] == [10, 30, 40, 50]
+    assert [x['img_path'] for x in samples] == [
+        str(tmp_path / f'images/{i}.jpg') for i in (10, 30, 40, 50)
+    ]
+    assert {x['split'] for x in samples} == {'val'}
+
+
+def test_images_lie_in_data_root_where_no_folder_is_named(tmp_path):
+    write(tmp_path)
+    info = build(tmp_path, data_prefix=None).get_data_info(0)
+    assert info['img_path'] == str(tmp_path / '10.jpg')
+
+
+def test_packed_samples_hold_label_and_split(tmp_path):
+    from PIL import Image
+    write(tmp_path)
+    (tmp_path / 'images').mkdir()
+    Image.new('RGB', (8, 6)).save(tmp_path / 'images' / '30.jpg')
+    dataset = build(tmp_path, test_mode=True, pipeline=[
+        dict(type='LoadImageFromFile'),
+        dict(type='mmpretrain.PackInputs', meta_keys=('img_path', 'split')),
+    ])  # yapf: disable
+    sample = dataset[1]['data_samples'].to_dict()
+    assert sample['gt_label'].tolist() == [0, 1]
+    assert sample['split'] == 'train'
+    with pytest.raises(FileNotFoundError, match='10.jpg'):
+        dataset[0]
+
+
+@given(number=st.integers(3, 40), cut=st.floats(0.2, 0.8))
+def test_parts_that_meet_share_no_image_and_miss_none(tmp_path_factory,
+                                                      number, cut):
+    root = tmp_path_factory.getbasetemp()
+    ids = range(1, number + 1)
+    write(
+        root,
+        images=[dict(id=i, file_name=f'{i}.jpg') for i in ids],
+        annotations=[dict(image_id=i, category_id=2) for i in ids])
+    first = image_ids(build(root, part=(0, cut)))
+    second = image_ids(build(root, part=(cut, 1)))
+    assert first + second == list(ids)
+    assert abs(len(first) - cut * number) <= 0.5 + 1e-9
+
+
+def test_indices_take_from_the_part(tmp_path):
+    write(tmp_path)
+    assert image_ids(build(tmp_path, part=(0.5, 1), indices=1)) == [40]
+
+
+def test_train_and_val_join_where_their_classes_are_the_same(
+        tmp_path, univip_scope):
+    write(tmp_path)
+    write(tmp_path, 'other.json', categories=CONTENT['categories'][::-1])
+    parts = [
+        dict(type='CocoMultiLabel', split=split,
+             ann_file=str(tmp_path / name))
+        for split, name in (('train', 'instances.json'), ('val', 'other.json'))
+    ]
+    joined = DATASETS.build(dict(type='ConcatDataset', datasets=parts))
+    assert len(joined) == 8
+    assert joined.metainfo['classes'] == ('bicycle', 'train', 'toothbrush')
+    assert [joined[i]['split'] for i in (0, 3, 4, 7)
+            ] == ['train', 'train', 'val', 'val']
+    write(tmp_path, 'other.json',
+          categories=[*CONTENT['categories'], dict(id=1, name='person')])
+    with pytest.raises(ValueError, match='does not match meta information'):
+        DATASETS.build(dict(type='ConcatDataset', datasets=parts))
+
+
+def test_annotations_of_other_images_are_not_looked_at(tmp_path):
+    write(tmp_path, images=CONTENT['images'][:2])
+    assert image_ids(build(tmp_path)) == [10, 30]
+
+
+@pytest.mark.parametrize('changes, message', [
+    (dict(annotations=None), "no labels .*'annotations'.*instances json"),
+    (dict(categories=None), "no labels .*'categories'"),
+    (dict(categories=[dict(id=1)]), "no labels .*'name'"),
+    (dict(annotations=[dict(image_id=10)]), "no labels .*'category_id'"),
+    (dict(annotations=[]), "no image of .*instances.json' has an annotation"),
+    (dict(categories=CONTENT['categories'][:1]), r'the categories \[2, 7\]'),
+    (dict(images=None), 'instances.json.* not a COCO json'),
+])
+def test_a_json_without_labels_is_told(tmp_path, changes, message):
+    write(tmp_path, **changes)
+    with pytest.raises(ValueError, match=message) as error:
+        build(tmp_path)
+    assert '\n' not in str(error.value)
+
+
+def test_a_missing_json_is_told(tmp_path):
+    with pytest.raises(FileNotFoundError, match="'.*nowhere.json': check"):
+        build(tmp_path, ann_file='nowhere.json')
+
+
+def test_a_file_that_is_no_json_is_told(tmp_path):
+    (tmp_path / 'instances.json').write_bytes(b'\xff\xd8\xff\xe0 a picture')
+    with pytest.raises(ValueError, match='is not a COCO json'):
+        build(tmp_path)
+
+
+@pytest.mark.parametrize('option, message', [
+    (dict(split='test'), "split is 'test'"),
+    (dict(part=(0.5, 0.5)), 'part is'),
+    (dict(part=(0, 2)), 'part is'),
+    (dict(part=(0, 0.1)), r'part \(0, 0.1\) of the 4 .* has no image'),
+])
+def test_an_option_that_selects_nothing_is_told(tmp_path, option, message):
+    write(tmp_path)
+    with pytest.raises(ValueError, match=message):
+        build(tmp_path, **option)
