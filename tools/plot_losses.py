@@ -1,0 +1,44 @@
+"""Draw the losses, the learning rate and the statistics of a training."""
+import argparse
+import os.path as osp
+
+from univip_mm.visualization import plot_loss_curves
+
+EXAMPLE = '''
+examples:
+  python tools/plot_losses.py work_dirs/univip_r18_demo
+  python tools/plot_losses.py work_dirs/univip_r50_coco --out curves.png
+'''
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        'work_dir',
+        help='work dir of the training, or one scalars.json; runs that were '
+        'resumed are joined')
+    parser.add_argument(
+        '--out',
+        metavar='PNG',
+        help='picture to write (default: losses.png in the work dir)')
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    folder = args.work_dir
+    if osp.isfile(folder):
+        folder = osp.dirname(folder)
+    out = args.out or osp.join(folder, 'losses.png')
+    try:
+        plot_loss_curves(args.work_dir, out)
+    except (ValueError, FileNotFoundError) as e:
+        raise SystemExit(f'error: {e}') from None
+    print(f'curves: {out}')
+
+
+if __name__ == '__main__':
+    main()
