@@ -4,8 +4,12 @@ from pathlib import Path
 
 import torch
 
-from univip_mm.engine.checkpoint import (BRANCHES, check_torchvision,
-                                         extract_backbone, load_checkpoint)
+from univip_mm.engine.checkpoint import (
+    BRANCHES,
+    check_torchvision,
+    extract_backbone,
+    load_checkpoint,
+)
 from univip_mm.version import __version__
 
 EXAMPLE = '''

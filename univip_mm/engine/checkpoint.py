@@ -121,5 +121,6 @@ def _reason(error: Exception) -> str:
     """The sentence that says why, out of PyTorch's page of advice."""
     text = str(error) or type(error).__name__
     found = re.search(
-        r'((?:Trying to load u|U)nsupported .*?)(?: was not|\. |\.?\n|$)', text)
+        r'((?:Trying to load u|U)nsupported .*?)(?: was not|\. |\.?\n|$)',
+        text)
     return found.group(1) if found else text.split('. ')[0].split('\n')[0]

@@ -1,0 +1,58 @@
+# UniVIP at a size that a machine of two cores trains in minutes: ResNet-18,
+# scenes of 96 and instances of 48 pixels, the data set of
+# tools/demo/make_data.py. Every value here is chosen for that, none is the
+# paper's.
+_base_ = './univip_r18_coco.py'
+
+data_root = 'data/demo/'
+# Half of the paper's 64 pixels, for images of half COCO's size.
+proposal_rules = dict(min_size=32, max_aspect_ratio=3.0, iou_thr=0.5)
+
+train_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(
+        type='OverlapSceneCrop',
+        num_instances=4,
+        scene_size=96,
+        instance_size=48,
+        max_attempts=20,
+        **proposal_rules),
+    dict(type='PackInputs', meta_keys=('img_path', 'img_id', 'num_proposed')),
+]
+
+train_dataloader = dict(
+    batch_size=32,
+    num_workers=1,
+    dataset=dict(
+        data_root=data_root,
+        ann_file='annotations/train.json',
+        proposal_file='proposals/train.npz',
+        data_prefix=dict(img_path='train/'),
+        pipeline=train_pipeline))
+
+# What tools/test.py does: k-NN and linear multi-label classifiers on frozen
+# features of whole images, fitted on the training split, scored on val. Half
+# the images' size shows objects as large as the scenes of 96 pixels do.
+test_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='Resize', scale_factor=0.5),
+    dict(type='PackInputs', meta_keys=('img_path', 'img_id', 'split')),
+]
+test_dataloader = dict(
+    batch_size=50,
+    num_workers=1,
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    collate_fn=dict(type='default_collate'),
+    dataset=dict(
+        type='ConcatDataset',
+        datasets=[
+            dict(
+                type='CocoMultiLabel',
+                data_root=data_root,
+                ann_file=f'annotations/{split}.json',
+                data_prefix=dict(img_path=f'{split}/'),
+                split=split,
+                pipeline=test_pipeline) for split in ('train', 'val')
+        ]))
+test_evaluator = dict(type='MultiLabelProbe')
+test_cfg = dict(type='TestLoop')
