@@ -1,14 +1,19 @@
 """Pre-train a model; the command line of MMPretrain's own tools/train.py."""
 import argparse
-import os
-import os.path as osp
 
 import torch
-from mmengine.config import Config, ConfigDict, DictAction
+from mmengine.config import Config, ConfigDict
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 import univip_mm  # noqa: F401
+from univip_mm.engine.config import (
+    add_config_arguments,
+    check_checkpoint,
+    check_num_instances,
+    check_part,
+    load_config,
+)
 from univip_mm.engine.cpu import prepare_for_cpu
 
 EXAMPLE = '''
@@ -27,10 +32,7 @@ def parse_args() -> argparse.Namespace:
         description=__doc__,
         epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('config', help='the config file')
-    parser.add_argument(
-        '--work-dir',
-        help='folder of checkpoints and logs (default: work_dirs/CONFIG)')
+    add_config_arguments(parser)
     parser.add_argument(
         '--resume',
         nargs='?',
@@ -46,36 +48,17 @@ def parse_args() -> argparse.Namespace:
         action='store_true',
         help='scale the learning rate by the actual total batch size over '
         "the config's auto_scale_lr.base_batch_size")
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        metavar='KEY=VALUE',
-        help='change values of the config, such as optim_wrapper.optimizer.'
-        'lr=0.1; a list is written as key="[a,b]"')
-    parser.add_argument(
-        '--launcher',
-        choices=['none', 'pytorch', 'slurm', 'mpi'],
-        default='none',
-        help='who started the processes; the .sh files set it')
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0,
-                        help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    return args
+    return parser.parse_args()
 
 
-def load_config(args: argparse.Namespace) -> Config:
-    """The config with the command line's options in it."""
-    cfg = Config.fromfile(args.config)
-    cfg.launcher = args.launcher
-    if args.cfg_options is not None:
-        cfg.merge_from_dict(args.cfg_options)
-    if args.work_dir is not None:
-        cfg.work_dir = args.work_dir
-    elif cfg.get('work_dir') is None:
-        cfg.work_dir = osp.join('./work_dirs',
-                                osp.splitext(osp.basename(args.config))[0])
+def apply_options(cfg: Config, args: argparse.Namespace) -> None:
+    """Put the options of training, and the host's defaults, into the config.
+
+    Raises:
+        FileNotFoundError: The checkpoint to go on from is missing.
+        ValueError: The config lacks something, or contradicts itself.
+    """
+    check_part(cfg, 'train_dataloader')
     if args.amp:
         cfg.optim_wrapper.type = 'AmpOptimWrapper'
         cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
@@ -83,23 +66,29 @@ def load_config(args: argparse.Namespace) -> Config:
         cfg.resume = True
         cfg.load_from = None if args.resume == 'auto' else args.resume
     if args.auto_scale_lr:
+        check_part(cfg, 'auto_scale_lr')
         cfg.auto_scale_lr.enable = True
     defaults = ConfigDict(
         pin_memory=torch.cuda.is_available(),
         persistent_workers=cfg.train_dataloader.num_workers > 0,
         collate_fn=dict(type='default_collate'))
     cfg.train_dataloader = ConfigDict({**defaults, **cfg.train_dataloader})
-    return cfg
+    check_checkpoint(cfg)
+    check_num_instances(cfg)
 
 
 def main() -> None:
     args = parse_args()
-    cfg = load_config(args)
-    prepare_for_cpu(cfg)
-    if 'runner_type' in cfg:
-        runner = RUNNERS.build(cfg)
-    else:
-        runner = Runner.from_cfg(cfg)
+    try:
+        cfg = load_config(args)
+        apply_options(cfg, args)
+        prepare_for_cpu(cfg)
+        runner = (
+            RUNNERS.build(cfg)
+            if 'runner_type' in cfg else Runner.from_cfg(cfg))
+        runner.train_loop  # noqa: B018  reads the data set's files
+    except (ValueError, FileNotFoundError) as e:
+        raise SystemExit(f'error: {e}') from None
     runner.train()
 
 

@@ -1,22 +1,32 @@
-"""Several processes without a GPU, which MMEngine does not provide for."""
+"""What MMEngine does not provide for without a GPU: several processes."""
 import os
 
 import torch
 from mmengine.config import Config
 from mmengine.dist import is_distributed
 
+from .config import parts_of_type
+
 
 def prepare_for_cpu(cfg: Config) -> None:
-    """Where a launcher starts processes on a machine without a GPU: start the
-    process group (gloo) here, since MMEngine's ``init_dist`` asks for a GPU,
-    and tell the Runner to wrap the model for the CPU. Otherwise nothing.
+    """Where there is no GPU, say what needs one. Where a launcher starts
+    processes there: start the process group (gloo) here, since MMEngine's
+    ``init_dist`` asks for a GPU, and tell the Runner to wrap the model for
+    the CPU. With a GPU, nothing.
 
     Raises:
-        ValueError: The model has SyncBN, which needs a GPU.
+        ValueError: The config needs a GPU: it has SyncBN on several
+            processes (on one, the Runner takes BN in its place), or mixed
+            precision.
     """
-    if cfg.get('launcher', 'none') == 'none' or torch.cuda.is_available():
+    if torch.cuda.is_available():
         return
-    keys = list(_sync_bn_keys(cfg.model, 'model'))
+    if cfg.get('optim_wrapper', {}).get('type') == 'AmpOptimWrapper':
+        raise ValueError('mixed precision needs a GPU and there is none: '
+                         'leave out --amp')
+    if cfg.get('launcher', 'none') == 'none':
+        return
+    keys = [path for path, _ in parts_of_type(cfg.model, 'SyncBN', 'model')]
     if keys:
         raise ValueError(
             'SyncBN needs a GPU and there is none: take BN, with '
@@ -34,16 +44,4 @@ def prepare_for_cpu(cfg: Config) -> None:
 
 def _batch_norm_option(key: str) -> str:
     # The projector and the predictor normalise vectors, the backbone maps.
-    return f'{key}={"BN" if "backbone" in key else "BN1d"}'
-
-
-def _sync_bn_keys(node, path: str):
-    """Dotted names of every ``type='SyncBN'`` below a config node."""
-    if isinstance(node, dict):
-        for key, value in node.items():
-            if key == 'type' and value == 'SyncBN':
-                yield f'{path}.type'
-            yield from _sync_bn_keys(value, f'{path}.{key}')
-    elif isinstance(node, (list, tuple)):
-        for index, value in enumerate(node):
-            yield from _sync_bn_keys(value, f'{path}.{index}')
+    return f'{key}.type={"BN" if "backbone" in key else "BN1d"}'

@@ -11,9 +11,15 @@ class SafeResumeHook(Hook):
 
     MMEngine stores its log in the checkpoint as objects that PyTorch refuses
     by default. Exactly these types are admitted; any other is still refused.
+    And the Runner executes, as a config, what a checkpoint of an early
+    MMEngine has in ``meta.config``; it is taken out.
     """
     priority = 'VERY_HIGH'
 
     def before_run(self, runner) -> None:
         """Runs before the Runner loads a checkpoint."""
         allow_checkpoint_types()
+
+    def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
+        """Runs before the Runner looks into the checkpoint."""
+        checkpoint.get('meta', {}).pop('config', None)

@@ -1,0 +1,170 @@
+import builtins
+import os
+from collections import OrderedDict
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from mmengine.logging import MessageHub
+from mmengine.logging.history_buffer import HistoryBuffer
+
+from univip_mm.engine.checkpoint import (
+    allow_checkpoint_types,
+    check_torchvision,
+    extract_backbone,
+    load_checkpoint,
+)
+from univip_mm.registry import MODELS
+
+
+class Call:
+    """Pickles as a call of a function."""
+
+    def __init__(self, function, *arguments):
+        self.call = function, arguments
+
+    def __reduce__(self):
+        return self.call
+
+
+def save(content, path):
+    torch.save(content, path)
+    return str(path)
+
+
+def test_log_of_a_training_is_loaded_and_still_counts(tmp_path):
+    hub = MessageHub('log')
+    for value in (1., 2., 6.):
+        hub.update_scalar('train/loss', value)
+    hub.update_scalar('train/count', 3)
+    hub.update_scalar('train/share', np.float32(0.5))
+    path = save(dict(message_hub=hub.state_dict()), tmp_path / 'x.pth')
+    scalars = load_checkpoint(path)['message_hub']['log_scalars']
+    loss = scalars['train/loss']
+    assert isinstance(loss, HistoryBuffer)
+    assert loss.statistics('mean') == 3 and loss.statistics('max') == 6
+    assert loss.current() == 6 and loss.min() == 1
+    assert scalars['train/count'].current() == 3
+    assert scalars['train/share'].current() == 0.5
+
+
+def test_a_program_in_a_checkpoint_is_refused_unexecuted(tmp_path):
+    marker = tmp_path / 'executed'
+    path = save(dict(state_dict=Call(os.system, f'touch {marker}')),
+                tmp_path / 'evil.pth')
+    with pytest.raises(ValueError, match="evil.pth.*not safe") as e:
+        load_checkpoint(path)
+    assert 'system' in str(e.value) and '\n' not in str(e.value)
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize('owner, name', [
+    (HistoryBuffer, '__init__'),
+    (HistoryBuffer, 'update'),
+    (HistoryBuffer, '__subclasses__'),
+    (np.ndarray, 'tofile'),
+    (OrderedDict, 'min'),
+    ('text', 'format'),
+])
+def test_getattr_leads_to_the_statistics_of_a_log_alone(tmp_path, owner,
+                                                        name):
+    path = save([Call(getattr, owner, name)], tmp_path / 'evil.pth')
+    with pytest.raises(ValueError, match='not safe to load'):
+        load_checkpoint(path)
+
+
+@pytest.mark.parametrize('name', ['min', 'max', 'mean', 'current'])
+def test_getattr_leads_to_each_statistic(tmp_path, name):
+    path = save(dict(x=Call(getattr, HistoryBuffer, name)), tmp_path / 'x.pth')
+    assert load_checkpoint(path)['x'] is getattr(HistoryBuffer, name)
+
+
+@pytest.mark.parametrize('name', ['eval', 'exec', 'open', '__import__'])
+def test_no_other_builtin_is_had(tmp_path, name):
+    path = save([Call(getattr(builtins, name), '1')], tmp_path / 'evil.pth')
+    with pytest.raises(ValueError, match=f"not safe to load: .*{name}"):
+        load_checkpoint(path)
+
+
+def test_pickles_of_old_pytorch_are_refused_alike(tmp_path):
+    marker = tmp_path / 'executed'
+    path = str(tmp_path / 'evil.pth')
+    torch.save(dict(x=Call(os.system, f'touch {marker}')), path,
+               _use_new_zipfile_serialization=False)
+    with pytest.raises(ValueError, match='not safe to load'):
+        load_checkpoint(path)
+    assert not marker.exists()
+
+
+def test_loading_is_as_safe_by_pytorchs_own_default(tmp_path):
+    marker = tmp_path / 'executed'
+    allow_checkpoint_types()
+    path = save([Call(os.system, f'touch {marker}')], tmp_path / 'evil.pth')
+    with pytest.raises(Exception, match='Weights only load failed'):
+        torch.load(path)
+    assert not marker.exists()
+
+
+def test_a_missing_checkpoint_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="checkpoint '.*no.pth'"):
+        load_checkpoint(tmp_path / 'no.pth')
+
+
+def test_a_folder_is_no_checkpoint(tmp_path):
+    with pytest.raises(ValueError, match=str(tmp_path)):
+        load_checkpoint(tmp_path)
+
+
+def test_a_bare_tensor_is_no_checkpoint(tmp_path):
+    path = save(torch.zeros(1), tmp_path / 'x.pth')
+    with pytest.raises(ValueError, match='holds a Tensor'):
+        load_checkpoint(path)
+
+
+def univip_weights():
+    """Weights of both branches, told apart by their values."""
+    resnet = torchvision.models.resnet18(num_classes=1).state_dict()
+    names = [name for name in resnet if not name.startswith('fc.')]
+    weights = {}
+    for prefix, value in {'backbone.': 1, 'target_net.module.0.': 2,
+                          'neck.': 3, 'target_net.module.1.': 4}.items():
+        for name in names:
+            weights[prefix + name] = torch.full_like(resnet[name], value)
+    return weights, names
+
+
+@pytest.mark.parametrize('branch, value', [('online', 1), ('target', 2)])
+def test_backbone_of_a_branch_has_its_own_names_and_weights(branch, value):
+    weights, names = univip_weights()
+    backbone = extract_backbone(dict(state_dict=weights), branch)
+    assert list(backbone) == names
+    assert all((tensor == value).all() for tensor in backbone.values())
+
+
+def test_a_bare_state_dict_will_do():
+    weights, names = univip_weights()
+    assert list(extract_backbone(weights)) == names
+
+
+def test_an_unknown_branch_is_refused():
+    with pytest.raises(ValueError, match='online, target'):
+        extract_backbone({}, 'middle')
+
+
+def test_a_checkpoint_without_a_backbone_tells_what_it_has():
+    with pytest.raises(ValueError, match=r"no 'backbone\.\*'.*'head'"):
+        extract_backbone(dict(state_dict={'head.fc.weight': torch.ones(1)}))
+
+
+@pytest.mark.parametrize('depth', [18, 50])
+def test_resnet_of_torchvision_is_recognised(depth):
+    model = MODELS.build(dict(type='ResNet', depth=depth))
+    assert check_torchvision(model.state_dict()) == f'resnet{depth}'
+
+
+def test_another_resnet_is_told_to_be_none_of_torchvisions():
+    model = MODELS.build(
+        dict(type='ResNet', depth=18, base_channels=8, stem_channels=8))
+    with pytest.raises(ValueError, match='take --format mm'):
+        check_torchvision(model.state_dict())

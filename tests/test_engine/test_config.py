@@ -1,0 +1,116 @@
+import argparse
+import os
+
+import pytest
+from mmengine.config import Config
+
+from univip_mm.engine.config import (
+    add_config_arguments,
+    check_checkpoint,
+    check_num_instances,
+    load_config,
+    parts_of_type,
+)
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch):
+    monkeypatch.setenv('LOCAL_RANK', '0')
+
+
+def load(*words):
+    parser = argparse.ArgumentParser()
+    add_config_arguments(parser)
+    return load_config(parser.parse_args([str(word) for word in words]))
+
+
+@pytest.fixture
+def path(tmp_path):
+    path = tmp_path / 'mine.py'
+    path.write_text("model = dict(type='UniVIP', parts=[dict(size=1)])")
+    return path
+
+
+def test_options_change_the_config(path):
+    cfg = load(path, '--cfg-options', 'model.type=BYOL', 'new.key=[3,4]',
+               'model.parts.0.size=5')
+    assert cfg.model == dict(type='BYOL', parts=[dict(size=5)])
+    assert cfg.new.key == [3, 4]
+
+
+def test_work_dir_is_the_options_or_the_configs_or_named_after_it(path):
+    assert load(path).work_dir == './work_dirs/mine'
+    assert load(path, '--cfg-options', 'work_dir=a').work_dir == 'a'
+    assert load(path, '--cfg-options', 'work_dir=a', '--work-dir',
+                'b').work_dir == 'b'
+
+
+def test_launcher_is_passed_to_the_runner(path):
+    assert load(path).launcher == 'none'
+    assert load(path, '--launcher', 'slurm').launcher == 'slurm'
+
+
+def test_local_rank_of_an_old_launcher_reaches_the_environment(
+        path, monkeypatch):
+    load(path, '--local-rank', '3')
+    assert os.environ['LOCAL_RANK'] == '0'  # the launcher's own counts
+    monkeypatch.delenv('LOCAL_RANK')
+    load(path, '--local_rank', '3')
+    assert os.environ['LOCAL_RANK'] == '3'
+
+
+@pytest.mark.parametrize('path, is_missing', [
+    ('no/epoch_1.pth', True),
+    ('https://example.org/epoch_1.pth', False),
+    (__file__, False),
+    (None, False),
+])
+def test_a_checkpoint_must_be_there_unless_it_is_on_the_web(path, is_missing):
+    cfg = Config(dict(load_from=path))
+    if not is_missing:
+        return check_checkpoint(cfg)
+    with pytest.raises(FileNotFoundError, match="checkpoint 'no/epoch_1.pth'"):
+        check_checkpoint(cfg)
+
+
+def test_latest_checkpoint_must_be_there_where_one_is_named(tmp_path):
+    cfg = Config(dict(resume=True, work_dir=str(tmp_path)))
+    check_checkpoint(cfg)
+    latest = tmp_path / 'epoch_1.pth'
+    (tmp_path / 'last_checkpoint').write_text(str(latest))
+    with pytest.raises(FileNotFoundError, match='--resume CHECKPOINT'):
+        check_checkpoint(cfg)
+    latest.touch()
+    check_checkpoint(cfg)
+
+
+def of_instances(cropped, fused):
+    crop = dict(type='OverlapSceneCrop', **cropped)
+    data = dict(type='ConcatDataset', datasets=[dict(pipeline=[crop])])
+    return Config(
+        dict(model=dict(fusion_neck=fused),
+             train_dataloader=dict(dataset=data)))
+
+
+def test_instances_are_as_many_as_are_fused():
+    three = dict(num_instances=3)
+    check_num_instances(of_instances(three, three))
+    check_num_instances(of_instances({}, {}))
+    with pytest.raises(
+            ValueError, match=r'train_dataloader\.dataset\.datasets\.0\.'
+            r'pipeline\.0\.num_instances is 3.*fusion_neck\.num_instances '
+            'is 4'):
+        check_num_instances(of_instances(three, {}))
+    with pytest.raises(ValueError, match='is 4.*is 3'):
+        check_num_instances(of_instances({}, three))
+
+
+def test_other_models_have_no_instances_to_count():
+    check_num_instances(
+        Config(dict(model=dict(type='BYOL'), train_dataloader=dict())))
+
+
+def test_parts_are_found_by_their_type_at_any_depth():
+    found = parts_of_type(
+        dict(a=[dict(type='X', b=dict(type='X')), dict(type='Y')]), 'X', 'cfg')
+    assert [path for path, _ in found] == ['cfg.a.0', 'cfg.a.0.b']

@@ -1,0 +1,100 @@
+import os
+import re
+
+import pytest
+import torch
+from mmengine.config import Config
+from tiny import CONFIGS
+
+from univip_mm.engine.cpu import prepare_for_cpu
+
+SYNC_BN = ['model.backbone.norm_cfg', 'model.neck.norm_cfg',
+           'model.head.predictor.norm_cfg']
+
+
+@pytest.fixture(autouse=True)
+def launched(monkeypatch):
+    """A machine without a GPU, and the process groups started on it."""
+    groups = []
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    monkeypatch.setattr(torch.distributed, 'init_process_group',
+                        groups.append)
+    monkeypatch.setattr(os, 'environ', dict(os.environ))
+    return groups
+
+
+def config(name='univip_r18_coco', launcher='pytorch', **more):
+    cfg = Config.fromfile(CONFIGS / f'{name}.py')
+    cfg.merge_from_dict(dict(launcher=launcher, **more))
+    return cfg
+
+
+def test_several_processes_without_a_gpu_start_gloo(launched):
+    cfg = config()
+    prepare_for_cpu(cfg)
+    assert launched == ['gloo']
+    assert cfg.model_wrapper_cfg == dict(
+        type='MMDistributedDataParallel', broadcast_buffers=False,
+        device_ids=None)
+
+
+def test_wrapper_of_the_config_is_kept():
+    cfg = config(model_wrapper_cfg=dict(
+        type='MMDistributedDataParallel', find_unused_parameters=True))
+    prepare_for_cpu(cfg)
+    assert cfg.model_wrapper_cfg.find_unused_parameters
+    assert cfg.model_wrapper_cfg.device_ids is None
+
+
+def test_a_group_that_is_there_is_kept(launched, monkeypatch):
+    monkeypatch.setattr('univip_mm.engine.cpu.is_distributed', lambda: True)
+    prepare_for_cpu(config())
+    assert launched == []
+
+
+def test_slurm_says_who_is_who():
+    os.environ.pop('RANK', None)
+    os.environ.pop('WORLD_SIZE', None)
+    os.environ.update(SLURM_PROCID='3', SLURM_NTASKS='4')
+    prepare_for_cpu(config(launcher='slurm'))
+    assert (os.environ['RANK'], os.environ['WORLD_SIZE']) == ('3', '4')
+
+
+def test_one_process_needs_nothing(launched):
+    cfg = config('univip_r50_coco', launcher='none')
+    before = cfg.to_dict()
+    prepare_for_cpu(cfg)
+    assert cfg.to_dict() == before and launched == []
+
+
+def test_a_machine_with_a_gpu_needs_nothing(launched, monkeypatch):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    cfg = config('univip_r50_coco')
+    before = cfg.to_dict()
+    prepare_for_cpu(cfg)
+    assert cfg.to_dict() == before and launched == []
+
+
+def test_sync_bn_is_refused_with_the_options_that_cure_it(launched):
+    cfg = config('univip_r50_coco')
+    with pytest.raises(ValueError, match='SyncBN needs a GPU') as e:
+        prepare_for_cpu(cfg)
+    cure = dict(re.findall(r'(\S+)=(\S+)', str(e.value)))
+    assert cure == dict(
+        zip((f'{key}.type' for key in SYNC_BN), ('BN', 'BN1d', 'BN1d')))
+    assert launched == []
+    cfg.merge_from_dict(cure)
+    prepare_for_cpu(cfg)
+    assert launched == ['gloo']
+
+
+@pytest.mark.parametrize('launcher', ['none', 'pytorch'])
+def test_mixed_precision_is_refused(launcher):
+    cfg = config(launcher=launcher,
+                 **{'optim_wrapper.type': 'AmpOptimWrapper'})
+    with pytest.raises(ValueError, match='leave out --amp'):
+        prepare_for_cpu(cfg)
+
+
+def test_a_config_without_training_is_fine():
+    prepare_for_cpu(Config(dict(model=dict(type='UniVIP'))))

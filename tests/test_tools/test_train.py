@@ -1,0 +1,205 @@
+import json
+import math
+import os
+
+import pytest
+import torch
+from tiny import CONFIGS, Stopped, error_of, run_tool, watched, write_config
+
+from univip_mm.boxes import ProposalRules
+from univip_mm.engine.checkpoint import allow_checkpoint_types
+from univip_mm.proposals import write_proposals
+
+
+class Payload:
+    """Leaves a file where it is unpickled in the old way."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.system, (f'touch {self.path}', )
+
+
+def close(lines, key):
+    return pytest.approx([line[key] for line in lines], rel=1e-3, abs=1e-7)
+
+
+def test_a_resumed_training_goes_on_as_if_never_interrupted(coco_folder):
+    whole, parts = coco_folder / 'whole', coco_folder / 'parts'
+    config = write_config(coco_folder)
+    run_tool('train', config, '--work-dir', whole)
+    with pytest.raises(Stopped):
+        run_tool('train', write_config(coco_folder, 'stopped.py', 1),
+                 '--work-dir', parts)
+    assert len(watched(parts)) == 4
+    run_tool('train', config, '--work-dir', parts, '--resume')
+
+    expected, found = watched(whole), watched(parts)
+    assert [x['iter'] for x in found] == list(range(8))
+    assert [x['epoch'] for x in found] == [0] * 4 + [1] * 4
+    assert [x['lr'] for x in found] == close(expected, 'lr')
+    assert len({x['lr'] for x in expected}) > 6
+    # Of the first share nothing can be seen: both branches are equal.
+    assert [x['share'] for x in found[1:]] == close(expected[1:], 'share')
+    assert [x['share'] for x in found[1:]] == pytest.approx([
+        0.01 * (math.cos(math.pi * k / 8) + 1) / 2 for k in range(1, 8)
+    ], rel=1e-3)
+    ends = [load(folder / 'epoch_2.pth') for folder in (whole, parts)]
+    assert [x['meta']['iter'] for x in ends] == [8, 8]
+    assert [x['state_dict']['target_net.steps'] for x in ends] == [8, 8]
+
+
+def load(path):
+    allow_checkpoint_types()
+    return torch.load(path, weights_only=True)
+
+
+def test_resume_goes_on_from_the_checkpoint_that_is_named(coco_folder):
+    config = write_config(coco_folder)
+    run_tool('train', config, '--work-dir', coco_folder / 'first')
+    run_tool('train', config, '--work-dir', coco_folder / 'second',
+             '--resume', coco_folder / 'first' / 'epoch_1.pth')
+    assert [x['iter'] for x in watched(coco_folder / 'second')] == [4, 5, 6, 7]
+
+
+def test_resume_without_a_checkpoint_starts_from_the_beginning(coco_folder):
+    run_tool('train', write_config(coco_folder), '--work-dir',
+             coco_folder / 'out', '--resume', '--cfg-options',
+             'train_cfg.max_epochs=1')
+    assert [x['iter'] for x in watched(coco_folder / 'out')] == [0, 1, 2, 3]
+
+
+def test_a_checkpoint_that_would_run_a_program_is_not_resumed(coco_folder):
+    marker = coco_folder / 'executed'
+    evil = coco_folder / 'evil.pth'
+    torch.save(
+        dict(state_dict={}, meta=dict(epoch=1, iter=4), optimizer=Payload(
+            marker)), evil)
+    with pytest.raises(Exception, match='Weights only load failed'):
+        run_tool('train', write_config(coco_folder), '--work-dir',
+                 coco_folder / 'out', '--resume', evil)
+    assert not marker.exists()
+
+
+def test_a_config_in_a_checkpoint_is_not_executed(coco_folder):
+    marker, work_dir = coco_folder / 'executed', coco_folder / 'out'
+    config = write_config(coco_folder)
+    run_tool('train', config, '--work-dir', work_dir, '--cfg-options',
+             'train_cfg.max_epochs=1')
+    checkpoint = load(work_dir / 'epoch_1.pth')
+    checkpoint['meta']['config'] = f'open({str(marker)!r}, "w").close()'
+    torch.save(checkpoint, coco_folder / 'evil.pth')
+    run_tool('train', config, '--work-dir', work_dir, '--resume',
+             coco_folder / 'evil.pth')
+    assert [x['iter'] for x in watched(work_dir)] == list(range(8))
+    assert not marker.exists()
+
+
+def test_one_process_without_a_gpu_takes_sync_bn_as_bn(coco_folder,
+                                                       monkeypatch):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    run_tool('train', write_config(coco_folder), '--work-dir',
+             coco_folder / 'out', '--cfg-options', 'train_cfg.max_epochs=1',
+             'model.backbone.norm_cfg.type=SyncBN',
+             'model.neck.norm_cfg.type=SyncBN')
+    assert len(watched(coco_folder / 'out')) == 4
+
+
+def test_learning_rate_is_scaled_with_the_batch(coco_folder):
+    run_tool('train', write_config(coco_folder), '--work-dir',
+             coco_folder / 'out', '--auto-scale-lr', '--cfg-options',
+             'train_cfg.max_epochs=1', 'optim_wrapper.optimizer.lr=0.8',
+             'auto_scale_lr.base_batch_size=16')
+    warmed_up = watched(coco_folder / 'out')[3]['lr']
+    assert warmed_up == pytest.approx(0.8 * 2 / 16)
+
+
+def test_work_dir_is_named_after_the_config(coco_folder, monkeypatch):
+    monkeypatch.chdir(coco_folder)
+    run_tool('train', write_config(coco_folder), '--cfg-options',
+             'train_cfg.max_epochs=1')
+    assert (coco_folder / 'work_dirs/tiny/epoch_1.pth').is_file()
+
+
+# What a user gets wrong, and a word of the answer.
+
+def test_a_missing_config_is_named():
+    assert "'no/config.py'" in error_of('train', 'no/config.py')
+
+
+def test_a_file_that_is_no_config_is_named(coco_folder):
+    path = coco_folder / 'images' / '1.jpg'
+    assert str(path) in error_of('train', path)
+
+
+def test_a_config_without_training_data_is_refused(tmp_path):
+    path = tmp_path / 'empty.py'
+    path.write_text('model = dict()')
+    assert 'has no train_dataloader' in error_of('train', path)
+
+
+@pytest.mark.parametrize('name', ['train.json', 'train.npz'])
+def test_a_missing_file_of_the_data_is_named(coco_folder, name):
+    (coco_folder / name).unlink()
+    message = error_of('train', write_config(coco_folder), '--work-dir',
+                       coco_folder / 'out')
+    assert str(coco_folder / name) in message
+
+
+def test_a_broken_annotation_file_is_named(coco_folder):
+    (coco_folder / 'train.json').write_text('{"images": [')
+    message = error_of('train', write_config(coco_folder), '--work-dir',
+                       coco_folder / 'out')
+    assert str(coco_folder / 'train.json') in message
+
+
+def test_proposals_of_other_rules_are_refused_with_the_cure(coco_folder):
+    images = json.loads((coco_folder / 'train.json').read_text())['images']
+    write_proposals(coco_folder / 'train.npz',
+                    {image['id']: [] for image in images},
+                    dict(rules=ProposalRules(min_size=48).as_dict()))
+    message = error_of('train', write_config(coco_folder), '--work-dir',
+                       coco_folder / 'out')
+    assert 'min_size=48' in message and 'generate_proposals.py' in message
+
+
+def test_different_numbers_of_instances_are_told_before_training(coco_folder):
+    message = error_of(
+        'train', write_config(coco_folder), '--work-dir', coco_folder / 'out',
+        '--cfg-options', 'model.fusion_neck.num_instances=3')
+    assert 'pipeline.1.num_instances is 4' in message
+    assert 'model.fusion_neck.num_instances is 3' in message
+    assert not (coco_folder / 'out').exists()
+
+
+def test_a_missing_checkpoint_is_named(coco_folder):
+    message = error_of('train', write_config(coco_folder), '--work-dir',
+                       coco_folder / 'out', '--resume', 'no/epoch_9.pth')
+    assert "'no/epoch_9.pth'" in message
+
+
+def test_a_latest_checkpoint_that_is_gone_is_named(coco_folder):
+    (coco_folder / 'last_checkpoint').write_text('/gone/epoch_9.pth')
+    message = error_of('train', write_config(coco_folder), '--work-dir',
+                       coco_folder, '--resume')
+    assert "'/gone/epoch_9.pth'" in message and str(coco_folder) in message
+
+
+def test_mixed_precision_without_a_gpu_is_refused(coco_folder, monkeypatch):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    message = error_of('train', write_config(coco_folder), '--amp')
+    assert 'leave out --amp' in message
+
+
+def test_scaling_needs_the_base_batch_size(tmp_path):
+    path = tmp_path / 'config.py'
+    path.write_text('model = dict()\ntrain_dataloader = dict(num_workers=0)')
+    assert 'auto_scale_lr' in error_of('train', path, '--auto-scale-lr')
+
+
+def test_sync_bn_on_several_processes_without_a_gpu_is_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    message = error_of('train', CONFIGS / 'univip_r50_coco.py', '--launcher',
+                       'pytorch')
+    assert 'model.backbone.norm_cfg.type=BN' in message

@@ -1,0 +1,153 @@
+"""A training that takes seconds, and what watches it.
+
+The hook is found by the processes of a launcher too: tiny configs import this
+module, which their ``PYTHONPATH`` has to lead to.
+"""
+import importlib.util
+import json
+import os
+import sys
+from collections import OrderedDict
+from pathlib import Path
+
+import cv2
+import pytest
+from mmengine.dist import get_rank
+from mmengine.hooks import Hook
+from mmengine.logging import MessageHub, MMLogger
+from mmengine.registry import DefaultScope
+from mmengine.visualization import Visualizer
+
+from univip_mm.registry import HOOKS, VISUALIZERS
+
+ROOT = Path(__file__).parents[1]
+CONFIGS = ROOT / 'configs'
+MANAGERS = (MMLogger, MessageHub, DefaultScope, Visualizer,
+            VISUALIZERS.get('UniversalVisualizer'))
+
+# Two epochs of four iterations on the eight images of `coco_folder`.
+TINY = '''
+_base_ = {base!r}
+custom_imports = dict(
+    imports=['univip_mm', 'tiny'], allow_failed_imports=False)
+model = dict(
+    backbone=dict(base_channels=8, stem_channels=8),
+    neck=dict(in_channels=64, hid_channels=32, out_channels=16),
+    head=dict(predictor=dict(in_channels=16, hid_channels=32,
+                             out_channels=16)),
+    fusion_neck=dict(in_channels=16, out_channels=16))
+train_dataloader = dict(
+    batch_size=2,
+    num_workers=0,
+    dataset=dict(
+        data_root={root!r},
+        ann_file='train.json',
+        proposal_file='train.npz',
+        data_prefix=dict(img_path='images'),
+        pipeline=[
+            dict(type='LoadImageFromFile'),
+            dict(type='OverlapSceneCrop', num_instances=4, scene_size=32,
+                 instance_size=16),
+            dict(type='PackInputs',
+                 meta_keys=('img_path', 'img_id', 'num_proposed'))]))
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.1, by_epoch=True, begin=0, end=1,
+         convert_to_iter_based=True),
+    dict(type='CosineAnnealingLR', eta_min=0., by_epoch=True, begin=1, end=2,
+         convert_to_iter_based=True)]
+train_cfg = dict(max_epochs=2)
+custom_hooks = [
+    dict(type='SafeResumeHook'),
+    dict(type='SkippedImagesHook'),
+    dict(type='WatchTraining', stop_before_epoch={stop_before_epoch})]
+'''
+
+
+def write_config(coco_folder, name='tiny.py', stop_before_epoch=None):
+    """A tiny config of the data set, beside it."""
+    path = coco_folder / name
+    path.write_text(
+        TINY.format(
+            base=str(CONFIGS / 'univip_r18_coco.py'),
+            root=str(coco_folder),
+            stop_before_epoch=stop_before_epoch))
+    return path
+
+
+class Stopped(Exception):
+    """What a power cut is to a real training."""
+
+
+@HOOKS.register_module(force=True)
+class WatchTraining(Hook):
+    """Writes a line on each iteration: its number, the learning rate, the
+    share of the online weights in the target, and a sum of all weights."""
+    priority = 'VERY_LOW'
+
+    def __init__(self, stop_before_epoch=None):
+        self.stop_before_epoch = stop_before_epoch
+
+    def before_train_epoch(self, runner):
+        if runner.epoch == self.stop_before_epoch:
+            raise Stopped
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        online, target = self.weights(runner)
+        self.before = online.clone(), target.clone()
+        self.lr = runner.optim_wrapper.get_lr()['lr'][0]
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None,
+                         outputs=None):
+        online, target = self.before
+        _, moved = self.weights(runner)
+        way = online - target
+        share = (moved - target).mul(way).sum() / way.square().sum()
+        parameters = runner.model.state_dict().values()
+        line = dict(
+            epoch=runner.epoch, iter=runner.iter, lr=self.lr,
+            share=share.item(), loss=outputs['loss'].item(),
+            weights=sum(x.double().sum().item() for x in parameters))
+        with open(f'{runner.work_dir}/rank{get_rank()}.jsonl', 'a') as file:
+            file.write(json.dumps(line) + '\n')
+
+    @staticmethod
+    def weights(runner):
+        model = getattr(runner.model, 'module', runner.model)
+        return (model.neck.fc0.weight.detach(),
+                model.target_net.module[1].fc0.weight.detach())
+
+
+def watched(work_dir, rank=0):
+    """The lines that the hook wrote."""
+    text = (Path(work_dir) / f'rank{rank}.jsonl').read_text()
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def run_tool(name, *arguments):
+    """``python tools/NAME.py ARGUMENTS`` in this process, without a trace in
+    what MMEngine keeps for all of it."""
+    spec = importlib.util.spec_from_file_location(
+        f'tool_{name}', ROOT / 'tools' / f'{name}.py')
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    threads = cv2.getNumThreads()
+    environment = dict(os.environ)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, 'argv', [f'{name}.py', *map(str, arguments)])
+        for manager in MANAGERS:
+            patch.setattr(manager, '_instance_dict', OrderedDict())
+        try:
+            tool.main()
+        finally:
+            cv2.setNumThreads(threads)
+            os.environ.clear()
+            os.environ.update(environment)
+
+
+def error_of(name, *arguments):
+    """The one line with which a tool ends on a user's mistake."""
+    with pytest.raises(SystemExit) as e:
+        run_tool(name, *arguments)
+    message = e.value.code
+    assert message.startswith('error: ') and '\n' not in message
+    return message
