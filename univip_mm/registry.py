@@ -8,11 +8,16 @@ is found through the parent registries, so a config with
 import importlib
 import os
 import warnings
+from importlib import metadata
 from importlib.util import find_spec
 
 from mmengine.registry import Registry
+from mmengine.utils import digit_version
 
 HOSTS = ('mmpretrain', 'mmselfsup')
+# The first versions of the framework that this package is written for: the
+# hosts' 0.x are built on mmcv 1, and have other names.
+REQUIRED = dict(mmengine='0.8.3', mmpretrain='1.0.0', mmselfsup='1.0.0')
 
 
 def find_host() -> str:
@@ -39,7 +44,27 @@ def find_host() -> str:
     return wanted
 
 
+def check_version(package: str) -> None:
+    """Whether a package is recent enough. One that was not installed by pip,
+    but is found as a source tree, is taken as it is.
+
+    Raises:
+        ImportError: It is older than :data:`REQUIRED`.
+    """
+    try:
+        installed = metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return
+    required = REQUIRED[package]
+    if digit_version(installed) < digit_version(required):
+        raise ImportError(
+            f'univip_mm needs {package} >= {required}, but {installed} is '
+            f"installed: 'pip install \"{package}>={required}\"'")
+
+
 HOST = find_host()
+check_version('mmengine')
+check_version(HOST)
 # The parents have to hold the host's parts before a child can find them.
 with warnings.catch_warnings():
     # mmcv-lite says at each import that it is not mmcv, which pre-training
