@@ -48,12 +48,15 @@ def main() -> None:
     args = parse_args()
     try:
         checkpoint = load_checkpoint(args.checkpoint)
+    except (ValueError, FileNotFoundError) as e:
+        raise SystemExit(f'error: {e}') from None
+    try:
         backbone = extract_backbone(checkpoint, args.branch)
         name = 'backbone'
         if args.format == 'torchvision':
             name = f'torchvision.models.{check_torchvision(backbone)}'
-    except (ValueError, FileNotFoundError) as e:
-        raise SystemExit(f'error: {e}') from None
+    except ValueError as e:
+        raise SystemExit(f"error: '{args.checkpoint}': {e}") from None
     content = backbone
     if args.format == 'mm':
         meta = checkpoint.get('meta', {})

@@ -153,7 +153,7 @@ def test_an_unknown_branch_is_refused():
 
 
 def test_a_checkpoint_without_a_backbone_tells_what_it_has():
-    with pytest.raises(ValueError, match=r"no 'backbone\.\*'.*'head'"):
+    with pytest.raises(ValueError, match=r"it has no 'backbone\.\*'.*'head'"):
         extract_backbone(dict(state_dict={'head.fc.weight': torch.ones(1)}))
 
 

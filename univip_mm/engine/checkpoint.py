@@ -85,14 +85,18 @@ def extract_backbone(checkpoint: dict, branch: str = 'online') -> OrderedDict:
                          f'{", ".join(BRANCHES)}')
     prefix = BRANCHES[branch]
     weights = checkpoint.get('state_dict', checkpoint)
+    if not isinstance(weights, dict):
+        raise ValueError(f'its state_dict is a {type(weights).__name__}, not '
+                         'a state dict: give a checkpoint of tools/train.py')
     backbone = OrderedDict((name[len(prefix):], value)
                            for name, value in weights.items()
-                           if name.startswith(prefix))
+                           if str(name).startswith(prefix))
     if not backbone:
         found = sorted({str(name).split('.')[0] for name in weights})
         raise ValueError(
-            f"the checkpoint has no '{prefix}*', where UniVIP and BYOL keep "
-            f'the backbone of the {branch} branch; it has {found[:8]}')
+            f"it has no '{prefix}*', where UniVIP and BYOL keep the backbone "
+            f'of the {branch} branch, but {found[:8]}: give a checkpoint of '
+            'tools/train.py')
     return backbone
 
 
