@@ -20,7 +20,9 @@ setup(
     # The host (mmpretrain or mmselfsup) and mmcv are the user's choice, so
     # neither is required here; importing the package says what is missing.
     install_requires=[
-        'mmengine>=0.8.3', 'numpy', 'scikit-learn', 'setuptools<81', 'torch'
+        'mmengine>=0.8.3', 'numpy', 'scikit-learn', 'setuptools<81', 'torch',
+        'torchvision', 'tqdm'
     ],
-    extras_require=dict(proposals=['opencv-contrib-python-headless']),
+    extras_require=dict(
+        proposals=['ijson', 'opencv-contrib-python-headless']),
 )

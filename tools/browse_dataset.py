@@ -1,7 +1,6 @@
 """Draw samples of the training data: proposals, scenes, overlap, instances."""
 import argparse
 import os.path as osp
-import sys
 from typing import Optional
 
 import numpy as np
@@ -10,9 +9,9 @@ from mmengine.config import Config, DictAction
 from mmengine.dataset import Compose, default_collate
 from mmengine.registry import init_default_scope
 from mmengine.runner import set_random_seed
-from mmengine.utils import ProgressBar
 
 import univip_mm  # noqa: F401
+from univip_mm.progress import track
 from univip_mm.registry import DATASETS, MODELS
 from univip_mm.visualization import draw_scene_sheet, draw_scenes
 
@@ -139,7 +138,7 @@ def browse(cfg: Config, output_dir: str, show_number: int,
             **cfg.model.get('data_preprocessor', {})
         })
     picked = np.random.permutation(len(dataset))[:show_number]
-    progress_bar = ProgressBar(len(picked), file=sys.stderr)
+    bar = track(picked)
     paths, proposed, instances = [], 0, 0
     for start in range(0, len(picked), ROWS):
         batch = [dataset[int(i)] for i in picked[start:start + ROWS]]
@@ -151,10 +150,10 @@ def browse(cfg: Config, output_dir: str, show_number: int,
             rows.append(draw_sample(sample, views))
             proposed += sample['num_proposed']
             instances += len(sample['instance_boxes'])
-            progress_bar.update()
+            bar.update()
         paths.append(osp.join(output_dir, f'scenes_{len(paths) + 1:03}.png'))
         draw_scene_sheet(rows, paths[-1])
-    print(file=sys.stderr)
+    bar.close()
     for path in paths:
         print(f'picture: {path}')
     print(f'{len(picked)} images of {len(dataset)}: {proposed} of {instances} '

@@ -1,14 +1,26 @@
-"""Find proposals by selective search in every image of a data set."""
+"""Find proposals by selective search in every image of a data set.
+
+Killed at any moment, the same command goes on where it was.
+"""
 import argparse
 import json
+import os
 import time
+from datetime import timedelta
 from pathlib import Path
 
-import numpy as np
+from mmengine.dist import is_main_process
 
-from univip_mm.boxes import ProposalRules
 from univip_mm.coco import list_folder, read_coco
-from univip_mm.proposals import ProposalFile, Search, generate_proposals
+from univip_mm.distributed import LAUNCHERS, start_gloo
+from univip_mm.proposals import Search, generate_proposals
+from univip_mm.proposals.command_line import (
+    add_rule_options,
+    describe_counts,
+    one_line_errors,
+    rules_of,
+)
+from univip_mm.proposals.generate import Outcome
 from univip_mm.proposals.selective_search import METHODS
 
 EXAMPLE = '''
@@ -16,8 +28,15 @@ examples:
   python tools/generate_proposals.py --img-prefix data/coco/train2017 \\
       --ann-file data/coco/annotations/instances_train2017.json \\
       --out data/coco/proposals/train2017.npz
+a folder of images without a json:
   python tools/generate_proposals.py --img-prefix my_photographs \\
       --out my_proposals/train.npz
+on two machines with a common disk, on each of them, with RANK 0 and 1:
+  torchrun --nnodes 2 --node-rank RANK --master-addr HOST_0 \\
+      tools/generate_proposals.py ... the options as above
+under Slurm, one task a machine:
+  srun --nodes 8 --ntasks-per-node 1 --cpus-per-task 64 \\
+      python tools/generate_proposals.py --launcher slurm ... as above
 '''
 
 
@@ -39,46 +58,37 @@ def parse_args() -> argparse.Namespace:
         choices=METHODS,
         default='fast',
         help='mode of selective search (default: %(default)s, the paper\'s)')
-    rules = ProposalRules()
     parser.add_argument(
-        '--min-size',
+        '--max-side',
         type=int,
-        default=rules.min_size,
         metavar='PIXELS',
-        help='smallest side of a box (default: %(default)s)')
-    parser.add_argument(
-        '--max-aspect-ratio',
-        type=float,
-        default=rules.max_aspect_ratio,
-        metavar='RATIO',
-        help='largest ratio of its sides (default: %(default)s)')
-    parser.add_argument(
-        '--iou-thr',
-        type=float,
-        default=rules.iou_thr,
-        metavar='IOU',
-        help='largest IoU with any box kept before it (default: %(default)s)')
-    parser.add_argument(
-        '--top-n',
-        type=int,
-        metavar='N',
-        help='keep at most N boxes of an image (default: all)')
+        help='search on a copy of the image whose longer side is reduced to '
+        'that: faster, with other boxes; docs/proposals.md tells how much '
+        '(default: the image itself)')
+    add_rule_options(parser)
     parser.add_argument(
         '--workers',
         type=int,
         metavar='N',
-        help='processes (default: one for each core)')
+        help='processes of this one, or of each rank (default: one for each '
+        'core)')
+    parser.add_argument(
+        '--launcher',
+        choices=LAUNCHERS,
+        default='pytorch' if 'TORCHELASTIC_RUN_ID' in os.environ else 'none',
+        help='who started the processes that share the images; torchrun is '
+        'seen without it, under srun give slurm')
     return parser.parse_args()
 
 
 def main() -> None:
     args = parse_args()
     start = time.time()
-    try:
-        search = Search(
-            args.method,
-            ProposalRules(args.min_size, args.max_aspect_ratio, args.iou_thr),
-            args.top_n)
+    with one_line_errors(f"what was found is in '{args.out}.parts': the same "
+                         'command goes on from there'):
+        # A rank may wait long for the slowest one.
+        start_gloo(args.launcher, timedelta(days=30))
+        search = Search(args.method, rules_of(args), args.top_n, args.max_side)
         images, ann_file = list_images(args)
         outcome = generate_proposals(
             images,
@@ -87,22 +97,24 @@ def main() -> None:
             search,
             source=ann_file.name,
             workers=args.workers)
-    except (ValueError, FileNotFoundError, ImportError) as e:
-        raise SystemExit(f'error: {e}') from None
-    counts = ProposalFile(args.out).counts()
-    seconds = time.time() - start
-    print(f'{len(images)} images in {seconds:.0f} s '
-          f'({len(images) / seconds:.1f} images/s)')
-    low, median, high = np.quantile(counts, (0.1, 0.5, 0.9))
-    print(f'{counts.sum()} proposals; an image has {median:.0f} (median), '
-          f'{low:.0f} to {high:.0f} (10 % to 90 %); {(counts < 4).sum()} '
-          'images have fewer than 4')
+    if is_main_process():
+        report(args.out, outcome, time.time() - start)
+
+
+def report(out: str, outcome: Outcome, seconds: float) -> None:
+    """What was done, what could not be read, and what is in the file."""
+    print(f'searched {outcome.searched} images in {seconds:.0f} s '
+          f'({outcome.searched / seconds:.1f} images/s)', end='')
+    print(f'; {outcome.found_before} had been before'
+          if outcome.found_before else '')
+    print(describe_counts(out))
     for name, problem in outcome.unreadable.items():
         print(f'not read: {name}: {problem}')
     if outcome.unreadable:
-        print(f'{len(outcome.unreadable)} images could not be read; they '
-              'have no proposals')
-    print(f'proposals: {args.out}')
+        print(f'{len(outcome.unreadable)} images could not be read and have '
+              'no proposals: mend them and repeat the command, which searches '
+              'these alone')
+    print(f'proposals: {out}')
 
 
 def list_images(args: argparse.Namespace) -> tuple:
@@ -111,9 +123,10 @@ def list_images(args: argparse.Namespace) -> tuple:
         return read_coco(args.ann_file)['images'], Path(args.ann_file)
     content = list_folder(args.img_prefix)
     ann_file = Path(args.out).with_suffix('.images.json')
-    ann_file.parent.mkdir(parents=True, exist_ok=True)
-    ann_file.write_text(json.dumps(content))
-    print(f"listed {len(content['images'])} images in {ann_file}")
+    if is_main_process():
+        ann_file.parent.mkdir(parents=True, exist_ok=True)
+        ann_file.write_text(json.dumps(content))
+        print(f"listed {len(content['images'])} images in {ann_file}")
     return content['images'], ann_file
 
 

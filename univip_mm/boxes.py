@@ -4,6 +4,8 @@ from dataclasses import asdict, dataclass
 from typing import Optional
 
 import numpy as np
+import torch
+from torchvision.ops import nms
 
 
 @dataclass(frozen=True)
@@ -79,11 +81,9 @@ def filter_boxes(boxes: np.ndarray,
         np.ndarray: Those kept, (M, 4), of the same dtype.
     """
     boxes = boxes[obeys_shape_rules(boxes, rules)]
-    kept = []
-    left = np.arange(len(boxes))
-    while len(left) and (top_n is None or len(kept) < top_n):
-        first, left = left[0], left[1:]
-        kept.append(first)
-        overlap = iou(boxes[first:first + 1], boxes[left])[0]
-        left = left[overlap <= rules.iou_thr]
-    return boxes[kept]
+    # Non-maximum suppression, with the order for a score; in float64, so that
+    # an IoU equal to the limit is told from one above it.
+    order = torch.arange(len(boxes), 0, -1, dtype=torch.float64)
+    kept = nms(torch.from_numpy(boxes.astype(np.float64)), order,
+               rules.iou_thr)
+    return boxes[kept.numpy()[:top_n]]

@@ -47,6 +47,97 @@ def test_result_does_not_depend_on_the_workers(coco_folder, images):
     assert one == two == three
 
 
+def generate(folder, images, name='out.npz', search=SEARCH, workers=1):
+    return generate_proposals(images, folder / 'images', folder / name,
+                              search, workers=workers)
+
+
+class Interrupted(Exception):
+    pass
+
+
+def test_interrupted_search_goes_on_and_redoes_no_image(
+        coco_folder, images, monkeypatch):
+    generate(coco_folder, images, 'undisturbed.npz')
+    searched = []
+
+    def count(image, method):
+        if len(searched) in (3, 6):
+            searched.append(None)
+            raise Interrupted
+        searched.append(image)
+        return selective_search(image, method)
+
+    monkeypatch.setattr(
+        'univip_mm.proposals.generate.selective_search', count)
+    for _ in range(2):
+        with pytest.raises(Interrupted):
+            generate(coco_folder, images)
+        assert not (coco_folder / 'out.npz').exists()
+    outcome = generate(coco_folder, images)
+    assert len([x for x in searched if x is not None]) == len(images)
+    assert (outcome.searched, outcome.found_before) == (3, 5)
+    assert (coco_folder / 'out.npz').read_bytes() == (
+        coco_folder / 'undisturbed.npz').read_bytes()
+    assert not (coco_folder / 'out.npz.parts').exists()
+
+
+def test_finished_file_is_left_as_it_is(coco_folder, images, monkeypatch):
+    generate(coco_folder, images)
+    monkeypatch.setattr('univip_mm.proposals.generate.selective_search', None)
+    outcome = generate(coco_folder, images)
+    assert (outcome.searched, outcome.found_before) == (0, 8)
+
+
+def test_images_that_were_mended_are_searched_alone(coco_folder, images):
+    path = coco_folder / 'images' / '3.jpg'
+    whole = path.read_bytes()
+    generate(coco_folder, images, 'undisturbed.npz')
+    path.write_bytes(b'')
+    assert set(generate(coco_folder, images).unreadable) == {'3.jpg'}
+    path.write_bytes(whole)
+    outcome = generate(coco_folder, images)
+    assert (outcome.searched, outcome.unreadable) == (1, {})
+    assert (coco_folder / 'out.npz').read_bytes() == (
+        coco_folder / 'undisturbed.npz').read_bytes()
+
+
+def test_file_of_other_images_or_another_search_is_made_anew(
+        coco_folder, images):
+    generate(coco_folder, images[:5])
+    assert generate(coco_folder, images).searched == 8
+    other = Search(rules=ProposalRules(min_size=40))
+    assert generate(coco_folder, images, search=other).searched == 8
+    assert ProposalFile(coco_folder / 'out.npz').meta['rules'][
+        'min_size'] == 40
+
+
+def test_unfinished_search_with_other_options_is_told(
+        coco_folder, images, monkeypatch):
+    monkeypatch.setattr('univip_mm.proposals.generate.selective_search', None)
+    with pytest.raises(TypeError):
+        generate(coco_folder, images)
+    with pytest.raises(ValueError, match='top_n=None, but now it is 5'):
+        generate(coco_folder, images, search=Search(
+            rules=SEARCH.rules, top_n=5))
+
+
+def test_reduced_copy_gives_boxes_of_the_image(tmp_path):
+    image = np.full((240, 400, 3), 90, np.uint8)
+    image[40:120, 200:360] = (250, 30, 30)
+    boxes = Search(max_side=100, rules=ProposalRules(min_size=30))(image)
+    assert np.abs(boxes - [200, 40, 360, 120]).max(axis=1).min() <= 5
+    assert (boxes >= 0).all() and (boxes <= [400, 240, 400, 240]).all()
+    whole = Search(max_side=400)(image)
+    assert np.array_equal(whole, Search()(image))
+
+
+@pytest.mark.parametrize('options', [dict(top_n=0), dict(max_side=0)])
+def test_options_of_a_search_out_of_range_are_named(options):
+    with pytest.raises(ValueError, match=next(iter(options))):
+        Search(**options)
+
+
 def test_unreadable_images_are_listed_and_have_no_boxes(coco_folder, images):
     (coco_folder / 'images' / '2.jpg').write_text('not an image')
     (coco_folder / 'images' / '5.jpg').unlink()
@@ -57,7 +148,7 @@ def test_unreadable_images_are_listed_and_have_no_boxes(coco_folder, images):
     proposals = ProposalFile(coco_folder / 'out.npz')
     assert len(proposals) == 8
     assert len(proposals[20]) == len(proposals[50]) == 0
-    assert proposals.meta['unreadable'] == ['2.jpg', '5.jpg']
+    assert proposals.meta['unreadable'] == [20, 50]
 
 
 def test_wrong_folder_is_told_before_anything_is_written(coco_folder, images):

@@ -1,4 +1,7 @@
-"""Proposals for every image of a data set, in parallel."""
+"""Proposals for every image of a data set, in parallel, in as many goes as it
+takes."""
+import hashlib
+import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,31 +11,67 @@ from typing import Optional, Union
 import cv2
 import mmcv
 import numpy as np
-from mmengine.utils import ProgressBar
+from mmengine.dist import barrier, broadcast_object_list, get_dist_info
 
 from ..boxes import ProposalRules, filter_boxes
-from ..parallel import map_in_order
+from ..distributed import local_world_size
+from ..parallel import map_unordered, number_of_workers
+from ..progress import track
 from ..version import __version__
-from .proposal_file import check_path, write_proposals
+from .journal import Journal
+from .proposal_file import ProposalFile, check_path, write_proposals
 from .selective_search import check_opencv, selective_search
 
 
 @dataclass(frozen=True)
 class Search:
-    """How the boxes of an image are made: the arguments of
-    :func:`~univip_mm.proposals.selective_search.selective_search` and
-    :func:`~univip_mm.boxes.filter_boxes`."""
+    """How the boxes of an image are made.
+
+    Args:
+        method (str): As for
+            :func:`~univip_mm.proposals.selective_search.selective_search`.
+            Defaults to 'fast'.
+        rules (ProposalRules): The three rules.
+        top_n (int, optional): Keep at most that many. Defaults to None, all.
+        max_side (int, optional): Search on a copy of the image whose longer
+            side is reduced to that, pixels, and scale the boxes back.
+            Defaults to None, the image itself.
+
+    Raises:
+        ValueError: ``top_n`` or ``max_side`` is below 1.
+    """
     method: str = 'fast'
     rules: ProposalRules = ProposalRules()
     top_n: Optional[int] = None
+    max_side: Optional[int] = None
+
+    def __post_init__(self) -> None:
+        for name in ('top_n', 'max_side'):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f'{name} is {value}, but must be at least 1')
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
-        boxes = selective_search(image, self.method)
+        """Boxes (N, 4) int32, xyxy, of an image (H, W, 3) uint8, BGR."""
+        height, width = image.shape[:2]
+        scale = min(1, (self.max_side or np.inf) / max(height, width))
+        if scale < 1:
+            small = cv2.resize(
+                image, (max(1, round(width * scale)),
+                        max(1, round(height * scale))),
+                interpolation=cv2.INTER_AREA)
+            boxes = selective_search(small, self.method)
+            ratio = np.array(image.shape[1::-1]) / small.shape[1::-1]
+            boxes = np.round(boxes * np.tile(ratio, 2)).astype(np.int32)
+        else:
+            boxes = selective_search(image, self.method)
         return filter_boxes(boxes, self.rules, self.top_n)
 
     def describe(self) -> dict:
+        """What a proposal file says of it."""
         return dict(
             method=f'selective search, {self.method}',
+            max_side=self.max_side,
             rules=self.rules.as_dict(),
             top_n=self.top_n,
             versions=dict(univip_mm=__version__, opencv=cv2.__version__))
@@ -40,43 +79,12 @@ class Search:
 
 @dataclass
 class Outcome:
-    """What became of a data set: boxes of each image (N, 4) by image id, and
-    for each image that could not be read, the reason by file name."""
-    boxes: dict
+    """What became of a search: how many images were searched now and how many
+    had been before; and for each image that could not be read, the reason by
+    file name."""
+    searched: int
+    found_before: int
     unreadable: dict
-
-
-def search_images(images: Sequence[dict],
-                  img_prefix: Union[str, os.PathLike],
-                  search: Search,
-                  workers: Optional[int] = None) -> Outcome:
-    """Search every image of a COCO json, with a progress bar.
-
-    An image's boxes depend on its pixels alone, not on the workers.
-
-    Args:
-        images (Sequence[dict]): The json's ``images``.
-        img_prefix (str or PathLike): The folder of their ``file_name``.
-        search (Search): How to make the boxes.
-        workers (int, optional): Processes. Defaults to None, one for each
-            core that this process may use.
-
-    Returns:
-        Outcome: An unreadable image has no boxes and is listed.
-    """
-    check_opencv()
-    tasks = [(Path(img_prefix) / image['file_name'], search)
-             for image in images]
-    outcome = Outcome({}, {})
-    bar = ProgressBar(len(tasks))
-    for image, (boxes, problem) in zip(
-            images, map_in_order(_search_image, tasks, workers)):
-        outcome.boxes[image['id']] = boxes
-        if problem:
-            outcome.unreadable[image['file_name']] = problem
-        bar.update()
-    print()  # the bar leaves its line open
-    return outcome
 
 
 def generate_proposals(images: Sequence[dict],
@@ -85,38 +93,143 @@ def generate_proposals(images: Sequence[dict],
                        search: Search,
                        source: str = '',
                        workers: Optional[int] = None) -> Outcome:
-    """Search every image and write the proposal file.
+    """Search every image and write the proposal file, with a progress bar.
+
+    What is found is noted image by image in ``OUT.parts``. Killed at any
+    moment and called again, it goes on from there; images that could not be
+    read are tried again. Where the processes of a launcher are in a group,
+    each searches its share, on one machine or on several with a common disk,
+    and the first one writes the file when all are done. An image's boxes
+    depend on its pixels alone, so the file is the same to the byte however
+    it came about.
 
     Args:
-        images (Sequence[dict]): As for :func:`search_images`.
-        img_prefix (str or PathLike): Likewise.
-        out (str or PathLike): The proposal file, ending in ``.npz``.
+        images (Sequence[dict]): The ``images`` of a COCO json.
+        img_prefix (str or PathLike): The folder of their ``file_name``.
+        out (str or PathLike): The proposal file, ending in ``.npz``. One that
+            was made of the same images in the same way is left as it is.
         search (Search): How to make the boxes.
         source (str): What the file is to say of its origin, the name of the
             json. Defaults to ''.
-        workers (int, optional): As for :func:`search_images`.
+        workers (int, optional): Processes of each member of the group.
+            Defaults to None, its share of the machine's cores.
 
     Returns:
-        Outcome: What was written, and what could not be read.
+        Outcome: What was done, of all processes together.
 
     Raises:
-        ValueError: ``out`` does not end in ``.npz``, or no image could be
-            read.
+        ImportError: OpenCV has no selective search.
+        ValueError: ``out`` does not end in ``.npz``, an unfinished search of
+            that name had other settings, or no image could be read.
+        RuntimeError: A worker process was killed.
     """
-    check_path(out)
-    outcome = search_images(images, img_prefix, search, workers)
-    if len(outcome.unreadable) == len(images):
-        name, problem = next(iter(outcome.unreadable.items()))
-        raise ValueError(f"none of the {len(images)} images below "
-                         f"'{img_prefix}' could be read ({name}: {problem}): "
-                         'check --img-prefix')
+    check_opencv()
+    out = check_path(out)
+    meta = dict(**search.describe(), source=source, images=_digest(images))
+    earlier = _read_earlier(out, meta)
+    journal = _open_journal(out, meta)
+    done = set(earlier).union(
+        i for i, _, problem in journal.read() if problem is None)
+    left = [image for image in images if image['id'] not in done]
+    barrier()  # all have read before one writes
+    rank, world_size = get_dist_info()
+    _search_images(left[rank::world_size], img_prefix, search, journal,
+                   _share_of_workers(workers), len(done) // world_size)
+    barrier()
+    answer = [None]
+    if rank == 0:
+        answer = [_merge(images, img_prefix, out, meta, earlier, journal)]
+    broadcast_object_list(answer)  # the others wait until the file is there
+    unreadable, problem = answer[0]
+    if problem:
+        raise ValueError(problem)
+    return Outcome(len(left), len(images) - len(left), unreadable)
+
+
+def _digest(images: Sequence[dict]) -> str:
+    """Tells whether two lists are of the same images."""
+    names = sorted((image['id'], image['file_name']) for image in images)
+    text = json.dumps(names)
+    return f'{len(images)}:{hashlib.sha256(text.encode()).hexdigest()[:16]}'
+
+
+def _read_earlier(out: Path, meta: dict) -> dict:
+    """The boxes of each image id that the file ``out`` has, if it was made
+    of the same images in the same way; without those it could not read."""
+    try:
+        file = ProposalFile(out)
+    except (FileNotFoundError, ValueError):
+        return {}  # none, or something else: it is replaced
+    as_read = json.loads(json.dumps(meta))
+    if any(file.meta.get(name) != value for name, value in as_read.items()):
+        return {}
+    unreadable = set(file.meta['unreadable'])
+    return {i: boxes for i, boxes in file.items() if i not in unreadable}
+
+
+def _open_journal(out: Path, meta: dict) -> Journal:
+    """The journal, opened by the first process before the others."""
+    rank, _ = get_dist_info()
+    if rank == 0:
+        journal = Journal(out, meta)
+    barrier()
+    return journal if rank == 0 else Journal(out, meta)
+
+
+def _share_of_workers(workers: Optional[int]) -> int:
+    if workers is not None:
+        return number_of_workers(workers)
+    return max(1, number_of_workers() // local_world_size())
+
+
+def _search_images(images: Sequence[dict], img_prefix: Union[str, os.PathLike],
+                   search: Search, journal: Journal, workers: int,
+                   found_before: int) -> None:
+    rank, world_size = get_dist_info()
+    tasks = [(Path(img_prefix) / image['file_name'], search)
+             for image in images]
+    results = track(
+        map_unordered(_search_image, tasks, workers),
+        total=len(tasks) + found_before,
+        initial=found_before,
+        desc=None if world_size == 1 else f'rank 0 of {world_size}',
+        disable=rank != 0)
+    try:
+        for number, (boxes, problem) in results:
+            journal.write(images[number]['id'], boxes, problem)
+    finally:
+        results.close()
+        journal.close()
+
+
+def _merge(images: Sequence[dict], img_prefix: Union[str, os.PathLike],
+           out: Path, meta: dict, earlier: dict,
+           journal: Journal) -> tuple[dict, str]:
+    """Write the proposal file from what was found. Returns the reasons of the
+    images that could not be read by file name, and what is wrong, or ''."""
+    boxes, problems = dict(earlier), {}
+    for image_id, found, problem in journal.read():
+        if problem is None:
+            boxes[image_id] = found
+        else:
+            problems[image_id] = problem
+    unreadable = {
+        image['file_name']: problems[image['id']]
+        for image in images if image['id'] not in boxes
+    }
+    if not boxes:
+        journal.remove()
+        name, problem = next(iter(unreadable.items()))
+        return unreadable, (
+            f"none of the {len(images)} images below '{img_prefix}' could be "
+            f'read ({name}: {problem}): check --img-prefix')
+    nothing = np.zeros((0, 4), dtype=np.int32)
+    ids = [image['id'] for image in images]
     write_proposals(
-        out, outcome.boxes,
-        dict(
-            **search.describe(),
-            source=source,
-            unreadable=sorted(outcome.unreadable)))
-    return outcome
+        out, {i: boxes.get(i, nothing) for i in ids},
+        dict(**meta, unreadable=sorted(i for i in ids if i not in boxes)))
+    journal.remove()
+    return unreadable, ''
 
 
 def _search_image(task: tuple) -> tuple:

@@ -1,0 +1,123 @@
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import make_coco_folder
+
+from univip_mm.proposals import ProposalFile
+
+ROOT = Path(__file__).parents[2]
+TOOL = ROOT / 'tools' / 'generate_proposals.py'
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return make_coco_folder(tmp_path, number=16, side=120)
+
+
+def command(folder, out, *options, ranks=None):
+    start = [sys.executable]
+    if ranks is not None:
+        with socket.socket() as probe:
+            probe.bind(('127.0.0.1', 0))
+            port = probe.getsockname()[1]
+        start += ['-m', 'torch.distributed.run', '--nproc-per-node',
+                  str(ranks), '--master-port', str(port)]
+    return [str(x) for x in (
+        *start, TOOL, '--img-prefix', folder / 'images', '--ann-file',
+        folder / 'train.json', '--out', folder / out, *options)]
+
+
+def run(*args, **kwargs):
+    return subprocess.run(
+        command(*args, **kwargs), cwd=ROOT, capture_output=True, text=True,
+        timeout=300)
+
+
+def lines_written(folder, out):
+    return sum(path.read_text().count('\n')
+               for path in (folder / f'{out}.parts').glob('*.jsonl'))
+
+
+def test_killed_and_repeated_gives_the_same_file(folder):
+    told = run(folder, 'undisturbed.npz', '--workers', '1')
+    assert told.returncode == 0, told.stderr
+    assert 'searched 16 images' in told.stdout
+    assert '16/16' in told.stderr  # the progress bar
+    rng = random.Random(0)
+    for moment in sorted(rng.sample(range(1, 15), 2)):
+        process = subprocess.Popen(
+            command(folder, 'out.npz', '--workers', '2'), cwd=ROOT,
+            stderr=subprocess.DEVNULL)
+        while lines_written(folder, 'out.npz') < moment:
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    before = lines_written(folder, 'out.npz')
+    told = run(folder, 'out.npz', '--workers', '2')
+    assert told.returncode == 0, told.stderr
+    assert f'searched {16 - before} images' in told.stdout
+    assert f'{before} had been before' in told.stdout
+    assert (folder / 'out.npz').read_bytes() == (
+        folder / 'undisturbed.npz').read_bytes()
+
+
+def test_ranks_share_the_images_and_one_may_be_killed(folder):
+    process = subprocess.Popen(
+        command(folder, 'out.npz', '--workers', '1', ranks=2), cwd=ROOT,
+        stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    while lines_written(folder, 'out.npz') < 4:
+        assert process.poll() is None
+        time.sleep(0.01)
+    ranks = [int(pid) for pid in subprocess.run(
+        ['ps', '-o', 'pid=', '--ppid', str(process.pid)],
+        capture_output=True, text=True).stdout.split()]
+    os.kill(ranks[-1], signal.SIGKILL)
+    assert process.wait(60) != 0  # torchrun ends the others
+    assert not (folder / 'out.npz').exists()
+    before = lines_written(folder, 'out.npz')
+    told = run(folder, 'out.npz', '--workers', '1', ranks=2)
+    assert told.returncode == 0, told.stderr
+    assert told.stdout.count(f'searched {16 - before} images') == 1
+    assert 'rank 0 of 2' in told.stderr
+    assert run(folder, 'alone.npz').returncode == 0
+    assert (folder / 'out.npz').read_bytes() == (
+        folder / 'alone.npz').read_bytes()
+
+
+@pytest.mark.parametrize('options, message', [
+    (['--min-size', '0'], 'min_size is 0'),
+    (['--ann-file', 'none.json'], "no annotation file 'none.json'"),
+    (['--out', 'a.json'], 'must end in .npz'),
+    (['--img-prefix', 'nowhere'], 'none of the 16 images'),
+    (['--workers', '0'], 'workers is 0'),
+    (['--launcher', 'slurm'], 'srun did not start')])
+def test_mistakes_are_told_in_one_line(folder, options, message, monkeypatch,
+                                       capsys):
+    import runpy
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, 'argv', command(folder, 'a.npz', *options)[1:])
+    with pytest.raises(SystemExit, match=message) as error:
+        runpy.run_path(str(TOOL), run_name='__main__')
+    assert str(error.value).startswith('error: ')
+    assert '\n' not in str(error.value)
+
+
+def test_folder_without_a_json_is_listed_beside_the_file(
+        folder, monkeypatch, capsys):
+    import runpy
+    monkeypatch.setattr(sys, 'argv', [
+        str(TOOL), '--img-prefix', str(folder / 'images'), '--out',
+        str(folder / 'own.npz'), '--workers', '1'])
+    runpy.run_path(str(TOOL), run_name='__main__')
+    said = capsys.readouterr().out
+    assert 'listed 16 images' in said and 'searched 16 images' in said
+    assert (folder / 'own.images.json').is_file()
+    assert len(ProposalFile(folder / 'own.npz')) == 16

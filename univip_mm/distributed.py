@@ -1,0 +1,65 @@
+"""Process groups on CPUs, which MMEngine does not provide for: its
+``init_dist`` asks for a GPU even where gloo is the back end."""
+import os
+import subprocess
+from datetime import timedelta
+from typing import Optional
+
+import torch.distributed as dist
+
+LAUNCHERS = ('none', 'pytorch', 'slurm')
+
+
+def start_gloo(launcher: str, timeout: Optional[timedelta] = None) -> None:
+    """Join the launcher's processes in a group of back end gloo, unless they
+    are in one.
+
+    Args:
+        launcher (str): 'pytorch' (torchrun), whose environment variables are
+            taken as they are; 'slurm' (srun), from whose they are made; or
+            'none', where nothing is done.
+        timeout (timedelta, optional): How long a process waits for another.
+            Defaults to None, PyTorch's.
+
+    Raises:
+        ValueError: There is no such launcher, or it did not start this
+            process.
+    """
+    if launcher not in LAUNCHERS:
+        raise ValueError(f"there is no launcher '{launcher}': choose one of "
+                         f'{", ".join(LAUNCHERS)}')
+    if launcher == 'none' or dist.is_initialized():
+        return
+    if launcher == 'slurm':
+        _environment_of_slurm()
+    if 'RANK' not in os.environ:
+        raise ValueError("launcher is 'pytorch', but torchrun did not start "
+                         'this process: start it with torchrun, or leave '
+                         '--launcher out')
+    dist.init_process_group('gloo', timeout=timeout)
+
+
+def _environment_of_slurm() -> None:
+    """Set torchrun's environment variables from Slurm's."""
+    if 'SLURM_PROCID' not in os.environ:
+        raise ValueError("launcher is 'slurm', but srun did not start this "
+                         'process: start it with srun, or leave --launcher '
+                         'out')
+    os.environ['RANK'] = os.environ['SLURM_PROCID']
+    os.environ['WORLD_SIZE'] = os.environ['SLURM_NTASKS']
+    os.environ['LOCAL_RANK'] = os.environ.get('SLURM_LOCALID', '0')
+    # As "2(x3),1": tasks on each node.
+    on_node = os.environ.get('SLURM_STEP_TASKS_PER_NODE', '1')
+    os.environ['LOCAL_WORLD_SIZE'] = on_node.split(',')[0].split('(')[0]
+    os.environ.setdefault('MASTER_PORT', '29500')
+    if 'MASTER_ADDR' not in os.environ:
+        hosts = subprocess.run(
+            ['scontrol', 'show', 'hostname', os.environ['SLURM_NODELIST']],
+            check=True, capture_output=True, text=True).stdout
+        os.environ['MASTER_ADDR'] = hosts.split()[0]
+
+
+def local_world_size() -> int:
+    """How many of the launcher's processes run on this machine."""
+    return int(os.environ.get('LOCAL_WORLD_SIZE', 1)) if (
+        dist.is_initialized()) else 1
