@@ -81,7 +81,8 @@ class Stopped(Exception):
 @HOOKS.register_module(force=True)
 class WatchTraining(Hook):
     """Writes a line on each iteration: its number, the learning rate, the
-    share of the online weights in the target, and a sum of all weights."""
+    share of the online weights in the target, the loss, and the sum of all
+    parameters (the statistics of normalisation layers are not among them)."""
     priority = 'VERY_LOW'
 
     def __init__(self, stop_before_epoch=None):
@@ -102,11 +103,11 @@ class WatchTraining(Hook):
         _, moved = self.weights(runner)
         way = online - target
         share = (moved - target).mul(way).sum() / way.square().sum()
-        parameters = runner.model.state_dict().values()
+        parameters = runner.model.parameters()
         line = dict(
             epoch=runner.epoch, iter=runner.iter, lr=self.lr,
             share=share.item(), loss=outputs['loss'].item(),
-            weights=sum(x.double().sum().item() for x in parameters))
+            parameters=sum(x.double().sum().item() for x in parameters))
         with open(f'{runner.work_dir}/rank{get_rank()}.jsonl', 'a') as file:
             file.write(json.dumps(line) + '\n')
 

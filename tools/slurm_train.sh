@@ -8,7 +8,7 @@
 # SRUN_ARGS for more options of srun.
 set -euo pipefail
 if [ $# -lt 4 ]; then
-    sed -n '2,7s/^# \{0,1\}//p' "$0" >&2
+    sed -n '2,8s/^# \{0,1\}//p' "$0" >&2
     exit 2
 fi
 PARTITION=$1

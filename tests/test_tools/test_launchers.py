@@ -1,0 +1,152 @@
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+import torch
+from tiny import ROOT, watched, write_config
+
+DIST, SLURM = (ROOT / 'tools' / f'{name}_train.sh' for name in
+               ('dist', 'slurm'))
+
+# Both print one argument a line.
+FAKE = '#!/usr/bin/env bash\nprintf "PYTHONPATH=%s\\n" "$PYTHONPATH"\n' \
+       'printf "%s\\n" "$@"\n'
+
+
+def bash(script, *arguments, **environment):
+    names = ('GPUS', 'GPUS_PER_NODE', 'CPUS_PER_TASK', 'SRUN_ARGS', 'PORT',
+             'NNODES', 'NODE_RANK', 'MASTER_ADDR', 'PYTHON', 'PYTHONPATH')
+    kept = {k: v for k, v in os.environ.items() if k not in names}
+    return subprocess.run(
+        ['bash', script, *map(str, arguments)], text=True,
+        capture_output=True, timeout=240, env={**kept, **environment})
+
+
+@pytest.fixture
+def fake(tmp_path):
+    """An interpreter and an srun that tell their arguments."""
+    for name in ('srun', 'my python'):
+        path = tmp_path / 'bin' / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(FAKE)
+        path.chmod(0o755)
+    return dict(PATH=f'{tmp_path}/bin:{os.environ["PATH"]}',
+                PYTHON=f'{tmp_path}/bin/my python')
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(('127.0.0.1', 0))
+        return str(s.getsockname()[1])
+
+
+def test_two_processes_without_a_gpu_train_one_network(coco_folder):
+    work_dir = coco_folder / 'out'
+    ended = bash(
+        DIST, write_config(coco_folder), 2, '--work-dir', work_dir,
+        '--cfg-options', 'train_cfg.max_epochs=2', PORT=free_port(),
+        PYTHON=sys.executable, PYTHONPATH=str(ROOT / 'tests'),
+        CUDA_VISIBLE_DEVICES='', OMP_NUM_THREADS='1')
+    assert ended.returncode == 0, ended.stderr[-3000:]
+
+    first, second = watched(work_dir, 0), watched(work_dir, 1)
+    # Two of the eight images for each, so two iterations an epoch.
+    assert [x['iter'] for x in first] == [0, 1, 2, 3]
+    assert [x['iter'] for x in second] == [0, 1, 2, 3]
+    assert ([x['lr'] for x in first] == [x['lr'] for x in second])
+    # Their images differ, and with them what each loses ...
+    assert all(a['loss'] != b['loss'] for a, b in zip(first, second))
+    # ... and their gradients are averaged, so the weights are the same.
+    assert ([x['parameters'] for x in first] ==
+            [x['parameters'] for x in second])
+    assert len({x['parameters'] for x in first}) == 4
+
+    checkpoints = sorted(x.name for x in work_dir.glob('*.pth'))
+    assert checkpoints == ['epoch_1.pth', 'epoch_2.pth']
+    weights = torch.load(
+        work_dir / 'epoch_2.pth', weights_only=False)['state_dict']
+    assert not any(name.startswith('module.') for name in weights)
+    logs = [x for x in work_dir.glob('*/*.log') if x.stat().st_size]
+    assert len(logs) == 1 and len(list(work_dir.rglob('scalars.json'))) == 1
+    lines = [x for x in ended.stdout.splitlines() if 'Epoch(train)' in x]
+    assert len(lines) == 4
+
+
+def test_sync_bn_without_a_gpu_ends_both_processes_with_the_cure(coco_folder):
+    ended = bash(
+        DIST, ROOT / 'configs' / 'univip_r50_coco.py', 2, '--work-dir',
+        coco_folder, PORT=free_port(), PYTHON=sys.executable,
+        CUDA_VISIBLE_DEVICES='')
+    assert ended.returncode != 0
+    assert 'error: SyncBN needs a GPU' in ended.stderr
+    assert '--cfg-options model.backbone.norm_cfg.type=BN' in ended.stderr
+
+
+@pytest.mark.parametrize('script, arguments', [
+    (DIST, []),
+    (DIST, ['config.py']),
+    (SLURM, []),
+    (SLURM, ['partition', 'job', 'config.py']),
+])
+def test_too_few_arguments_show_the_usage(script, arguments):
+    ended = bash(script, *arguments)
+    assert ended.returncode == 2 and ended.stdout == ''
+    assert f'bash tools/{script.name} ' in ended.stderr
+    assert ended.stderr.endswith('.\n')  # whole sentences, and no code
+    assert 'set -euo' not in ended.stderr and '#' not in ended.stderr
+
+
+def test_dist_train_starts_torchrun_on_this_machine(fake):
+    ended = bash(DIST, 'my config.py', 8, '--amp', '--cfg-options', 'a=b c',
+                 **fake)
+    assert ended.returncode == 0
+    path, *words = ended.stdout.splitlines()
+    assert words == [
+        '-m', 'torch.distributed.run', '--nnodes=1', '--node-rank=0',
+        '--master-addr=127.0.0.1', '--master-port=29500',
+        '--nproc-per-node=8', f'{ROOT}/tools/train.py', 'my config.py',
+        '--launcher', 'pytorch', '--amp', '--cfg-options', 'a=b c'
+    ]
+    assert path == f'PYTHONPATH={ROOT}/tools/..'
+
+
+def test_dist_train_joins_machines(fake):
+    ended = bash(DIST, 'config.py', 8, NNODES='2', NODE_RANK='1', PORT='1234',
+                 MASTER_ADDR='10.0.0.1', PYTHONPATH='/mine', **fake)
+    path, *words = ended.stdout.splitlines()
+    assert words[2:6] == ['--nnodes=2', '--node-rank=1',
+                          '--master-addr=10.0.0.1', '--master-port=1234']
+    assert path == f'PYTHONPATH={ROOT}/tools/..:/mine'
+
+
+def test_slurm_train_starts_a_task_for_each_gpu(fake):
+    ended = bash(SLURM, 'gpu', 'univip', 'my config.py', 'work dir',
+                 '--resume', '--cfg-options', 'a=b c', GPUS='16',
+                 SRUN_ARGS='--time 3-0 --qos=high', **fake)
+    assert ended.returncode == 0
+    path, *words = ended.stdout.splitlines()
+    assert words == [
+        '-p', 'gpu', '--job-name=univip', '--gres=gpu:8', '--ntasks=16',
+        '--ntasks-per-node=8', '--cpus-per-task=8', '--kill-on-bad-exit=1',
+        '--time', '3-0', '--qos=high', fake['PYTHON'], '-u',
+        f'{ROOT}/tools/train.py', 'my config.py', '--work-dir=work dir',
+        '--launcher=slurm', '--resume', '--cfg-options', 'a=b c'
+    ]
+    assert path == f'PYTHONPATH={ROOT}/tools/..'
+
+
+@pytest.mark.parametrize('environment, expected', [
+    ({}, ['gpu:8', '8', '8', '8']),
+    (dict(GPUS='4'), ['gpu:4', '4', '4', '8']),
+    (dict(GPUS='16', GPUS_PER_NODE='4', CPUS_PER_TASK='5'),
+     ['gpu:4', '16', '4', '5']),
+])
+def test_slurm_train_asks_for_no_more_than_it_needs(fake, environment,
+                                                    expected):
+    words = bash(SLURM, 'gpu', 'job', 'config.py', 'out', **environment,
+                 **fake).stdout.splitlines()
+    values = dict(word.split('=', 1) for word in words if '=' in word)
+    assert [values[f'--{name}'] for name in
+            ('gres', 'ntasks', 'ntasks-per-node', 'cpus-per-task')] == expected

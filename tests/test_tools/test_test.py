@@ -1,0 +1,99 @@
+import json
+
+import pytest
+import torch
+from tiny import error_of, run_tool, write_config
+
+TEST = '''
+test_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='Resize', scale=(32, 32)),
+    dict(type='PackInputs', meta_keys=('img_path', 'img_id', 'split'))]
+test_dataloader = dict(
+    batch_size=2, num_workers=0,
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    collate_fn=dict(type='default_collate'),
+    dataset=dict(
+        type='ConcatDataset',
+        datasets=[
+            dict(type='CocoMultiLabel', data_root={root!r},
+                 ann_file='train.json', data_prefix=dict(img_path='images'),
+                 split=split, part=part, pipeline=test_pipeline)
+            for split, part in dict(train=(0, .5), val=(.5, 1)).items()]))
+test_evaluator = dict(type='MultiLabelProbe')
+test_cfg = dict(type='TestLoop')
+'''
+
+
+@pytest.fixture
+def config(coco_folder):
+    """A tiny config that is tested on images with annotations."""
+    path = coco_folder / 'train.json'
+    content = json.loads(path.read_text())
+    content['categories'] = [dict(id=1, name='cat'), dict(id=2, name='dog')]
+    content['annotations'] = [
+        dict(id=i, image_id=image['id'], category_id=1 + i % 2,
+             bbox=[0, 0, 9, 9], area=81, iscrowd=0)
+        for i, image in enumerate(content['images'])
+    ]
+    path.write_text(json.dumps(content))
+    config = write_config(coco_folder)
+    config.write_text(config.read_text() +
+                      TEST.format(root=str(coco_folder)))
+    return config
+
+
+def metrics_of(config, *arguments):
+    out = config.parent / 'metrics.json'
+    run_tool('test', config, *arguments, '--work-dir', config.parent / 'out',
+             '--out', out)
+    return json.loads(out.read_text())
+
+
+def test_a_checkpoint_is_measured_and_so_is_the_untrained_network(config):
+    run_tool('train', config, '--work-dir', config.parent / 'out',
+             '--cfg-options', 'train_cfg.max_epochs=1')
+    checkpoint = config.parent / 'out' / 'epoch_1.pth'
+    content = torch.load(checkpoint, weights_only=False)
+    content['state_dict']['backbone.conv1.weight'].fill_(torch.nan)
+    torch.save(content, checkpoint)
+    metrics = metrics_of(config)
+    assert 'probe/knn_mAP' in metrics and 'probe/linear_mAP' in metrics
+    assert all(0 <= value <= 100 for value in metrics.values())
+    # It is the weights of the checkpoint that are measured.
+    with pytest.raises(ValueError, match='not finite'):
+        metrics_of(config, checkpoint)
+
+
+def test_measuring_twice_gives_the_same(config):
+    assert metrics_of(config) == metrics_of(config)
+
+
+def test_sync_bn_is_measured_on_the_cpu(config, monkeypatch):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    assert 'probe/knn_mAP' in metrics_of(
+        config, '--cfg-options', 'model.backbone.norm_cfg.type=SyncBN')
+
+
+# What a user gets wrong, and a word of the answer.
+
+def test_a_missing_checkpoint_is_named(config):
+    message = error_of('test', config, 'no/epoch_9.pth')
+    assert "there is no checkpoint 'no/epoch_9.pth'" in message
+
+
+def test_a_config_without_test_data_is_named(coco_folder):
+    path = write_config(coco_folder)
+    message = error_of('test', path)
+    assert str(path) in message and 'has no test_dataloader' in message
+    assert 'univip_r18_demo.py' in message
+
+
+def test_a_missing_config_is_named():
+    assert "'no/config.py'" in error_of('test', 'no/config.py')
+
+
+def test_a_missing_file_of_the_data_is_named(config):
+    (config.parent / 'train.json').unlink()
+    message = error_of('test', config, '--work-dir', config.parent / 'out')
+    assert str(config.parent / 'train.json') in message
