@@ -1,0 +1,66 @@
+"""Make a proposal file of proposals that others made.
+
+formats:
+  orl     ORL's JSON, {"bbox": [[[x, y, w, h], ...] per image]}, in the order
+          of the annotation file's images
+  pickle  {"bbox": {file name: boxes}}, boxes [x, y, w, h] as list, array or
+          tensor; nothing in it is executed
+  coco    COCO results, [{"image_id", "bbox": [x, y, w, h], "score"}, ...], the
+          best score first: what most detectors and proposal methods write
+"""
+import argparse
+import time
+from pathlib import Path
+
+from univip_mm.coco import read_coco
+from univip_mm.proposals.command_line import (
+    add_rule_options,
+    describe_counts,
+    one_line_errors,
+    rules_of,
+)
+from univip_mm.proposals.importers import READERS, import_proposals
+
+EXAMPLE = '''
+example:
+  python tools/convert_proposals.py orl train2017_ss_proposals.json \\
+      --ann-file data/coco/annotations/instances_train2017.json \\
+      --out data/coco/proposals/train2017.npz
+'''
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('format', choices=list(READERS), help='see above')
+    parser.add_argument('source', help='file to read')
+    parser.add_argument(
+        '--ann-file', required=True,
+        help='COCO json that lists the images, with their sizes')
+    parser.add_argument(
+        '--out', required=True, help='proposal file to write, ending in .npz')
+    add_rule_options(parser)
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    start = time.time()
+    with one_line_errors('nothing was written'):
+        images = read_coco(args.ann_file)['images']
+        counts = import_proposals(
+            args.format, args.source, images, args.out, rules_of(args),
+            args.top_n, Path(args.ann_file).name)
+    print(f'read {counts.read} boxes of {len(images)} images in '
+          f'{time.time() - start:.0f} s')
+    print(f'dropped: {counts.not_finite} not finite, {counts.empty} empty, '
+          f'{counts.outside} outside of the image; clipped at its border: '
+          f'{counts.clipped}')
+    print(describe_counts(args.out))
+    print(f'proposals: {args.out}')
+
+
+if __name__ == '__main__':
+    main()
