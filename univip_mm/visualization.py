@@ -213,6 +213,124 @@ def draw_scene_sheet(rows: Sequence[np.ndarray], path: PathLike) -> None:
     matplotlib.image.imsave(path, np.concatenate(parts), format='png')
 
 
+def draw_proposal_histograms(counts: np.ndarray, boxes: np.ndarray,
+                             path: PathLike, title: str = '') -> None:
+    """Write three histograms of a proposal file as a PNG of 1800 x 520
+    pixels: boxes an image, the side of a box (the square root of its area),
+    and its ratio of width to height.
+
+    Args:
+        counts (np.ndarray): Boxes of each image, (I,).
+        boxes (np.ndarray): All boxes, (N, 4) xyxy in pixels; N may be 0.
+        path (str or Path): File to write. Its folder is made.
+        title (str): Stands above. Defaults to ''.
+    """
+    sides = (boxes[:, 2:] - boxes[:, :2]).astype(np.float64)
+    figure = Figure(figsize=(18, 5.2), dpi=100, layout='constrained')
+    canvas = FigureCanvasAgg(figure)
+    figure.suptitle(title, fontsize=15, weight='bold', color=INK)
+    panels = figure.subplots(1, 3)
+    ratios = sides[:, 0] / sides[:, 1]
+    largest = max(3.0, ratios.max(initial=1), (1 / ratios).max(initial=1))
+    for axes, values, bins, label in zip(
+            panels, (counts, np.sqrt(sides.prod(axis=1)), ratios),
+            (np.arange(counts.max(initial=0) + 2) - 0.5 if counts.max(
+                initial=0) < 100 else 60, 60,
+             np.geomspace(1 / largest, largest, 61)),
+            ('boxes an image', 'side of a box, pixels (root of its area)',
+             'width / height of a box')):
+        axes.hist(values, bins=bins, color=SCENE_COLOURS[0])
+        axes.set_title(label, fontsize=15, color=INK)
+        axes.grid(alpha=0.25)
+        axes.tick_params(labelsize=12)
+        axes.spines[['top', 'right']].set_visible(False)
+    panels[0].set_ylabel('images', fontsize=13)
+    panels[1].set_ylabel('boxes', fontsize=13)
+    panels[2].set_xscale('log')
+    ticks = [x for x in (1 / 8, 1 / 4, 1 / 3, 1 / 2, 1, 2, 3, 4, 8)
+             if 1 / largest <= x * 1.001 and x <= largest * 1.001]
+    panels[2].set_xticks(ticks, [f'1/{1 / x:g}' if x < 1 else f'{x:g}'
+                                 for x in ticks])
+    panels[2].minorticks_off()
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    canvas.print_png(path)
+
+
+def draw_proposals(image: np.ndarray, boxes: np.ndarray,
+                   annotated: Optional[np.ndarray] = None, title: str = '',
+                   strongest: int = 8) -> np.ndarray:
+    """An image with its proposals: the first ones bold and numbered, the
+    others thin; annotated boxes, where there are some, dashed.
+
+    Args:
+        image (np.ndarray): (H, W, 3) uint8, RGB.
+        boxes (np.ndarray): Proposals (N, 4), xyxy in pixels of the image.
+        annotated (np.ndarray, optional): (M, 4), likewise. Defaults to None.
+        title (str): Stands above the image. Defaults to ''.
+        strongest (int): How many are bold. Defaults to 8.
+
+    Returns:
+        np.ndarray: Picture of 660 pixels' width, uint8, RGB.
+    """
+    _check_picture(image, 'image')
+    scale = _PHOTO_WIDTH / image.shape[1]
+    scale = min(scale, _PHOTO_WIDTH / image.shape[0])
+    height = round(image.shape[0] * scale)
+    width = round(image.shape[1] * scale)
+    figure, axes = _pixel_axes(_PHOTO_WIDTH + 2 * 20, height + _TITLE + 10)
+    axes.text(20, _TITLE / 2, title, fontsize=15, weight='bold', color=INK,
+              va='center')
+    axes.imshow(image, extent=(20, 20 + width, _TITLE + height, _TITLE),
+                aspect='auto')
+
+    def draw(box, colour, line, **kwargs) -> None:
+        x1, y1, x2, y2 = np.asarray(box, dtype=np.float64) * scale
+        axes.add_patch(Rectangle((20 + x1, _TITLE + y1), x2 - x1, y2 - y1,
+                                 edgecolor=colour, linewidth=line,
+                                 facecolor='none', **kwargs))
+
+    for box in boxes[strongest:]:
+        draw(box, PROPOSAL_COLOUR, 0.8, alpha=0.75,
+             path_effects=_halo(1.6, 0.25))
+    for box in [] if annotated is None else annotated:
+        draw(box, OVERLAP_COLOUR, 2.5, linestyle=(0, (4, 2)),
+             path_effects=_halo(4, 0.6))
+    for box in boxes[:strongest]:
+        draw(box, INSTANCE_COLOUR, 2.2, path_effects=_halo(4, 0.75))
+    badges = _place_badges(boxes[:strongest] * scale + [20, _TITLE] * 2)
+    for number, (x, y) in enumerate(badges, 1):
+        axes.text(
+            x, y, str(number), fontsize=12, weight='bold', color='black',
+            ha='center', va='center',
+            bbox=dict(boxstyle='circle,pad=0.2', facecolor=INSTANCE_COLOUR,
+                      edgecolor='black', linewidth=1))
+    return _render(figure)
+
+
+def draw_contact_sheet(pictures: Sequence[np.ndarray], path: PathLike,
+                       columns: int = 3) -> None:
+    """Write pictures (height, width, 3) uint8, RGB, of the same width side by
+    side as a PNG.
+
+    Raises:
+        ValueError: There is no picture.
+    """
+    if len(pictures) == 0:
+        raise ValueError(f"no pictures to put in '{path}': give at least one")
+    rows = []
+    for start in range(0, len(pictures), columns):
+        row = list(pictures[start:start + columns])
+        tallest = max(picture.shape[0] for picture in row)
+        row += [np.full_like(row[0], 255)] * (columns - len(row))
+        rows.append(np.concatenate([
+            np.pad(picture[:tallest],
+                   ((0, max(0, tallest - picture.shape[0])), (0, 0), (0, 0)),
+                   constant_values=255) for picture in row
+        ], axis=1))  # yapf: disable
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    matplotlib.image.imsave(path, np.concatenate(rows), format='png')
+
+
 def read_scalars(source: Union[PathLike, Sequence[PathLike]]) -> list[dict]:
     """The training log that MMEngine's ``LocalVisBackend`` wrote.
 

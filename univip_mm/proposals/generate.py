@@ -125,7 +125,7 @@ def generate_proposals(images: Sequence[dict],
     """
     check_opencv()
     out = check_path(out)
-    meta = dict(**search.describe(), source=source, images=_digest(images))
+    meta = dict(**search.describe(), source=source, image_list=_digest(images))
     earlier = _read_earlier(out, meta)
     journal = _open_journal(out, meta)
     done = set(earlier).union(

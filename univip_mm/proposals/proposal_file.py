@@ -89,6 +89,7 @@ class ProposalFile(Mapping):
 
     Attributes:
         meta (dict): How the boxes were made.
+        boxes (np.ndarray): Those of all images, (B, 4), mapped.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -118,13 +119,13 @@ class ProposalFile(Mapping):
                 'update univip_mm')
         self._image_ids = arrays['image_ids']
         self._offsets = arrays['offsets']
-        self._boxes = arrays['boxes']
+        self.boxes = arrays['boxes']
 
     def __getitem__(self, image_id: int) -> np.ndarray:
         index = np.searchsorted(self._image_ids, image_id)
         if index == len(self) or self._image_ids[index] != image_id:
             raise KeyError(image_id)
-        return self._boxes[self._offsets[index]:self._offsets[index + 1]]
+        return self.boxes[self._offsets[index]:self._offsets[index + 1]]
 
     def __iter__(self):
         return iter(self._image_ids.tolist())
