@@ -46,7 +46,7 @@ def test_boxes_are_mapped_and_travel_to_a_worker_as_a_path(tmp_path):
     write_proposals(tmp_path / 'a.npz', {i: [[0, 0, i, i]] * 100
                                          for i in range(1, 1000)}, {})
     proposals = ProposalFile(tmp_path / 'a.npz')
-    assert isinstance(proposals[5].base, np.memmap)
+    assert isinstance(proposals[5].base.base, np.memmap)
     sent = pickle.dumps(proposals)
     assert len(sent) < 1000
     assert np.array_equal(pickle.loads(sent)[5], proposals[5])

@@ -10,7 +10,8 @@ boxes      (B, 4) int16       xyxy in pixels, x2 and y2 outside; int32 where
 meta       (M,) uint8         JSON: how the boxes were made
 ========== ================== =============================================
 
-All processes that open it share its pages. Nothing in it is a pickle.
+All processes that open it share the pages of the boxes. Nothing in it is a
+pickle.
 """
 import json
 import os
@@ -117,12 +118,14 @@ class ProposalFile(Mapping):
                 f"'{self.path}' has version {self.meta['version']} of the "
                 f'proposal file, and this univip_mm reads up to {VERSION}: '
                 'update univip_mm')
-        self._image_ids = arrays['image_ids']
-        self._offsets = arrays['offsets']
+        # Copies, 16 bytes an image: in the file they lie at any byte, and
+        # NumPy would copy them for every search.
+        self._image_ids = arrays['image_ids'].copy()
+        self._offsets = arrays['offsets'].copy()
         self.boxes = arrays['boxes']
 
     def __getitem__(self, image_id: int) -> np.ndarray:
-        index = np.searchsorted(self._image_ids, image_id)
+        index = self._image_ids.searchsorted(image_id)
         if index == len(self) or self._image_ids[index] != image_id:
             raise KeyError(image_id)
         return self.boxes[self._offsets[index]:self._offsets[index + 1]]
@@ -173,6 +176,8 @@ def _map_members(path: Path) -> dict:
             if 0 in shape:  # a memory map cannot be empty
                 arrays[name] = np.zeros(shape, dtype)
             else:
-                arrays[name] = np.memmap(
+                mapped = np.memmap(
                     path, dtype, 'r', offset=file.tell(), shape=shape)
+                # A plain view of it: ten times as fast to index.
+                arrays[name] = mapped.view(np.ndarray)
     return arrays

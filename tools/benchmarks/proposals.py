@@ -1,0 +1,298 @@
+"""Measure the proposals: searching, filtering, importing, and the file.
+
+Every figure stands beside the peer it is compared with in the same run. The
+parts run one after the other; run nothing else meanwhile.
+"""
+import argparse
+import json
+import multiprocessing
+import os
+import platform
+import random
+import resource
+import tempfile
+import time
+from datetime import date
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from univip_mm.boxes import ProposalRules, filter_boxes, obeys_shape_rules
+from univip_mm.coco import read_coco
+from univip_mm.parallel import number_of_workers
+from univip_mm.progress import track
+from univip_mm.proposals import (
+    ProposalFile,
+    Search,
+    generate_proposals,
+    selective_search,
+    write_proposals,
+)
+from univip_mm.proposals.importers import import_proposals
+from univip_mm.proposals.inspect import recall
+
+EXAMPLE = '''
+example:
+  python tools/benchmarks/proposals.py --data-root data/coco128 \\
+      --ann-file annotations/instances_train2017.json --img-prefix train2017
+'''
+PARTS = ('search', 'max_side', 'filter', 'import', 'file')
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--data-root', default='data/coco128',
+                        help='COCO folder (default: %(default)s)')
+    parser.add_argument('--ann-file', default='annotations/instances_train2017'
+                        '.json', help='below it (default: %(default)s)')
+    parser.add_argument('--img-prefix', default='train2017',
+                        help='below it (default: %(default)s)')
+    parser.add_argument('--num-images', type=int, metavar='N',
+                        help='take the first N images (default: all)')
+    parser.add_argument('--import-mb', type=int, default=1000, metavar='MB',
+                        help='size of the JSON to import (default: '
+                        '%(default)s)')
+    parser.add_argument('--parts', nargs='+', choices=PARTS, default=PARTS,
+                        help='what to measure (default: all)')
+    parser.add_argument('--out', help='write the figures to this json')
+    return parser.parse_args()
+
+
+def load(args: argparse.Namespace) -> tuple[dict, list, Path]:
+    """The json's content, its first images, and their folder."""
+    root = Path(args.data_root)
+    content = read_coco(root / args.ann_file)
+    images = content['images'][:args.num_images]
+    return content, images, root / args.img_prefix
+
+
+def measure_search(args: argparse.Namespace) -> dict:
+    """The whole command against OpenCV alone on one core."""
+    _, images, folder = load(args)
+    workers = number_of_workers()
+    cv2.setNumThreads(1)
+    start = time.perf_counter()
+    pixels = 0
+    for image in track(images, desc='OpenCV alone'):
+        bgr = cv2.imread(str(folder / image['file_name']))
+        pixels += bgr[..., 0].size
+        before = time.perf_counter()
+        selective_search(bgr)
+        image['seconds'] = time.perf_counter() - before
+    alone = len(images) / (time.perf_counter() - start)
+    with tempfile.TemporaryDirectory() as temporary:
+        start = time.perf_counter()
+        generate_proposals(images, folder, Path(temporary, 'a.npz'), Search(),
+                           workers=workers)
+        ours = len(images) / (time.perf_counter() - start)
+    return {
+        'OpenCV alone, one core, images/s': alone,
+        f'generate_proposals, {workers} workers, images/s': ours,
+        'ratio to workers x OpenCV alone (at least 0.9)':
+            ours / (workers * alone),
+        'mean megapixels an image': pixels / len(images) / 1e6,
+    }
+
+
+def measure_max_side(args: argparse.Namespace) -> dict:
+    """What --max-side and --method cost and gain."""
+    content, images, folder = load(args)
+    ids = {image['id'] for image in images}
+    annotations = [x for x in content['annotations'] if x['image_id'] in ids]
+    figures = {}
+    searches = {f'max side {side}': Search(max_side=side)
+                for side in (160, 240, 320, 480)}
+    searches['whole image'] = Search()
+    for name, search in searches.items():
+        cv2.setNumThreads(1)
+        boxes, seconds = {}, 0.
+        for image in track(images, desc=name):
+            pixels = cv2.imread(str(folder / image['file_name']))
+            start = time.perf_counter()
+            boxes[image['id']] = search(pixels)
+            seconds += time.perf_counter() - start
+        number, shares = recall(boxes, annotations)
+        counts = [len(b) for b in boxes.values()]
+        figures[name] = {
+            'seconds an image': seconds / len(images),
+            'boxes an image': float(np.mean(counts)),
+            'images below 4': int(np.sum(np.array(counts) < 4)),
+            f'recall at 0.5 of {number}': shares[0.5],
+            'recall at 0.7': shares[0.7],
+        }
+    return figures
+
+
+def measure_filter(args: argparse.Namespace) -> dict:
+    """Filtering 2,000 raw boxes an image, on one core."""
+    import torch
+    torch.set_num_threads(1)
+    _, images, folder = load(args)
+    raw = []
+    for image in images[:8]:
+        found = selective_search(cv2.imread(str(folder / image['file_name'])))
+        raw.append(np.resize(found, (2000, 4)))
+    rules = ProposalRules()
+    filter_boxes(raw[0], rules)
+    repeats = 40
+    start = time.perf_counter()
+    for _ in range(repeats):
+        kept = [filter_boxes(boxes, rules) for boxes in raw]
+    seconds = (time.perf_counter() - start) / repeats / len(raw)
+    return {
+        'images/s a core at 2000 raw boxes (at least 1000)': 1 / seconds,
+        'of which obey size and ratio': float(np.mean(
+            [obeys_shape_rules(boxes, rules).sum() for boxes in raw])),
+        'of which are kept': float(np.mean([len(boxes) for boxes in kept])),
+    }
+
+
+def write_orl(path: Path, megabytes: int) -> list:
+    """A JSON as ORL's, 2,000 boxes an image; returns the images."""
+    rng = np.random.default_rng(0)
+    images = []
+    with open(path, 'w') as file:
+        file.write('{"bbox": [')
+        while file.tell() < megabytes * 1e6:
+            low = rng.integers(0, 500, (2000, 2))
+            sides = rng.integers(1, 240, (2000, 2))
+            boxes = np.concatenate([low, sides], axis=1).astype(float)
+            file.write((', ' if images else '') + json.dumps(boxes.tolist()))
+            images.append(dict(id=len(images), file_name=f'{len(images)}.jpg',
+                               width=640, height=480))
+        file.write(']}')
+    return images
+
+
+def in_process(function, *args) -> tuple:
+    """Result of a call in a process of its own, its seconds, and by how many
+    MB its peak memory was above what it began with."""
+    context = multiprocessing.get_context('fork')
+    receiver, sender = context.Pipe(False)
+
+    def work() -> None:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        start = time.perf_counter()
+        result = function(*args)
+        seconds = time.perf_counter() - start
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        sender.send((result, seconds, before / 1024, peak / 1024))
+
+    process = context.Process(target=work)
+    process.start()
+    outcome = receiver.recv()
+    process.join()
+    return outcome
+
+
+def parse_alone(path: Path) -> int:
+    """Read the file by the streaming parser and do nothing."""
+    import ijson
+    with open(path, 'rb') as file:
+        return sum(1 for _ in ijson.items(file, 'bbox.item', use_float=True))
+
+
+def measure_import(args: argparse.Namespace) -> dict:
+    """Import of a synthetic ORL JSON against parsing it alone."""
+    with tempfile.TemporaryDirectory() as temporary:
+        path = Path(temporary, 'orl.json')
+        images = write_orl(path, args.import_mb)
+        _, alone, _, _ = in_process(parse_alone, path)
+        counts, seconds, before, peak = in_process(
+            import_proposals, 'orl', path, images, Path(temporary, 'a.npz'),
+            ProposalRules())
+        size = path.stat().st_size / 1e6
+    return {
+        'size of the JSON, MB': size,
+        'boxes': counts.read,
+        'streaming parser alone, s': alone,
+        'convert_proposals orl, s': seconds,
+        'ratio to the parser alone (at most 2)': seconds / alone,
+        'peak memory, MB (at most 500)': peak,
+        'of which before it began, libraries, MB': before,
+    }
+
+
+def private_memory() -> float:
+    """Memory that this process shares with no other, MB."""
+    text = Path('/proc/self/smaps_rollup').read_text()
+    return sum(int(line.split()[1]) for line in text.splitlines()
+               if line.startswith('Private_')) / 1024
+
+
+def _loader(path: Path, number: int, ready, results) -> None:
+    ids = np.random.default_rng(0).permutation(number)
+    before = private_memory()
+    proposals = ProposalFile(path)
+    for image_id in ids:
+        proposals[image_id].sum()  # every page is touched
+    ready.wait()
+    results.put(private_memory() - before)
+    ready.wait()
+
+
+def measure_file(_: argparse.Namespace) -> dict:
+    """A file of COCO's size: 118,287 images of 100 boxes."""
+    number = 118_287
+    rng = np.random.default_rng(0)
+    with tempfile.TemporaryDirectory() as temporary:
+        path = Path(temporary, 'a.npz')
+        boxes = rng.integers(0, 640, (number, 100, 4), dtype=np.int16)
+        write_proposals(path, dict(enumerate(boxes)), {})
+        del boxes
+        opening = []
+        for _ in range(20):
+            start = time.perf_counter()
+            proposals = ProposalFile(path)
+            opening.append(time.perf_counter() - start)
+        picked = random.Random(1).choices(range(number), k=50_000)
+        start = time.perf_counter()
+        for image_id in picked:
+            np.array(proposals[image_id])
+        access = (time.perf_counter() - start) / len(picked)
+        context = multiprocessing.get_context('fork')
+        ready, results = context.Barrier(8), context.SimpleQueue()
+        loaders = [context.Process(target=_loader,
+                                   args=(path, number, ready, results))
+                   for _ in range(8)]
+        for loader in loaders:
+            loader.start()
+        private = [results.get() for _ in loaders]
+        for loader in loaders:
+            loader.join()
+        size = path.stat().st_size / 1e6
+    return {
+        'size of the file, MB': size,
+        'opens in ms (at most 50)': 1e3 * float(np.median(opening)),
+        'boxes of a random image, us (at most 20)': 1e6 * access,
+        'private memory of each of 8 loaders, MB (at most 10)': max(private),
+    }
+
+
+def main() -> None:
+    args = parse_args()
+    functions = dict(search=measure_search, max_side=measure_max_side,
+                     filter=measure_filter, file=measure_file)
+    functions['import'] = measure_import
+    figures = dict(
+        machine=f'{platform.machine()}, {os.cpu_count()} cores',
+        date=date.today().isoformat(), opencv=cv2.__version__)
+    for part in args.parts:
+        figures[part] = functions[part](args)
+        print(f'\n{part}')
+        for name, value in figures[part].items():
+            if isinstance(value, dict):
+                print(f'  {name:14}' + '  '.join(
+                    f'{k} {v:.3g}' for k, v in value.items()))
+            else:
+                print(f'  {name:55}{value:12.5g}')
+    if args.out:
+        Path(args.out).write_text(json.dumps(figures, indent=1))
+
+
+if __name__ == '__main__':
+    main()
