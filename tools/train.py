@@ -14,7 +14,7 @@ from univip_mm.engine.config import (
     check_part,
     load_config,
 )
-from univip_mm.engine.cpu import prepare_for_cpu
+from univip_mm.engine.cpu import check_mixed_precision, prepare_for_cpu
 
 EXAMPLE = '''
 examples:
@@ -75,6 +75,7 @@ def apply_options(cfg: Config, args: argparse.Namespace) -> None:
     cfg.train_dataloader = ConfigDict({**defaults, **cfg.train_dataloader})
     check_checkpoint(cfg)
     check_num_instances(cfg)
+    check_mixed_precision(cfg)
 
 
 def main() -> None:

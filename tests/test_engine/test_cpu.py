@@ -6,7 +6,7 @@ import torch
 from mmengine.config import Config
 from tiny import CONFIGS
 
-from univip_mm.engine.cpu import prepare_for_cpu
+from univip_mm.engine.cpu import check_mixed_precision, prepare_for_cpu
 
 SYNC_BN = ['model.backbone.norm_cfg', 'model.neck.norm_cfg',
            'model.head.predictor.norm_cfg']
@@ -88,13 +88,10 @@ def test_sync_bn_is_refused_with_the_options_that_cure_it(launched):
     assert launched == ['gloo']
 
 
-@pytest.mark.parametrize('launcher', ['none', 'pytorch'])
-def test_mixed_precision_is_refused(launcher):
-    cfg = config(launcher=launcher,
-                 **{'optim_wrapper.type': 'AmpOptimWrapper'})
+def test_mixed_precision_needs_a_gpu(monkeypatch):
+    check_mixed_precision(config())
+    cfg = config(**{'optim_wrapper.type': 'AmpOptimWrapper'})
     with pytest.raises(ValueError, match='leave out --amp'):
-        prepare_for_cpu(cfg)
-
-
-def test_a_config_without_training_is_fine():
-    prepare_for_cpu(Config(dict(model=dict(type='UniVIP'))))
+        check_mixed_precision(cfg)
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    check_mixed_precision(cfg)

@@ -97,3 +97,11 @@ def test_a_missing_file_of_the_data_is_named(config):
     (config.parent / 'train.json').unlink()
     message = error_of('test', config, '--work-dir', config.parent / 'out')
     assert str(config.parent / 'train.json') in message
+
+
+def test_sync_bn_on_several_processes_without_a_gpu_is_refused(config,
+                                                               monkeypatch):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    message = error_of('test', config, '--launcher', 'pytorch',
+                       '--cfg-options', 'model.neck.norm_cfg.type=SyncBN')
+    assert 'model.neck.norm_cfg.type=BN1d' in message

@@ -106,6 +106,19 @@ def test_one_process_without_a_gpu_takes_sync_bn_as_bn(coco_folder,
     assert len(watched(coco_folder / 'out')) == 4
 
 
+def test_an_image_that_a_worker_cannot_read_is_counted(coco_folder):
+    broken = coco_folder / 'images' / '3.jpg'
+    broken.write_text('not an image')
+    run_tool('train', write_config(coco_folder), '--work-dir',
+             coco_folder / 'out', '--cfg-options',
+             'train_dataloader.num_workers=1')
+    log, = (coco_folder / 'out').glob('*/*.log')
+    said = [line for line in log.read_text().splitlines()
+            if '1 of 8 images (12.50%) could not be read' in line]
+    # Both epochs met it, and the second has nothing new to say.
+    assert len(said) == 1 and str(broken) in said[0]
+
+
 def test_learning_rate_is_scaled_with_the_batch(coco_folder):
     run_tool('train', write_config(coco_folder), '--work-dir',
              coco_folder / 'out', '--auto-scale-lr', '--cfg-options',

@@ -1,4 +1,5 @@
-"""What MMEngine does not provide for without a GPU: several processes."""
+"""Several processes without a GPU, which MMEngine does not provide for, and
+what cannot be had without one."""
 import os
 
 import torch
@@ -8,23 +9,28 @@ from mmengine.dist import is_distributed
 from .config import parts_of_type
 
 
-def prepare_for_cpu(cfg: Config) -> None:
-    """Where there is no GPU, say what needs one. Where a launcher starts
-    processes there: start the process group (gloo) here, since MMEngine's
-    ``init_dist`` asks for a GPU, and tell the Runner to wrap the model for
-    the CPU. With a GPU, nothing.
+def check_mixed_precision(cfg: Config) -> None:
+    """Whether there is the GPU that mixed precision needs.
 
     Raises:
-        ValueError: The config needs a GPU: it has SyncBN on several
-            processes (on one, the Runner takes BN in its place), or mixed
-            precision.
+        ValueError: There is none.
     """
-    if torch.cuda.is_available():
-        return
-    if cfg.get('optim_wrapper', {}).get('type') == 'AmpOptimWrapper':
+    if (cfg.optim_wrapper.get('type') == 'AmpOptimWrapper'
+            and not torch.cuda.is_available()):
         raise ValueError('mixed precision needs a GPU and there is none: '
                          'leave out --amp')
-    if cfg.get('launcher', 'none') == 'none':
+
+
+def prepare_for_cpu(cfg: Config) -> None:
+    """Where a launcher starts processes on a machine without a GPU: start the
+    process group (gloo) here, since MMEngine's ``init_dist`` asks for a GPU,
+    and tell the Runner to wrap the model for the CPU. Otherwise nothing.
+
+    Raises:
+        ValueError: The model has SyncBN, which needs a GPU there. (In a
+            single process the Runner takes BN in its place.)
+    """
+    if cfg.get('launcher', 'none') == 'none' or torch.cuda.is_available():
         return
     keys = [path for path, _ in parts_of_type(cfg.model, 'SyncBN', 'model')]
     if keys:

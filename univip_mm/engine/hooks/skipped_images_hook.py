@@ -6,8 +6,9 @@ from ...registry import HOOKS
 
 @HOOKS.register_module()
 class SkippedImagesHook(Hook):
-    """Says after each epoch how many images could not be read so far, on all
-    ranks together. Silent where there was none."""
+    """Says after an epoch how many images could not be read so far, on all
+    ranks together. Silent where there was none, or no new one since the epoch
+    before (MMEngine's logger repeats no warning)."""
 
     def after_train_epoch(self, runner) -> None:
         """Count, and log the share and the first of them."""
