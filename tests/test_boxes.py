@@ -26,7 +26,8 @@ def test_iou_is_that_of_torchvision(a, b):
     np.testing.assert_allclose(iou(a, b), expected.nan_to_num(0), atol=1e-12)
 
 
-@given(boxes, st.integers(1, 30), st.floats(1, 5), st.floats(0, 1))
+@given(boxes, st.integers(1, 30), st.floats(1, 5),
+       st.integers(0, 100).map(lambda hundredths: hundredths / 100))
 def test_filter_keeps_what_the_rules_say_one_box_after_the_other(
         b, min_size, ratio, iou_thr):
     kept = []

@@ -9,8 +9,11 @@ formats:
           best score first: what most detectors and proposal methods write
 """
 import argparse
+import os
 import time
 from pathlib import Path
+
+os.environ['UNIVIP_HOST'] = 'none'  # see univip_mm/__init__.py
 
 from univip_mm.coco import read_coco
 from univip_mm.proposals.command_line import (
@@ -42,6 +45,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--out', required=True, help='proposal file to write, ending in .npz')
     add_rule_options(parser)
+    parser.add_argument(
+        '--workers', type=int, metavar='N',
+        help='processes that filter (default: one for each core)')
     return parser.parse_args()
 
 
@@ -52,7 +58,7 @@ def main() -> None:
         images = read_coco(args.ann_file)['images']
         counts = import_proposals(
             args.format, args.source, images, args.out, rules_of(args),
-            args.top_n, Path(args.ann_file).name)
+            args.top_n, Path(args.ann_file).name, args.workers)
     print(f'read {counts.read} boxes of {len(images)} images in '
           f'{time.time() - start:.0f} s')
     print(f'dropped: {counts.not_finite} not finite, {counts.empty} empty, '

@@ -9,10 +9,14 @@ import time
 from datetime import timedelta
 from pathlib import Path
 
-from mmengine.dist import is_main_process
+os.environ['UNIVIP_HOST'] = 'none'  # see univip_mm/__init__.py
 
 from univip_mm.coco import list_folder, read_coco
-from univip_mm.distributed import LAUNCHERS, start_gloo
+from univip_mm.distributed import (
+    LAUNCHERS,
+    rank_and_world_size,
+    start_gloo,
+)
 from univip_mm.proposals import Search, generate_proposals
 from univip_mm.proposals.command_line import (
     add_rule_options,
@@ -97,7 +101,7 @@ def main() -> None:
             search,
             source=ann_file.name,
             workers=args.workers)
-    if is_main_process():
+    if rank_and_world_size()[0] == 0:
         report(args.out, outcome, time.time() - start)
 
 
@@ -123,7 +127,7 @@ def list_images(args: argparse.Namespace) -> tuple:
         return read_coco(args.ann_file)['images'], Path(args.ann_file)
     content = list_folder(args.img_prefix)
     ann_file = Path(args.out).with_suffix('.images.json')
-    if is_main_process():
+    if rank_and_world_size()[0] == 0:
         ann_file.parent.mkdir(parents=True, exist_ok=True)
         ann_file.write_text(json.dumps(content))
         print(f"listed {len(content['images'])} images in {ann_file}")

@@ -1,10 +1,13 @@
 """Tell and draw what is in a proposal file."""
 import argparse
+import os
 import os.path as osp
 from pathlib import Path
 
-import mmcv
+import cv2
 import numpy as np
+
+os.environ['UNIVIP_HOST'] = 'none'  # see univip_mm/__init__.py
 
 from univip_mm.boxes import xywh_to_xyxy
 from univip_mm.coco import read_coco
@@ -92,7 +95,7 @@ def draw_sheet(proposals: ProposalFile, content: dict, img_prefix: str,
     picked = np.random.default_rng(seed).permutation(len(images))[:number]
     pictures = []
     for image in (images[i] for i in sorted(picked)):
-        pixels = mmcv.imread(Path(img_prefix) / image['file_name'])
+        pixels = cv2.imread(str(Path(img_prefix) / image['file_name']))
         if pixels is None:
             raise ValueError(f"cannot read the image '{image['file_name']}' "
                              f"below '{img_prefix}'")

@@ -1,11 +1,13 @@
 """Process groups on CPUs, which MMEngine does not provide for: its
-``init_dist`` asks for a GPU even where gloo is the back end."""
+``init_dist`` asks for a GPU even where gloo is the back end.
+
+PyTorch is imported where there is a group alone.
+"""
 import os
 import subprocess
+import sys
 from datetime import timedelta
-from typing import Optional
-
-import torch.distributed as dist
+from typing import Any, Optional
 
 LAUNCHERS = ('none', 'pytorch', 'slurm')
 
@@ -28,7 +30,7 @@ def start_gloo(launcher: str, timeout: Optional[timedelta] = None) -> None:
     if launcher not in LAUNCHERS:
         raise ValueError(f"there is no launcher '{launcher}': choose one of "
                          f'{", ".join(LAUNCHERS)}')
-    if launcher == 'none' or dist.is_initialized():
+    if launcher == 'none' or is_started():
         return
     if launcher == 'slurm':
         _environment_of_slurm()
@@ -36,7 +38,8 @@ def start_gloo(launcher: str, timeout: Optional[timedelta] = None) -> None:
         raise ValueError("launcher is 'pytorch', but torchrun did not start "
                          'this process: start it with torchrun, or leave '
                          '--launcher out')
-    dist.init_process_group('gloo', timeout=timeout)
+    import torch.distributed
+    torch.distributed.init_process_group('gloo', timeout=timeout)
 
 
 def _environment_of_slurm() -> None:
@@ -59,7 +62,39 @@ def _environment_of_slurm() -> None:
         os.environ['MASTER_ADDR'] = hosts.split()[0]
 
 
+def is_started() -> bool:
+    """Whether this process is in a group."""
+    module = sys.modules.get('torch.distributed')
+    return (module is not None and module.is_available()
+            and module.is_initialized())
+
+
+def rank_and_world_size() -> tuple[int, int]:
+    """The number of this process in its group, and how many there are; 0 and
+    1 where there is no group."""
+    if not is_started():
+        return 0, 1
+    import torch.distributed as dist
+    return dist.get_rank(), dist.get_world_size()
+
+
 def local_world_size() -> int:
-    """How many of the launcher's processes run on this machine."""
-    return int(os.environ.get('LOCAL_WORLD_SIZE', 1)) if (
-        dist.is_initialized()) else 1
+    """How many processes of the group run on this machine."""
+    return int(os.environ.get('LOCAL_WORLD_SIZE', 1)) if is_started() else 1
+
+
+def barrier() -> None:
+    """Wait until every process of the group is here."""
+    if is_started():
+        import torch.distributed as dist
+        dist.barrier()
+
+
+def broadcast(value: Any) -> Any:
+    """What the first process of the group gives as value."""
+    if not is_started():
+        return value
+    import torch.distributed as dist
+    values = [value]
+    dist.broadcast_object_list(values)
+    return values[0]

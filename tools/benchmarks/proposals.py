@@ -18,6 +18,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+os.environ['UNIVIP_HOST'] = 'none'  # see univip_mm/__init__.py
+
 from univip_mm.boxes import ProposalRules, filter_boxes, obeys_shape_rules
 from univip_mm.coco import read_coco
 from univip_mm.parallel import number_of_workers
@@ -129,8 +131,7 @@ def measure_max_side(args: argparse.Namespace) -> dict:
 
 def measure_filter(args: argparse.Namespace) -> dict:
     """Filtering 2,000 raw boxes an image, on one core."""
-    import torch
-    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
     _, images, folder = load(args)
     raw = []
     for image in images[:8]:
@@ -152,15 +153,16 @@ def measure_filter(args: argparse.Namespace) -> dict:
 
 
 def write_orl(path: Path, megabytes: int) -> list:
-    """A JSON as ORL's, 2,000 boxes an image; returns the images."""
+    """A JSON as ORL's, 2,000 boxes an image, whose sides are spread as those
+    of selective search are, by their logarithm; returns the images."""
     rng = np.random.default_rng(0)
     images = []
     with open(path, 'w') as file:
         file.write('{"bbox": [')
         while file.tell() < megabytes * 1e6:
             low = rng.integers(0, 500, (2000, 2))
-            sides = rng.integers(1, 240, (2000, 2))
-            boxes = np.concatenate([low, sides], axis=1).astype(float)
+            sides = np.exp(rng.uniform(np.log(8), np.log(480), (2000, 2)))
+            boxes = np.concatenate([low, sides], axis=1).round()
             file.write((', ' if images else '') + json.dumps(boxes.tolist()))
             images.append(dict(id=len(images), file_name=f'{len(images)}.jpg',
                                width=640, height=480))
@@ -184,6 +186,7 @@ def in_process(function, *args) -> tuple:
 
     process = context.Process(target=work)
     process.start()
+    sender.close()  # so that a fault there ends the wait here
     outcome = receiver.recv()
     process.join()
     return outcome

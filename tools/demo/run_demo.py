@@ -44,10 +44,10 @@ def parse_args() -> argparse.Namespace:
         '--work-dir', default='work_dirs/demo',
         help='folder of everything else that is made (default: %(default)s)')
     parser.add_argument(
-        '--num-train', type=int, default=1000, metavar='N',
+        '--num-train', type=int, default=700, metavar='N',
         help='images to train on (default: %(default)s)')
     parser.add_argument(
-        '--num-val', type=int, default=400, metavar='N',
+        '--num-val', type=int, default=300, metavar='N',
         help='images to evaluate on (default: %(default)s)')
     parser.add_argument(
         '--epochs', type=int, metavar='N',
@@ -119,7 +119,7 @@ def main() -> None:
         data_dir / 'proposals/train.npz', *[
             word for name, value in rules.items()
             for word in (f'--{name.replace("_", "-")}', value)
-        ])
+        ], '--max-side', 128)
     run('A look at what the network will see', 'tools/browse_dataset.py',
         args.config, '--output-dir', work_dir / 'scenes', '--augment',
         *options)

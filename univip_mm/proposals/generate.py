@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import Optional, Union
 
 import cv2
-import mmcv
 import numpy as np
-from mmengine.dist import barrier, broadcast_object_list, get_dist_info
 
 from ..boxes import ProposalRules, filter_boxes
-from ..distributed import local_world_size
+from ..distributed import (
+    barrier,
+    broadcast,
+    local_world_size,
+    rank_and_world_size,
+)
 from ..parallel import map_unordered, number_of_workers
 from ..progress import track
 from ..version import __version__
@@ -132,15 +135,14 @@ def generate_proposals(images: Sequence[dict],
         i for i, _, problem in journal.read() if problem is None)
     left = [image for image in images if image['id'] not in done]
     barrier()  # all have read before one writes
-    rank, world_size = get_dist_info()
+    rank, world_size = rank_and_world_size()
     _search_images(left[rank::world_size], img_prefix, search, journal,
                    _share_of_workers(workers), len(done) // world_size)
     barrier()
-    answer = [None]
+    answer = None
     if rank == 0:
-        answer = [_merge(images, img_prefix, out, meta, earlier, journal)]
-    broadcast_object_list(answer)  # the others wait until the file is there
-    unreadable, problem = answer[0]
+        answer = _merge(images, img_prefix, out, meta, earlier, journal)
+    unreadable, problem = broadcast(answer)  # once the file is there
     if problem:
         raise ValueError(problem)
     return Outcome(len(left), len(images) - len(left), unreadable)
@@ -169,7 +171,7 @@ def _read_earlier(out: Path, meta: dict) -> dict:
 
 def _open_journal(out: Path, meta: dict) -> Journal:
     """The journal, opened by the first process before the others."""
-    rank, _ = get_dist_info()
+    rank, _ = rank_and_world_size()
     if rank == 0:
         journal = Journal(out, meta)
     barrier()
@@ -185,7 +187,7 @@ def _share_of_workers(workers: Optional[int]) -> int:
 def _search_images(images: Sequence[dict], img_prefix: Union[str, os.PathLike],
                    search: Search, journal: Journal, workers: int,
                    found_before: int) -> None:
-    rank, world_size = get_dist_info()
+    rank, world_size = rank_and_world_size()
     tasks = [(Path(img_prefix) / image['file_name'], search)
              for image in images]
     results = track(
@@ -237,9 +239,11 @@ def _search_image(task: tuple) -> tuple:
     path, search = task
     no_boxes = np.zeros((0, 4), dtype=np.int32)
     try:
+        content = np.fromfile(path, dtype=np.uint8)
         # Decoded as the training decodes it, so that the boxes fit: BGR,
         # turned as its EXIF tag says.
-        image = mmcv.imread(path, flag='color')
+        image = cv2.imdecode(content, cv2.IMREAD_COLOR) if len(
+            content) else None
     except (OSError, cv2.error) as e:
         return no_boxes, _one_line(e)
     if image is None:

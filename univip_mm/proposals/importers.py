@@ -1,18 +1,20 @@
 """Proposals that others made, read from their files."""
 import codecs
 import io
+import itertools
 import os
 import pickle
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Optional, Union
 
 import numpy as np
-import torch
 
-from ..boxes import ProposalRules, filter_boxes, xywh_to_xyxy
+from ..boxes import ProposalRules, filter_boxes
+from ..parallel import map_unordered
 from ..progress import track
 from ..version import __version__
 from .proposal_file import check_path, write_proposals
@@ -37,6 +39,10 @@ class Counts:
     outside: int = 0
     clipped: int = 0
 
+    def __add__(self, other: 'Counts') -> 'Counts':
+        return Counts(*(getattr(self, name) + getattr(other, name)
+                        for name in asdict(self)))
+
 
 def clean_boxes(boxes: np.ndarray, width: int, height: int,
                 counts: Counts) -> np.ndarray:
@@ -53,20 +59,27 @@ def clean_boxes(boxes: np.ndarray, width: int, height: int,
         np.ndarray: (M, 4) int32, xyxy in pixels, x2 and y2 outside.
     """
     counts.read += len(boxes)
-    finite = np.isfinite(boxes).all(axis=1)
-    # Beyond this no image goes, and an int32 does not hold it.
-    boxes = xywh_to_xyxy(boxes[finite].clip(-1e6, 1e6))
-    counts.not_finite += len(finite) - len(boxes)
-    full = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
-    boxes = np.round(boxes[full]).astype(np.int32)
-    counts.empty += len(full) - len(boxes)
-    inside = boxes.clip(0, np.array([width, height, width, height], np.int32))
-    left = (inside[:, 2:] > inside[:, :2]).all(axis=1)
-    thin = (boxes[:, 2:] == boxes[:, :2]).any(axis=1)
-    counts.empty += int((~left & thin).sum())
-    counts.outside += int((~left & ~thin).sum())
-    counts.clipped += int((inside != boxes)[left].any(axis=1).sum())
-    return inside[left]
+    finite = np.isfinite(boxes.sum(axis=1))
+    counts.not_finite += len(boxes) - _number(finite)
+    # Beyond this no image goes, and an int32 does not hold it. By columns,
+    # which NumPy does several times as fast as by rows of four.
+    x, y, w, h = boxes[finite].clip(-1e6, 1e6).T
+    x1, x2 = (np.round(v).astype(np.int32) for v in (x, x + w))
+    y1, y2 = (np.round(v).astype(np.int32) for v in (y, y + h))
+    full = (w > 0) & (h > 0) & (x2 > x1) & (y2 > y1)
+    counts.empty += len(full) - _number(full)
+    inside = full & (x1 < width) & (y1 < height) & (x2 > 0) & (y2 > 0)
+    counts.outside += _number(full) - _number(inside)
+    found = np.stack([x1, y1, x2, y2], axis=1)[inside]
+    kept = np.stack([
+        x1.clip(0), y1.clip(0), x2.clip(max=width), y2.clip(max=height)
+    ], axis=1)[inside]  # yapf: disable
+    counts.clipped += _number((kept != found).any(axis=1))
+    return kept
+
+
+def _number(mask: np.ndarray) -> int:
+    return int(np.count_nonzero(mask))
 
 
 def read_orl(path: PathLike,
@@ -196,7 +209,8 @@ def import_proposals(source_format: str,
                      out: PathLike,
                      rules: ProposalRules,
                      top_n: Optional[int] = None,
-                     ann_name: str = '') -> Counts:
+                     ann_name: str = '',
+                     workers: Optional[int] = None) -> Counts:
     """Write a proposal file from proposals that others made, with a progress
     bar.
 
@@ -211,6 +225,8 @@ def import_proposals(source_format: str,
         top_n (int, optional): Keep at most that many boxes of an image.
             Defaults to None, all.
         ann_name (str): What the file is to say of the json. Defaults to ''.
+        workers (int, optional): Processes that filter. Defaults to None, one
+            for each core that this process may use.
 
     Returns:
         Counts: What became of the boxes.
@@ -227,10 +243,16 @@ def import_proposals(source_format: str,
         raise FileNotFoundError(f"there is no file '{source}' to import")
     sizes = _sizes_of(images)
     counts, kept = Counts(), {}
-    found = READERS[source_format](source, images)
-    for image_id, boxes in track(found, total=len(images)):
-        cleaned = clean_boxes(boxes, *sizes[image_id], counts)
-        kept[image_id] = filter_boxes(cleaned, rules, top_n)
+    # One process reads, which no other can do for it; the others filter.
+    work = partial(_clean_and_filter, rules=rules, top_n=top_n)
+    tasks = _in_batches(
+        (image_id, boxes, *sizes[image_id])
+        for image_id, boxes in READERS[source_format](source, images))
+    with track((), total=len(images)) as bar:
+        for _, (boxes, found) in map_unordered(work, tasks, workers):
+            kept.update(boxes)
+            counts += found
+            bar.update(len(boxes))
     write_proposals(
         out, kept,
         dict(
@@ -242,6 +264,22 @@ def import_proposals(source_format: str,
             versions=dict(univip_mm=__version__),
             boxes=asdict(counts)))
     return counts
+
+
+def _in_batches(found: Iterator, size: int = 32) -> Iterator[list]:
+    """Lists of at most ``size`` items: a process is given work seldom."""
+    found = iter(found)
+    while batch := list(itertools.islice(found, size)):
+        yield batch
+
+
+def _clean_and_filter(batch: list, rules: ProposalRules,
+                      top_n: Optional[int]) -> tuple[dict, Counts]:
+    counts, kept = Counts(), {}
+    for image_id, boxes, width, height in batch:
+        cleaned = clean_boxes(boxes, width, height, counts)
+        kept[image_id] = filter_boxes(cleaned, rules, top_n)
+    return kept, counts
 
 
 def _sizes_of(images: Sequence[dict]) -> dict:
@@ -256,9 +294,9 @@ def _as_boxes(boxes, path: PathLike, which) -> np.ndarray:
     """A list, array or tensor of boxes as (N, 4) float64; a missing number
     becomes NaN."""
     try:
-        if isinstance(boxes, torch.Tensor):
-            boxes = boxes.detach().cpu().numpy()
-        array = np.array(boxes, dtype=np.float64)
+        if hasattr(boxes, 'detach'):  # a tensor
+            boxes = boxes.detach().numpy()
+        array = np.asarray(boxes, dtype=np.float64)
         if array.size == 0:
             return np.zeros((0, 4))
         if array.ndim != 2 or array.shape[1] != 4:
@@ -296,7 +334,7 @@ def load_pickle(path: PathLike):
         file.seek(0)
         try:
             if start == b'PK':  # torch.save's container
-                return torch.load(file, map_location='cpu', weights_only=True)
+                return _load_tensors(file)
             return _SafeUnpickler(file).load()
         except _RefusedError as e:
             raise ValueError(
@@ -313,10 +351,20 @@ class _RefusedError(Exception):
     pass
 
 
+def _load_tensors(file):
+    import torch
+    return torch.load(file, map_location='cpu', weights_only=True)
+
+
 def _load_storage(data: bytes):
     """In place of ``torch.storage._load_from_bytes``, which loads any
     pickle."""
-    return torch.load(io.BytesIO(data), map_location='cpu', weights_only=True)
+    return _load_tensors(io.BytesIO(data))
+
+
+def _rebuild_tensor(*args):
+    import torch
+    return torch._utils._rebuild_tensor_v2(*args)
 
 
 def _encode(text: str, encoding: str) -> bytes:
@@ -337,8 +385,7 @@ def _admitted() -> dict:
         ('numpy', 'ndarray'): np.ndarray,
         ('numpy', 'dtype'): np.dtype,
         ('torch.storage', '_load_from_bytes'): _load_storage,
-        ('torch._utils', '_rebuild_tensor_v2'):
-        torch._utils._rebuild_tensor_v2,
+        ('torch._utils', '_rebuild_tensor_v2'): _rebuild_tensor,
     }
     for package in ('numpy.core', 'numpy._core'):
         for name in ('_reconstruct', 'scalar'):
