@@ -14,6 +14,7 @@ env: $(READY)  ## build .venv with every dependency, versions pinned
 
 # opencv-contrib goes in last and by force: see requirements/opencv.txt.
 $(READY): setup.py $(wildcard requirements/*.txt)
+	@echo 'Building $(VENV): 5.6 GB once unpacked, some 3 minutes, once.'
 	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install -q -r requirements/dev.txt -c requirements/constraints.txt
 	$(BIN)/python -m pip install -q --force-reinstall --no-deps -r requirements/opencv.txt
