@@ -18,8 +18,9 @@ def launched(monkeypatch):
     groups = []
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
     monkeypatch.setattr(torch.distributed, 'init_process_group',
-                        groups.append)
-    monkeypatch.setattr(os, 'environ', dict(os.environ))
+                        lambda backend, **kwargs: groups.append(backend))
+    monkeypatch.setattr(os, 'environ',
+                        dict(os.environ, RANK='0', WORLD_SIZE='2'))
     return groups
 
 
@@ -47,17 +48,14 @@ def test_wrapper_of_the_config_is_kept():
 
 
 def test_a_group_that_is_there_is_kept(launched, monkeypatch):
-    monkeypatch.setattr('univip_mm.engine.cpu.is_distributed', lambda: True)
+    monkeypatch.setattr('univip_mm.distributed.is_started', lambda: True)
     prepare_for_cpu(config())
     assert launched == []
 
 
-def test_slurm_says_who_is_who():
-    os.environ.pop('RANK', None)
-    os.environ.pop('WORLD_SIZE', None)
-    os.environ.update(SLURM_PROCID='3', SLURM_NTASKS='4')
-    prepare_for_cpu(config(launcher='slurm'))
-    assert (os.environ['RANK'], os.environ['WORLD_SIZE']) == ('3', '4')
+def test_launcher_that_knows_no_gloo_is_told():
+    with pytest.raises(ValueError, match="no launcher 'mpi'"):
+        prepare_for_cpu(config(launcher='mpi'))
 
 
 def test_one_process_needs_nothing(launched):

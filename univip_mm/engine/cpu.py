@@ -1,11 +1,9 @@
 """Several processes without a GPU, which MMEngine does not provide for, and
 what cannot be had without one."""
-import os
-
 import torch
 from mmengine.config import Config
-from mmengine.dist import is_distributed
 
+from ..distributed import start_gloo
 from .config import parts_of_type
 
 
@@ -27,8 +25,9 @@ def prepare_for_cpu(cfg: Config) -> None:
     and tell the Runner to wrap the model for the CPU. Otherwise nothing.
 
     Raises:
-        ValueError: The model has SyncBN, which needs a GPU there. (In a
-            single process the Runner takes BN in its place.)
+        ValueError: The model has SyncBN, which needs a GPU there (in a
+            single process the Runner takes BN in its place); or the launcher
+            is neither torchrun nor Slurm.
     """
     if cfg.get('launcher', 'none') == 'none' or torch.cuda.is_available():
         return
@@ -41,11 +40,7 @@ def prepare_for_cpu(cfg: Config) -> None:
     cfg.model_wrapper_cfg.setdefault('type', 'MMDistributedDataParallel')
     cfg.model_wrapper_cfg.setdefault('broadcast_buffers', False)
     cfg.model_wrapper_cfg['device_ids'] = None
-    if not is_distributed():
-        if cfg.launcher == 'slurm':
-            os.environ.setdefault('RANK', os.environ['SLURM_PROCID'])
-            os.environ.setdefault('WORLD_SIZE', os.environ['SLURM_NTASKS'])
-        torch.distributed.init_process_group('gloo')
+    start_gloo(cfg.launcher)
 
 
 def _batch_norm_option(key: str) -> str:
