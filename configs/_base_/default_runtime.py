@@ -16,6 +16,12 @@ custom_hooks = [
     dict(type='SkippedImagesHook'),
 ]
 
+# Means over the last iterations, of the model's statistics too.
+log_processor = dict(
+    window_size=10,
+    mean_pattern=r'.*(loss|time|grad_norm|projection_std|plan_entropy'
+    r'|uniform_marginals|proposal_share).*')
+
 env_cfg = dict(
     cudnn_benchmark=True,  # the views have fixed sizes
     mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
