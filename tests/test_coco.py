@@ -21,6 +21,8 @@ def test_missing_file_is_named(tmp_path):
     ('[1, 2]', 'not a COCO json'),
     ('{"images": [{"id": 1}]}', 'file_name'),
     ('{"images": []}', 'no image'),
+    ('{"images": [{"id": "007", "file_name": "a"}]}', "image id '007'"),
+    ('{"images": [{"id": 1.5, "file_name": "a"}]}', 'image id 1.5'),
     ('{"images": [{"id": 1, "file_name": "a"}, {"id": 1, "file_name": "b"}]}',
      'only 1 different ids')])
 def test_file_that_is_no_coco_json_is_told_in_one_line(

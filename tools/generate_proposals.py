@@ -14,6 +14,7 @@ os.environ['UNIVIP_HOST'] = 'none'  # see univip_mm/__init__.py
 from univip_mm.coco import list_folder, read_coco
 from univip_mm.distributed import (
     LAUNCHERS,
+    broadcast,
     rank_and_world_size,
     start_gloo,
 )
@@ -125,13 +126,14 @@ def list_images(args: argparse.Namespace) -> tuple:
     """The images, and the json that lists them."""
     if args.ann_file is not None:
         return read_coco(args.ann_file)['images'], Path(args.ann_file)
-    content = list_folder(args.img_prefix)
     ann_file = Path(args.out).with_suffix('.images.json')
+    content = None
     if rank_and_world_size()[0] == 0:
+        content = list_folder(args.img_prefix)
         ann_file.parent.mkdir(parents=True, exist_ok=True)
         ann_file.write_text(json.dumps(content))
         print(f"listed {len(content['images'])} images in {ann_file}")
-    return content['images'], ann_file
+    return broadcast(content)['images'], ann_file
 
 
 if __name__ == '__main__':

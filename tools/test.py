@@ -2,6 +2,7 @@
 import argparse
 
 import mmengine
+from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
 import univip_mm  # noqa: F401
@@ -49,7 +50,8 @@ def main() -> None:
     except (ValueError, FileNotFoundError) as e:
         raise SystemExit(f'error: {e}') from None
     if args.checkpoint is None:
-        runner.model.init_weights()
+        model = runner.model
+        (model.module if is_model_wrapper(model) else model).init_weights()
     metrics = runner.test()
     if args.out:
         mmengine.dump(metrics, args.out, indent=1)

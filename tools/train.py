@@ -70,9 +70,11 @@ def apply_options(cfg: Config, args: argparse.Namespace) -> None:
         cfg.auto_scale_lr.enable = True
     defaults = ConfigDict(
         pin_memory=torch.cuda.is_available(),
-        persistent_workers=cfg.train_dataloader.num_workers > 0,
+        persistent_workers=True,
         collate_fn=dict(type='default_collate'))
     cfg.train_dataloader = ConfigDict({**defaults, **cfg.train_dataloader})
+    if cfg.train_dataloader.num_workers == 0:
+        cfg.train_dataloader.persistent_workers = False
     check_checkpoint(cfg)
     check_num_instances(cfg)
     check_mixed_precision(cfg)

@@ -1,8 +1,12 @@
 """The list of images of a COCO json, or of a folder that has none."""
+import hashlib
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Union
+
+from .progress import track
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp')
 
@@ -28,15 +32,27 @@ def read_coco(ann_file: Union[str, os.PathLike]) -> dict:
             "'images', each with 'id' and 'file_name'") from None
     if not ids:
         raise ValueError(f"'{path}' lists no image")
+    for image_id in ids:
+        if not isinstance(image_id, int):
+            raise ValueError(f"'{path}' has the image id {image_id!r}: ids "
+                             'must be whole numbers')
     if len(ids) != len(images):
         raise ValueError(f"'{path}' lists {len(images)} images with only "
                          f'{len(ids)} different ids: each needs its own')
     return content
 
 
+def digest_of(images: Sequence[dict]) -> str:
+    """Tells whether two lists are of the same images."""
+    names = sorted((image['id'], image['file_name']) for image in images)
+    text = json.dumps(names)
+    return f'{len(images)}:{hashlib.sha256(text.encode()).hexdigest()[:16]}'
+
+
 def list_folder(folder: Union[str, os.PathLike]) -> dict:
     """A COCO json's content for a folder of images: the files below it in
-    the order of their names, with ids from 1. Sizes come from the headers.
+    the order of their names, with ids from 1. Sizes come from the headers,
+    which a progress bar accompanies. Links to folders are followed.
 
     Raises:
         FileNotFoundError: The folder holds no image.
@@ -44,14 +60,15 @@ def list_folder(folder: Union[str, os.PathLike]) -> dict:
     from PIL import Image, ImageOps
     folder = Path(folder)
     paths = sorted(
-        path for path in folder.rglob('*')
-        if path.suffix.lower() in IMAGE_SUFFIXES)
+        Path(parent, name)
+        for parent, _, names in os.walk(folder, followlinks=True)
+        for name in names if name.lower().endswith(IMAGE_SUFFIXES))
     if not paths:
         raise FileNotFoundError(
             f"there is no image below '{folder}': it needs files ending in "
             f'{", ".join(IMAGE_SUFFIXES)}')
     images = []
-    for number, path in enumerate(paths, 1):
+    for number, path in enumerate(track(paths, desc='listing'), 1):
         image = dict(id=number, file_name=path.relative_to(folder).as_posix())
         try:
             with Image.open(path) as opened:

@@ -56,9 +56,11 @@ def _environment_of_slurm() -> None:
     os.environ['LOCAL_WORLD_SIZE'] = on_node.split(',')[0].split('(')[0]
     os.environ.setdefault('MASTER_PORT', '29500')
     if 'MASTER_ADDR' not in os.environ:
+        nodes = (os.environ.get('SLURM_STEP_NODELIST')
+                 or os.environ['SLURM_NODELIST'])
         hosts = subprocess.run(
-            ['scontrol', 'show', 'hostname', os.environ['SLURM_NODELIST']],
-            check=True, capture_output=True, text=True).stdout
+            ['scontrol', 'show', 'hostname', nodes], check=True,
+            capture_output=True, text=True).stdout
         os.environ['MASTER_ADDR'] = hosts.split()[0]
 
 

@@ -62,9 +62,27 @@ def check_version(package: str) -> None:
             f"installed: 'pip install \"{package}>={required}\"'")
 
 
+def check_supported(host: str) -> None:
+    """Whether this version runs under the host.
+
+    MMSelfSup 1.0 is not MMPretrain under another name: the momentum of its
+    ``CosineEMA`` is the complement, so that our configs would train, with a
+    target that copies the online network.
+
+    Raises:
+        ImportError: It does not.
+    """
+    if host == 'mmselfsup':
+        raise ImportError(
+            'univip_mm does not run under MMSelfSup yet, whose EMA and data '
+            "preprocessor differ: 'pip install mmpretrain mmcv-lite', which "
+            'has all of MMSelfSup')
+
+
 HOST = find_host()
 check_version('mmengine')
 check_version(HOST)
+check_supported(HOST)
 # The parents have to hold the host's parts before a child can find them.
 with warnings.catch_warnings():
     # mmcv-lite says at each import that it is not mmcv, which pre-training

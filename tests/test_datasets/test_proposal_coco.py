@@ -116,6 +116,25 @@ def test_proposals_of_other_images_are_told(coco_folder):
         build(coco_folder)
 
 
+def test_proposals_of_other_files_with_the_same_ids_are_told(coco_folder):
+    boxes = dict(ProposalFile(coco_folder / 'train.npz'))
+    write_proposals(coco_folder / 'train.npz', boxes,
+                    dict(rules=ProposalRules().as_dict()),
+                    {i: f'{i // 10}.jpg' for i in boxes})
+    assert len(build(coco_folder)) == 8
+    change_json(coco_folder, lambda images: images.pop(0))
+    assert len(build(coco_folder)) == 7  # fewer images are no other ones
+    change_json(coco_folder, lambda images: images[2].update(
+        file_name='5.jpg'))
+    with pytest.raises(ValueError, match="1 of the 7 ids.*id 40, now '5.jpg'"):
+        build(coco_folder)
+
+
+def test_folder_without_the_images_is_told_before_training(coco_folder):
+    with pytest.raises(FileNotFoundError, match='data_prefix.img_path'):
+        build(coco_folder, data_prefix=dict(img_path='elsewhere'))
+
+
 def test_proposals_made_with_other_rules_are_told(coco_folder):
     boxes = dict(ProposalFile(coco_folder / 'train.npz'))
     write_proposals(coco_folder / 'train.npz', boxes,

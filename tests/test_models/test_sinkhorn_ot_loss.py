@@ -20,14 +20,16 @@ def random_problem(rng, b, m, n):
 @pytest.mark.parametrize('epsilon, num_iters', [(0.1, 50), (0.1, 3),
                                                 (0.5, 10), (1.0, 50)])
 @pytest.mark.parametrize('m, n', [(4, 4), (3, 7), (1, 5)])
-def test_plan_is_that_of_pot(epsilon, num_iters, m, n):
+@pytest.mark.parametrize('largest_cost', [None, 2.0])
+def test_plan_is_that_of_pot(epsilon, num_iters, m, n, largest_cost):
     rng = np.random.default_rng(0)
     cost, supply, demand = random_problem(rng, 8, m, n)
     plans = sinkhorn(
-        *map(torch.from_numpy, (cost, supply, demand)), epsilon, num_iters)
+        *map(torch.from_numpy, (cost, supply, demand)), epsilon, num_iters,
+        largest_cost)
     in_float32 = sinkhorn(
         *(torch.from_numpy(x).float() for x in (cost, supply, demand)),
-        epsilon, num_iters)
+        epsilon, num_iters, largest_cost)
     for i in range(8):
         expected = ot.sinkhorn(
             supply[i], demand[i], cost[i], reg=epsilon, stopThr=0,
@@ -40,9 +42,16 @@ def test_plan_is_that_of_pot(epsilon, num_iters, m, n):
 def test_logarithmic_form_gives_the_same_plan(epsilon):
     rng = np.random.default_rng(1)
     problem = [torch.from_numpy(x) for x in random_problem(rng, 8, 4, 4)]
-    plain = sinkhorn(*problem, epsilon, 50)
+    plain = sinkhorn(*problem, epsilon, 50, largest_cost=2.0)
     logarithmic = sinkhorn(*problem, epsilon, 50, largest_cost=1e6)
     torch.testing.assert_close(plain, logarithmic, rtol=0, atol=1e-12)
+
+
+def test_costs_of_any_size_have_a_plan():
+    supply = torch.full((1, 3), 1 / 3)
+    for cost in (20., 1e4, -50.):
+        plan = sinkhorn(torch.full((1, 3, 3), cost), supply, supply)
+        torch.testing.assert_close(plan, torch.full((1, 3, 3), 1 / 9))
 
 
 @given(

@@ -148,7 +148,7 @@ def test_target_moves_by_the_average_alone():
         for k, p in model.target_net.module.named_parameters():
             assert torch.equal(p, before[k])  # not by the optimiser
             torch.testing.assert_close(p, expected[k])
-    assert not all(p.requires_grad
+    assert not any(p.requires_grad
                    for p in model.target_net.module.parameters())
 
 

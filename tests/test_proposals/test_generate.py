@@ -85,8 +85,13 @@ def test_interrupted_search_goes_on_and_redoes_no_image(
 def test_finished_file_is_left_as_it_is(coco_folder, images, monkeypatch):
     generate(coco_folder, images)
     monkeypatch.setattr('univip_mm.proposals.generate.selective_search', None)
+    before = (coco_folder / 'out.npz').stat()
     outcome = generate(coco_folder, images)
     assert (outcome.searched, outcome.found_before) == (0, 8)
+    after = (coco_folder / 'out.npz').stat()
+    assert (after.st_ino, after.st_mtime_ns) == (
+        before.st_ino, before.st_mtime_ns)
+    assert not (coco_folder / 'out.npz.parts').exists()
 
 
 def test_images_that_were_mended_are_searched_alone(coco_folder, images):
@@ -120,6 +125,32 @@ def test_unfinished_search_with_other_options_is_told(
     with pytest.raises(ValueError, match='top_n=None, but now it is 5'):
         generate(coco_folder, images, search=Search(
             rules=SEARCH.rules, top_n=5))
+
+
+def test_what_the_journal_lost_is_told_and_searched_again(
+        coco_folder, images, monkeypatch):
+    from univip_mm.proposals.journal import Journal
+    write = Journal.write
+    monkeypatch.setattr(
+        Journal, 'write', lambda self, image_id, *rest:
+        image_id == 30 or write(self, image_id, *rest))
+    with pytest.raises(ValueError, match='in 1 images: repeat the command'):
+        generate(coco_folder, images)
+    monkeypatch.undo()
+    assert generate(coco_folder, images).searched == 1
+
+
+def test_fault_of_the_search_is_that_of_its_image(
+        coco_folder, images, monkeypatch):
+    import cv2
+
+    def fail(image, method):
+        raise cv2.error('no memory')
+
+    generate(coco_folder, images[1:])
+    monkeypatch.setattr('univip_mm.proposals.generate.selective_search', fail)
+    with pytest.raises(ValueError, match='1.jpg: the search failed: no mem'):
+        generate(coco_folder, images[:1], 'one.npz')
 
 
 def test_reduced_copy_gives_boxes_of_the_image(tmp_path):

@@ -53,6 +53,24 @@ def test_settings_that_a_kill_cut_off_are_written_anew(tmp_path):
     assert json.loads(path.read_text()) == SETTINGS
 
 
+def test_line_that_a_power_cut_damaged_does_not_count(tmp_path):
+    journal = Journal(tmp_path / 'a.npz', SETTINGS)
+    journal.write(7, boxes(3), None)
+    journal.close()
+    path, = journal.folder.glob('*.jsonl')
+    path.write_bytes(b'\0\xff\0\n' + path.read_bytes())
+    assert [i for i, _, _ in journal.read()] == [7]
+
+
+def test_another_search_of_the_same_name_is_told(tmp_path):
+    first = Journal(tmp_path / 'a.npz', SETTINGS)
+    first.lock()
+    with pytest.raises(ValueError, match='another search is at work'):
+        Journal(tmp_path / 'a.npz', SETTINGS).lock()
+    first.remove()
+    Journal(tmp_path / 'a.npz', SETTINGS).lock()
+
+
 def test_removed_leaves_nothing(tmp_path):
     journal = Journal(tmp_path / 'a.npz', SETTINGS)
     journal.write(1, boxes(1), None)

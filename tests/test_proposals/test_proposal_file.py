@@ -66,6 +66,21 @@ def test_failed_write_leaves_the_earlier_file(tmp_path, monkeypatch):
     assert [p.name for p in tmp_path.iterdir()] == ['a.npz']
 
 
+def test_images_of_other_names_are_told_by_their_id(tmp_path):
+    images = [dict(id=i, file_name=f'a/{i}.jpg') for i in (3, 1, 2)]
+    write_proposals(tmp_path / 'a.npz', {1: [], 2: [], 3: []}, {},
+                    {x['id']: x['file_name'] for x in images})
+    proposals = ProposalFile(tmp_path / 'a.npz')
+    assert proposals.renamed(images) == []
+    moved = [dict(image, file_name=image['file_name'][2:])
+             for image in images]
+    assert proposals.renamed(moved[:2]) == []  # other folder, fewer images
+    moved[1]['file_name'] = '2.jpg'
+    assert proposals.renamed(moved) == [moved[1]]
+    write_proposals(tmp_path / 'b.npz', {1: [], 2: [], 3: []}, {})
+    assert ProposalFile(tmp_path / 'b.npz').renamed(moved) == []
+
+
 def test_unknown_image_is_a_key_error_and_is_missing(tmp_path):
     write_proposals(tmp_path / 'a.npz', {1: [], 5: []}, {})
     proposals = ProposalFile(tmp_path / 'a.npz')

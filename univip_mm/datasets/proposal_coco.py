@@ -113,6 +113,7 @@ class ProposalCocoDataset(BaseDataset):
                 if self._is_large_enough(image)
             ]
             self._log_what_is_dropped(images, ann_file)
+            self._check_folder(prefix, images)
         if not data_list:
             raise ValueError(
                 f'no image of {self.ann_file} has both sides of at least '
@@ -173,6 +174,19 @@ class ProposalCocoDataset(BaseDataset):
                 logger='current')
 
     @staticmethod
+    def _check_folder(folder: str, images: list) -> None:
+        """Whether the images are there at all: a look at ten of them."""
+        if '://' in folder:
+            return  # not on a disk
+        some = images[::max(1, len(images) // 10)]
+        if not any(os.path.isfile(os.path.join(folder, image['file_name']))
+                   for image in some):
+            raise FileNotFoundError(
+                f"there is no image '{some[0]['file_name']}' below "
+                f"'{folder}', nor any of {len(some) - 1} others: check "
+                'data_root and data_prefix.img_path')
+
+    @staticmethod
     def _check_images(images: list, ann_file: str,
                       proposals: ProposalFile) -> None:
         missing = proposals.missing(np.array([x['id'] for x in images]))
@@ -181,6 +195,14 @@ class ProposalCocoDataset(BaseDataset):
                 f"the proposal file '{proposals.path}' lacks {len(missing)} "
                 f"of the {len(images)} images of '{ann_file}' (the first: id "
                 f'{missing[0]}): it was made for other images; run '
+                'tools/generate_proposals.py with this ann_file')
+        renamed = proposals.renamed(images)
+        if renamed:
+            raise ValueError(
+                f"the proposal file '{proposals.path}' was made for other "
+                f"images: {len(renamed)} of the {len(images)} ids of "
+                f"'{ann_file}' are those of other files (the first: id "
+                f"{renamed[0]['id']}, now '{renamed[0]['file_name']}'); run "
                 'tools/generate_proposals.py with this ann_file')
 
     def _check_rules(self, proposals: ProposalFile) -> None:

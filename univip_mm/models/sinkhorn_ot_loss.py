@@ -1,5 +1,6 @@
 """Instance-instance discrimination by optimal transport (paper, Sec. 3.3)."""
 import math
+from typing import Optional
 
 import torch
 from torch import nn
@@ -17,28 +18,28 @@ def sinkhorn(cost: torch.Tensor,
              demand: torch.Tensor,
              epsilon: float = 0.1,
              num_iters: int = 50,
-             largest_cost: float = 2.0) -> torch.Tensor:
+             largest_cost: Optional[float] = None) -> torch.Tensor:
     """Entropic transport plans by Sinkhorn-Knopp, a batch at once.
 
     With G = exp(-cost / epsilon) and u = 1, each iteration sets
     v = demand / (G^T u), then u = supply / (G v); the plan is
     diag(u) G diag(v). The last update is u's, so the rows of the plan sum to
     the supply exactly and its columns to the demand as far as the iteration
-    has converged. Where ``largest_cost / epsilon`` is too large for float32,
-    the same iteration runs on logarithms, in float64.
+    has converged. Where ``largest_cost / epsilon`` is unknown or too large for
+    float32, the same iteration runs on logarithms, in float64.
 
     The order is that of OTA (https://arxiv.org/abs/2103.14259) and POT.
 
     Args:
-        cost (Tensor): Cost of moving one unit from m to n, (B, M, N), in
-            [0, largest_cost].
+        cost (Tensor): Cost of moving one unit from m to n, (B, M, N).
         supply (Tensor): Mass at each m, (B, M), non-negative, with a positive
             sum.
         demand (Tensor): Mass at each n, (B, N), of the same sum.
         epsilon (float): Weight of the entropy. Defaults to 0.1.
         num_iters (int): Number of iterations. Defaults to 50.
-        largest_cost (float): Upper bound of the costs, which picks the form
-            without looking at them. Defaults to 2.0, as 1 - cosine has it.
+        largest_cost (float, optional): The costs are known to lie in
+            [0, largest_cost], as 1 - cosine lies in [0, 2]; this picks the
+            faster form without looking at them. Defaults to None, unknown.
 
     Returns:
         Tensor: Plans of shape (B, M, N), float32 or float64.
@@ -46,7 +47,8 @@ def sinkhorn(cost: torch.Tensor,
     exponent = -at_least_float32(cost) / epsilon
     supply = at_least_float32(supply)
     demand = at_least_float32(demand)
-    if largest_cost / epsilon <= _LARGEST_EXPONENT:
+    if (largest_cost is not None
+            and largest_cost / epsilon <= _LARGEST_EXPONENT):
         kernel = exponent.exp()
         kernel_t = kernel.transpose(1, 2)
         u = torch.ones_like(supply)
@@ -161,7 +163,7 @@ class SinkhornOTLoss(nn.Module):
                 supply, no_supply = marginal(online_instances, target_scene)
                 demand, no_demand = marginal(target_instances, online_scene)
                 plan = sinkhorn(1 - similarity, supply, demand, self.epsilon,
-                                self.num_iters)
+                                self.num_iters, largest_cost=2.0)
                 self._note_statistics(plan, no_supply, no_demand)
             loss = -(similarity * plan).sum(dim=(1, 2)).mean()
         return self.loss_weight * loss

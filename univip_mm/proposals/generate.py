@@ -1,6 +1,5 @@
 """Proposals for every image of a data set, in parallel, in as many goes as it
 takes."""
-import hashlib
 import json
 import os
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ import cv2
 import numpy as np
 
 from ..boxes import ProposalRules, filter_boxes
+from ..coco import digest_of
 from ..distributed import (
     barrier,
     broadcast,
@@ -128,16 +128,25 @@ def generate_proposals(images: Sequence[dict],
     """
     check_opencv()
     out = check_path(out)
-    meta = dict(**search.describe(), source=source, image_list=_digest(images))
-    earlier = _read_earlier(out, meta)
-    journal = _open_journal(out, meta)
-    done = set(earlier).union(
-        i for i, _, problem in journal.read() if problem is None)
-    left = [image for image in images if image['id'] not in done]
-    barrier()  # all have read before one writes
+    meta = dict(**search.describe(), source=source,
+                image_list=digest_of(images))
     rank, world_size = rank_and_world_size()
+    earlier, left = {}, None
+    if rank == 0:
+        earlier = _read_earlier(out, meta)
+        journal = Journal(out, meta)
+        journal.lock()
+        done = set(earlier).union(
+            i for i, _, problem in journal.read() if problem is None)
+        left = [image for image in images if image['id'] not in done]
+    # The first process alone says what is left: on a common disk, another
+    # may not see yet what a third one has written.
+    left = broadcast(left)
+    if rank != 0:
+        journal = Journal(out, meta)
     _search_images(left[rank::world_size], img_prefix, search, journal,
-                   _share_of_workers(workers), len(done) // world_size)
+                   _share_of_workers(workers),
+                   (len(images) - len(left)) // world_size)
     barrier()
     answer = None
     if rank == 0:
@@ -146,13 +155,6 @@ def generate_proposals(images: Sequence[dict],
     if problem:
         raise ValueError(problem)
     return Outcome(len(left), len(images) - len(left), unreadable)
-
-
-def _digest(images: Sequence[dict]) -> str:
-    """Tells whether two lists are of the same images."""
-    names = sorted((image['id'], image['file_name']) for image in images)
-    text = json.dumps(names)
-    return f'{len(images)}:{hashlib.sha256(text.encode()).hexdigest()[:16]}'
 
 
 def _read_earlier(out: Path, meta: dict) -> dict:
@@ -169,19 +171,15 @@ def _read_earlier(out: Path, meta: dict) -> dict:
     return {i: boxes for i, boxes in file.items() if i not in unreadable}
 
 
-def _open_journal(out: Path, meta: dict) -> Journal:
-    """The journal, opened by the first process before the others."""
-    rank, _ = rank_and_world_size()
-    if rank == 0:
-        journal = Journal(out, meta)
-    barrier()
-    return journal if rank == 0 else Journal(out, meta)
-
-
 def _share_of_workers(workers: Optional[int]) -> int:
     if workers is not None:
         return number_of_workers(workers)
-    return max(1, number_of_workers() // local_world_size())
+    # Slurm may have given this process cores of its own; else all processes
+    # of the machine may use all of its cores, and share them.
+    cores = number_of_workers()
+    if cores < (os.cpu_count() or 1):
+        return cores
+    return max(1, cores // local_world_size())
 
 
 def _search_images(images: Sequence[dict], img_prefix: Union[str, os.PathLike],
@@ -215,10 +213,19 @@ def _merge(images: Sequence[dict], img_prefix: Union[str, os.PathLike],
             boxes[image_id] = found
         else:
             problems[image_id] = problem
+    ids = [image['id'] for image in images]
+    lost = [i for i in ids if i not in boxes and i not in problems]
+    if lost:
+        return {}, (f"'{journal.folder}' does not hold what was found in "
+                    f'{len(lost)} images: repeat the command, which searches '
+                    'these alone')
     unreadable = {
         image['file_name']: problems[image['id']]
         for image in images if image['id'] not in boxes
     }
+    if not unreadable and len(earlier) == len(ids):
+        journal.remove()  # nothing was left to do
+        return {}, ''
     if not boxes:
         journal.remove()
         name, problem = next(iter(unreadable.items()))
@@ -226,10 +233,10 @@ def _merge(images: Sequence[dict], img_prefix: Union[str, os.PathLike],
             f"none of the {len(images)} images below '{img_prefix}' could be "
             f'read ({name}: {problem}): check --img-prefix')
     nothing = np.zeros((0, 4), dtype=np.int32)
-    ids = [image['id'] for image in images]
     write_proposals(
         out, {i: boxes.get(i, nothing) for i in ids},
-        dict(**meta, unreadable=sorted(i for i in ids if i not in boxes)))
+        dict(**meta, unreadable=sorted(i for i in ids if i not in boxes)),
+        {image['id']: image['file_name'] for image in images})
     journal.remove()
     return unreadable, ''
 
@@ -248,7 +255,10 @@ def _search_image(task: tuple) -> tuple:
         return no_boxes, _one_line(e)
     if image is None:
         return no_boxes, 'not an image, or a damaged one'
-    return search(image), None
+    try:
+        return search(image), None
+    except (cv2.error, MemoryError) as e:
+        return no_boxes, f'the search failed: {_one_line(e)}'
 
 
 def _one_line(error: Exception) -> str:

@@ -4,6 +4,7 @@ import io
 import itertools
 import os
 import pickle
+import re
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -262,7 +263,8 @@ def import_proposals(source_format: str,
             top_n=top_n,
             source=ann_name,
             versions=dict(univip_mm=__version__),
-            boxes=asdict(counts)))
+            boxes=asdict(counts)),
+        {image['id']: image['file_name'] for image in images})
     return counts
 
 
@@ -374,23 +376,60 @@ def _encode(text: str, encoding: str) -> bytes:
     return codecs.encode(text, encoding)
 
 
+class _Dtype:
+    """In place of ``numpy.dtype``, whose state can be forged: a plain number
+    of a byte order."""
+
+    def __init__(self, text: str, *_) -> None:
+        if not isinstance(text, str) or not re.fullmatch(
+                '[<>=|]?[biuf][1248]', text):
+            raise _RefusedError(f'numpy.dtype {text!r}')
+        self.dtype = np.dtype(text)
+
+    def __setstate__(self, state: tuple) -> None:
+        if state[1] in ('<', '>'):
+            self.dtype = self.dtype.newbyteorder(state[1])
+
+
+class _Array:
+    """In place of ``numpy.ndarray``, whose state can be forged."""
+
+    def __init__(self, *_) -> None:
+        self.array = np.zeros(0)
+
+    def __setstate__(self, state: tuple) -> None:
+        _, shape, dtype, is_fortran, content = state
+        order = 'F' if is_fortran else 'C'
+        self.array = _from_buffer(content, dtype, shape, order).array
+
+    def __array__(self, dtype=None, copy=None) -> np.ndarray:
+        return self.array if dtype is None else self.array.astype(dtype)
+
+
+def _from_buffer(content, dtype: _Dtype, shape: tuple, order: str) -> _Array:
+    array = _Array()
+    array.array = np.frombuffer(content, dtype.dtype).reshape(
+        shape, order=order)
+    return array
+
+
+def _scalar(dtype: _Dtype, content: bytes):
+    return np.frombuffer(content, dtype.dtype)[0]
+
+
 def _admitted() -> dict:
-    try:
-        from numpy._core import multiarray, numeric
-    except ImportError:  # NumPy 1
-        from numpy.core import multiarray, numeric
     admitted = {
         ('collections', 'OrderedDict'): OrderedDict,
         ('_codecs', 'encode'): _encode,
-        ('numpy', 'ndarray'): np.ndarray,
-        ('numpy', 'dtype'): np.dtype,
+        ('numpy', 'ndarray'): _Array,
+        ('numpy', 'dtype'): _Dtype,
         ('torch.storage', '_load_from_bytes'): _load_storage,
         ('torch._utils', '_rebuild_tensor_v2'): _rebuild_tensor,
     }
     for package in ('numpy.core', 'numpy._core'):
-        for name in ('_reconstruct', 'scalar'):
-            admitted[f'{package}.multiarray', name] = getattr(multiarray, name)
-        admitted[f'{package}.numeric', '_frombuffer'] = numeric._frombuffer
+        admitted[f'{package}.multiarray', '_reconstruct'] = _Array
+        admitted[f'{package}.multiarray', 'scalar'] = _scalar
+        admitted[f'{package}.numeric', '_frombuffer'] = _from_buffer
     for kind in (bytearray, bytes, dict, float, frozenset, int, list, set,
                  tuple):
         for module in ('builtins', '__builtin__'):

@@ -4,6 +4,7 @@ A folder beside the proposal file to be, ``OUT.parts``, with one file of JSON
 lines for each process that ever worked on it, and ``settings.json``. A line
 is written when its image is finished, and counts once it is whole.
 """
+import fcntl
 import json
 import os
 import shutil
@@ -32,6 +33,7 @@ class Journal:
     def __init__(self, out: Union[str, os.PathLike], settings: dict) -> None:
         self.folder = Path(f'{out}.parts')
         self._file = None
+        self._lock = None
         self._synced = time.monotonic()
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / 'settings.json'
@@ -51,15 +53,34 @@ class Journal:
                     f'{settings[name]}: repeat the command as it was, or '
                     'remove that folder')
 
+    def lock(self) -> None:
+        """Keep others from the same search until this process ends.
+
+        Raises:
+            ValueError: Another process has it.
+        """
+        self._lock = open(self.folder / 'lock', 'w')
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(
+                f"another search is at work in '{self.folder}': wait for it, "
+                'or end it') from None
+        except OSError:
+            pass  # a file system without locks
+
     def read(self) -> Iterator[tuple[int, np.ndarray, Optional[str]]]:
         """What all processes have written: image id, boxes (N, 4) int32, and
         why the image could not be read, or None. An image may come twice."""
         for path in sorted(self.folder.glob('*.jsonl')):
-            with open(path) as lines:
+            with open(path, errors='replace') as lines:
                 for line in lines:
                     if not line.endswith('\n'):
                         break  # cut off by a kill
-                    image_id, boxes, problem = json.loads(line)
+                    try:
+                        image_id, boxes, problem = json.loads(line)
+                    except ValueError:
+                        continue  # a power cut can leave anything
                     yield image_id, np.array(
                         boxes, dtype=np.int32).reshape(-1, 4), problem
 
@@ -89,3 +110,5 @@ class Journal:
     def remove(self) -> None:
         """Remove the folder: the proposal file is there."""
         shutil.rmtree(self.folder)
+        if self._lock is not None:
+            self._lock.close()

@@ -7,6 +7,8 @@ image_ids  (I,) int64         ascending
 offsets    (I + 1,) int64     image i has boxes[offsets[i]:offsets[i + 1]]
 boxes      (B, 4) int16       xyxy in pixels, x2 and y2 outside; int32 where
            or int32           a coordinate needs it
+names      (I,) uint32        CRC-32 of each image's file name, without its
+                              folder; or (0,), where none were given
 meta       (M,) uint8         JSON: how the boxes were made
 ========== ================== =============================================
 
@@ -16,20 +18,22 @@ pickle.
 import json
 import os
 import zipfile
-from collections.abc import Mapping
+import zlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Union
+from typing import Optional, Union
 
 import numpy as np
 
 FORMAT = 'univip_mm proposals'
 VERSION = 1
-_MEMBERS = ('image_ids', 'offsets', 'boxes', 'meta')
+_MEMBERS = ('image_ids', 'offsets', 'boxes', 'names', 'meta')
 
 
 def write_proposals(path: Union[str, os.PathLike],
                     boxes_by_image: Mapping,
-                    meta: dict) -> None:
+                    meta: dict,
+                    file_names: Optional[Mapping] = None) -> None:
     """Write a proposal file. It appears whole or not at all.
 
     Args:
@@ -37,6 +41,9 @@ def write_proposals(path: Union[str, os.PathLike],
         boxes_by_image (Mapping[int, np.ndarray]): Image id to its boxes,
             (N, 4) xyxy at whole pixels; N may be 0.
         meta (dict): How they were made, as JSON can hold it.
+        file_names (Mapping[int, str], optional): Image id to its file name,
+            by which the images of another data set with the same ids are
+            told. Defaults to None.
 
     Raises:
         ValueError: The path does not end in ``.npz``.
@@ -52,6 +59,8 @@ def write_proposals(path: Union[str, os.PathLike],
     boxes = np.concatenate(lists or [np.zeros((0, 4), np.int32)])
     if len(boxes) == 0 or np.abs(boxes).max() <= np.iinfo(np.int16).max:
         boxes = boxes.astype(np.int16)
+    names = [name_code(file_names[i]) for i in image_ids.tolist()
+             ] if file_names is not None else []
     text = json.dumps(dict(format=FORMAT, version=VERSION, **meta))
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f'.{path.name}.{os.getpid()}.part')
@@ -62,12 +71,18 @@ def write_proposals(path: Union[str, os.PathLike],
                 image_ids=image_ids,
                 offsets=offsets,
                 boxes=boxes,
+                names=np.array(names, dtype=np.uint32),
                 meta=np.frombuffer(text.encode(), dtype=np.uint8))
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def name_code(file_name: str) -> int:
+    """What the file holds of an image's name, without its folder."""
+    return zlib.crc32(file_name.replace('\\', '/').split('/')[-1].encode())
 
 
 def check_path(path: Union[str, os.PathLike]) -> Path:
@@ -123,6 +138,7 @@ class ProposalFile(Mapping):
         self._image_ids = arrays['image_ids'].copy()
         self._offsets = arrays['offsets'].copy()
         self.boxes = arrays['boxes']
+        self._names = arrays['names'].copy()
 
     def __getitem__(self, image_id: int) -> np.ndarray:
         index = self._image_ids.searchsorted(image_id)
@@ -139,6 +155,15 @@ class ProposalFile(Mapping):
     def missing(self, image_ids: np.ndarray) -> np.ndarray:
         """Those of the image ids that the file does not have."""
         return np.setdiff1d(image_ids, self._image_ids)
+
+    def renamed(self, images: Sequence[dict]) -> list:
+        """Those of a COCO json's ``images`` whose id the file has for an
+        image of another file name."""
+        if len(self._names) == 0:
+            return []
+        places = self._image_ids.searchsorted([x['id'] for x in images])
+        return [image for image, code in zip(images, self._names[places])
+                if name_code(image['file_name']) != code]
 
     def counts(self) -> np.ndarray:
         """Number of boxes of each image, (I,), in ascending image id."""

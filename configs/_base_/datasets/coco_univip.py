@@ -19,6 +19,8 @@ train_pipeline = [
 train_dataloader = dict(
     batch_size=64,  # x 8 GPUs = 512 (UniVIP, Sec. 4.1)
     num_workers=8,
+    # Workers that start anew would draw the same crops in every epoch.
+    persistent_workers=True,
     drop_last=True,
     sampler=dict(type='DefaultSampler', shuffle=True),
     collate_fn=dict(type='default_collate'),
