@@ -6,6 +6,7 @@ module, which their ``PYTHONPATH`` has to lead to.
 import importlib.util
 import json
 import os
+import socket
 import sys
 from collections import OrderedDict
 from pathlib import Path
@@ -152,3 +153,10 @@ def error_of(name, *arguments):
     message = e.value.code
     assert message.startswith('error: ') and '\n' not in message
     return message
+
+
+def free_port() -> str:
+    """A port of this machine that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(('127.0.0.1', 0))
+        return str(probe.getsockname()[1])

@@ -1,7 +1,6 @@
 import os
 import random
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -9,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from conftest import make_coco_folder
+from tiny import free_port
 
 from univip_mm.proposals import ProposalFile
 
@@ -24,11 +24,8 @@ def folder(tmp_path):
 def command(folder, out, *options, ranks=None):
     start = [sys.executable]
     if ranks is not None:
-        with socket.socket() as probe:
-            probe.bind(('127.0.0.1', 0))
-            port = probe.getsockname()[1]
         start += ['-m', 'torch.distributed.run', '--nproc-per-node',
-                  str(ranks), '--master-port', str(port)]
+                  str(ranks), '--master-port', free_port()]
     return [str(x) for x in (
         *start, TOOL, '--img-prefix', folder / 'images', '--ann-file',
         folder / 'train.json', '--out', folder / out, *options)]

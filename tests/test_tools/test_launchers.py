@@ -1,11 +1,10 @@
 import os
-import socket
 import subprocess
 import sys
 
 import pytest
 import torch
-from tiny import ROOT, watched, write_config
+from tiny import ROOT, free_port, watched, write_config
 
 DIST, SLURM = (ROOT / 'tools' / f'{name}_train.sh' for name in
                ('dist', 'slurm'))
@@ -34,12 +33,6 @@ def fake(tmp_path):
         path.chmod(0o755)
     return dict(PATH=f'{tmp_path}/bin:{os.environ["PATH"]}',
                 PYTHON=f'{tmp_path}/bin/my python')
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(('127.0.0.1', 0))
-        return str(s.getsockname()[1])
 
 
 def test_two_processes_without_a_gpu_train_one_network(coco_folder):

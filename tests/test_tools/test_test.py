@@ -1,8 +1,11 @@
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
-from tiny import error_of, run_tool, write_config
+from tiny import ROOT, error_of, free_port, run_tool, write_config
 
 TEST = '''
 test_pipeline = [
@@ -105,3 +108,19 @@ def test_sync_bn_on_several_processes_without_a_gpu_is_refused(config,
     message = error_of('test', config, '--launcher', 'pytorch',
                        '--cfg-options', 'model.neck.norm_cfg.type=SyncBN')
     assert 'model.neck.norm_cfg.type=BN1d' in message
+
+
+def test_the_untrained_network_is_measured_by_two_processes(
+        config, coco_folder):
+    alone = coco_folder / 'alone.json'
+    run_tool('test', config, '--work-dir', coco_folder / 'out', '--out', alone)
+    told = subprocess.run(
+        [sys.executable, '-m', 'torch.distributed.run', '--nproc-per-node',
+         '2', '--master-port', free_port(), str(ROOT / 'tools/test.py'),
+         str(config), '--launcher', 'pytorch', '--work-dir',
+         str(coco_folder / 'out'), '--out', str(coco_folder / 'two.json')],
+        capture_output=True, text=True, timeout=240,
+        env={**os.environ, 'PYTHONPATH': str(ROOT / 'tests')})
+    assert told.returncode == 0, told.stderr[-3000:]
+    assert json.loads((coco_folder / 'two.json').read_text()) == (
+        pytest.approx(json.loads(alone.read_text()), abs=1e-3))
