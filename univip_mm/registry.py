@@ -33,7 +33,7 @@ def find_host() -> str:
             if find_spec(host) is not None:
                 return host
         raise ImportError(
-            'univip_mm needs MMPretrain or MMSelfSup and finds neither: '
+            'univip_mm needs MMPretrain, which is not installed: '
             "'pip install mmpretrain mmcv-lite'")
     if wanted not in HOSTS:
         raise ImportError(f"UNIVIP_HOST is '{wanted}', but the hosts are "
@@ -76,7 +76,7 @@ def check_supported(host: str) -> None:
         raise ImportError(
             'univip_mm does not run under MMSelfSup yet, whose EMA and data '
             "preprocessor differ: 'pip install mmpretrain mmcv-lite', which "
-            'has all of MMSelfSup')
+            'took MMSelfSup over')
 
 
 HOST = find_host()
