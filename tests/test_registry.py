@@ -9,7 +9,6 @@ from mmengine.registry import DefaultScope
 from univip_mm import registry
 from univip_mm.registry import (
     HOST,
-    HOSTS,
     check_supported,
     check_version,
     find_host,
@@ -124,7 +123,6 @@ def refused(function, *arguments):
 
 def test_no_host_is_told_with_the_cure(installed):
     message = refused(find_host)
-    assert all(host in message.lower() for host in HOSTS)
     assert 'pip install mmpretrain mmcv-lite' in message
 
 

@@ -163,6 +163,15 @@ def test_unreadable_image_is_replaced_and_counted(
     assert dataset.is_unreadable.tolist() == [0, 0, 1, 0, 0, 0, 0, 0]
 
 
+def test_disk_that_is_gone_ends_the_training(coco_folder):
+    dataset = build(coco_folder)
+    for path in (coco_folder / 'images').iterdir():
+        path.unlink()
+    with pytest.raises(ValueError, match='50 images in a row.*disk'):
+        dataset[0]
+    assert dataset.is_unreadable.sum() <= 8
+
+
 def test_error_of_a_transform_is_not_taken_for_an_unreadable_image(
         coco_folder):
 

@@ -15,6 +15,7 @@ from ..proposals import ProposalFile
 from ..registry import DATASETS
 
 Paths = Union[str, Sequence[str]]
+MAX_FAILURES = 50  # images in a row that cannot be read
 
 
 @DATASETS.register_module()
@@ -118,6 +119,7 @@ class ProposalCocoDataset(BaseDataset):
             raise ValueError(
                 f'no image of {self.ann_file} has both sides of at least '
                 f'{self.min_image_size} pixels: lower min_image_size')
+        self._failures = 0  # in a row
         self._is_unreadable = torch.zeros(
             len(data_list), dtype=torch.uint8).share_memory_()
         return data_list
@@ -131,7 +133,11 @@ class ProposalCocoDataset(BaseDataset):
 
     def prepare_data(self, idx: int) -> Optional[dict]:
         """The sample ``idx`` after the pipeline, or None where its image
-        cannot be read, whereupon the base class takes another one."""
+        cannot be read, whereupon the base class takes another one.
+
+        Raises:
+            ValueError: Too many in a row could not be read.
+        """
         results = self.get_data_info(idx)
         for transform in self.pipeline.transforms:
             try:
@@ -143,6 +149,7 @@ class ProposalCocoDataset(BaseDataset):
                 return None
             if results is None:
                 return None
+        self._failures = 0
         return results
 
     @property
@@ -152,6 +159,12 @@ class ProposalCocoDataset(BaseDataset):
         return self._is_unreadable
 
     def _note_unreadable(self, idx: int, path: str, error: Exception) -> None:
+        self._failures += 1
+        if self._failures == MAX_FAILURES:
+            raise ValueError(
+                f'{MAX_FAILURES} images in a row cannot be read, the last '
+                f"'{path}' ({type(error).__name__}: {error}): is the disk "
+                'still there?') from error
         if not self._is_unreadable[idx]:
             self._is_unreadable[idx] = 1
             print_log(
