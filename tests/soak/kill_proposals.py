@@ -83,7 +83,9 @@ def main() -> None:
     args = parse_args()
     random.seed(args.seed)
     with tempfile.TemporaryDirectory() as temporary:
-        whole, out = Path(temporary, 'whole.npz'), Path(temporary, 'out.npz')
+        # One name: the file tells that of the list of its images.
+        whole, out = (Path(temporary, folder, 'a.npz')
+                      for folder in ('undisturbed', 'killed'))
         start = time.time()
         alone = argparse.Namespace(**{**vars(args), 'ranks': None})
         subprocess.run(command(alone, whole), cwd=ROOT, check=True)
