@@ -49,6 +49,14 @@ def test_ratio_and_size_limits_are_inclusive():
     assert obeys_shape_rules(b, rules).tolist() == [True, False, True, False]
 
 
+@pytest.mark.parametrize('hundredths', range(1, 100))
+def test_iou_at_the_limit_is_kept_and_above_it_is_not(hundredths):
+    b = np.array([[5, 5, 705, 6], [5, 5, 5 + 7 * hundredths, 6]])
+    for limit, number in ((hundredths / 100, 2), (hundredths / 100 - 1e-6, 1)):
+        rules = ProposalRules(1, 1000, limit)
+        assert len(filter_boxes(b, rules)) == number
+
+
 def test_xywh_to_xyxy():
     assert xywh_to_xyxy([[1, 2, 3, 4]]).tolist() == [[1, 2, 4, 6]]
 

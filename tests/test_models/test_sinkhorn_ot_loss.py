@@ -102,13 +102,14 @@ def test_marginal_is_uniform_where_no_relevance_is_positive():
 
 
 @pytest.mark.parametrize('k', [1, 2, 4, 7])
-def test_loss_is_that_of_the_formulas(k):
+@pytest.mark.parametrize('num_iters', [1, 2, 50])
+def test_loss_is_that_of_the_formulas(k, num_iters):
     rng = np.random.default_rng(k)
     o, t = rng.normal(size=(2, 6, k, 16)) + 0.3
     scene_o, scene_t = rng.normal(size=(2, 6, 16)) + 0.3
-    expected = instance_loss(o, t, scene_o, scene_t)
+    expected = instance_loss(o, t, scene_o, scene_t, num_iters=num_iters)
     inputs = [torch.from_numpy(x) for x in (o, t, scene_o, scene_t)]
-    loss = SinkhornOTLoss()
+    loss = SinkhornOTLoss(num_iters=num_iters)
     assert loss(*inputs).item() == pytest.approx(expected, abs=1e-9)
     in_float32 = loss(*(x.float() for x in inputs))
     assert in_float32.item() == pytest.approx(expected, abs=1e-5)

@@ -107,6 +107,20 @@ def test_images_that_were_mended_are_searched_alone(coco_folder, images):
         coco_folder / 'undisturbed.npz').read_bytes()
 
 
+def test_image_mended_before_the_search_goes_on_is_searched(
+        coco_folder, images, monkeypatch):
+    path = coco_folder / 'images' / '1.jpg'
+    whole = path.read_bytes()
+    path.write_bytes(b'')
+    monkeypatch.setattr('univip_mm.proposals.generate.selective_search', None)
+    with pytest.raises(TypeError):
+        generate(coco_folder, images)
+    monkeypatch.undo()
+    path.write_bytes(whole)
+    outcome = generate(coco_folder, images)
+    assert (outcome.searched, outcome.unreadable) == (8, {})
+
+
 def test_file_of_other_images_or_another_search_is_made_anew(
         coco_folder, images):
     generate(coco_folder, images[:5])
