@@ -234,7 +234,8 @@ def import_proposals(source_format: str,
 
     Raises:
         FileNotFoundError: There is no ``source``.
-        ValueError: The source is not what it should be; see the readers.
+        ValueError: The source is not what it should be, see the readers, or
+            holds no box.
     """
     out = check_path(out)
     if source_format not in READERS:
@@ -254,6 +255,10 @@ def import_proposals(source_format: str,
             kept.update(boxes)
             counts += found
             bar.update(len(boxes))
+    if counts.read == 0:
+        raise ValueError(f"there is no box in '{source}' where "
+                         f"'{source_format}' has them: "
+                         'convert_proposals.py -h tells the formats')
     write_proposals(
         out, kept,
         dict(
