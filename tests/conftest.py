@@ -1,6 +1,5 @@
 import json
 import logging
-import os
 from pathlib import Path
 
 import hypothesis
@@ -20,16 +19,6 @@ torch.set_num_threads(1)
 hypothesis.settings.register_profile(
     'univip', deadline=None, derandomize=True, max_examples=100)
 hypothesis.settings.load_profile('univip')
-
-
-@pytest.fixture(autouse=True)
-def environment_as_before():
-    """A tool that runs in this process may set ``UNIVIP_HOST``."""
-    before = os.environ.get('UNIVIP_HOST')
-    yield
-    os.environ.pop('UNIVIP_HOST', None)
-    if before is not None:
-        os.environ['UNIVIP_HOST'] = before
 
 
 @pytest.fixture

@@ -1,4 +1,3 @@
-import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -6,6 +5,7 @@ from pathlib import Path
 import matplotlib.image
 import numpy as np
 import pytest
+from tiny import error_of, run_tool
 
 from univip_mm.visualization import (
     draw_scene_sheet,
@@ -254,27 +254,16 @@ def test_the_average_runs_over_the_finite_values_around():
     np.testing.assert_allclose(smooth(values[:3], 1), values[:3])
 
 
-def run_tool(name, arguments, monkeypatch):
-    spec = importlib.util.spec_from_file_location(
-        name, ROOT / 'tools' / f'{name}.py')
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
-    monkeypatch.setattr(sys, 'argv', [name] + [str(x) for x in arguments])
-    tool.main()
-    return tool
-
-
 @pytest.mark.parametrize('options', [[], ['--augment']])
-def test_browse_dataset_draws_samples(coco_folder, options, monkeypatch,
-                                      capsys):
-    run_tool('browse_dataset', [
+def test_browse_dataset_draws_samples(coco_folder, options, capsys):
+    run_tool(
+        'browse_dataset',
         ROOT / 'configs' / 'univip_r18_coco.py', '--output-dir',
         coco_folder / 'out', '--show-number', '5', *options, '--cfg-options',
         f'train_dataloader.dataset.data_root={coco_folder}',
         'train_dataloader.dataset.ann_file=train.json',
         'train_dataloader.dataset.proposal_file=train.npz',
-        'train_dataloader.dataset.data_prefix.img_path=images'
-    ], monkeypatch)
+        'train_dataloader.dataset.data_prefix.img_path=images')
     said = capsys.readouterr().out
     assert '5 images of 8' in said and 'of 20 instances' in said
     for number in (1, 2):
@@ -285,10 +274,10 @@ def test_browse_dataset_draws_samples(coco_folder, options, monkeypatch,
     assert four[0] > 3 * one[0] and four[1] == one[1]
 
 
-def test_plot_losses_writes_into_the_work_dir(tmp_path, monkeypatch, capsys):
+def test_plot_losses_writes_into_the_work_dir(tmp_path, capsys):
     write_log(tmp_path, '20260101_000000', [1, 2, 3])
-    run_tool('plot_losses', [tmp_path], monkeypatch)
+    run_tool('plot_losses', tmp_path)
     assert (tmp_path / 'losses.png').is_file()
     assert str(tmp_path / 'losses.png') in capsys.readouterr().out
-    with pytest.raises(SystemExit, match='error: no training log'):
-        run_tool('plot_losses', [tmp_path / 'nothing'], monkeypatch)
+    assert error_of('plot_losses', tmp_path / 'nothing').startswith(
+        'error: no training log')

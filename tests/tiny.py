@@ -131,7 +131,6 @@ def run_tool(name, *arguments):
     spec = importlib.util.spec_from_file_location(
         f'tool_{name}', ROOT / 'tools' / f'{name}.py')
     tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
     threads = cv2.getNumThreads()
     environment = dict(os.environ)
     with pytest.MonkeyPatch.context() as patch:
@@ -139,6 +138,7 @@ def run_tool(name, *arguments):
         for manager in MANAGERS:
             patch.setattr(manager, '_instance_dict', OrderedDict())
         try:
+            spec.loader.exec_module(tool)
             tool.main()
         finally:
             cv2.setNumThreads(threads)

@@ -1,8 +1,5 @@
 import json
 import math
-import runpy
-import sys
-from pathlib import Path
 
 import matplotlib.image
 import numpy as np
@@ -11,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from pycocotools import mask as mask_api
+from tiny import error_of, run_tool
 
 from univip_mm.boxes import xywh_to_xyxy
 from univip_mm.proposals.inspect import quantiles, recall
 
-ROOT = Path(__file__).parents[2]
 xywh = arrays(np.float64, st.tuples(st.integers(0, 9), st.just(4)),
               elements=st.integers(1, 60).map(float))
 
@@ -48,21 +45,15 @@ def test_quantiles_are_told_as_text():
         '0 smallest, 1 (10 %), 5 (median), 9 (90 %), 10 largest')
 
 
-def inspect(monkeypatch, *args):
-    script = ROOT / 'tools' / 'inspect_proposals.py'
-    monkeypatch.setattr(sys, 'argv', [str(x) for x in (script, *args)])
-    runpy.run_path(str(script), run_name='__main__')
-
-
-def test_tool_tells_and_draws(coco_folder, monkeypatch, capsys):
+def test_tool_tells_and_draws(coco_folder, capsys):
     path = coco_folder / 'train.json'
     content = json.loads(path.read_text())
     content['annotations'] = [
         dict(image_id=10, bbox=[0, 0, 70, 70]),
         dict(image_id=80, bbox=[0, 0, 70, 70])]
     path.write_text(json.dumps(content))
-    inspect(monkeypatch, coco_folder / 'train.npz', '--ann-file', path,
-            '--img-prefix', coco_folder / 'images', '-n', '4')
+    run_tool('inspect_proposals', coco_folder / 'train.npz', '--ann-file',
+             path, '--img-prefix', coco_folder / 'images', '-n', '4')
     said = capsys.readouterr().out
     assert 'min_size=64, max_aspect_ratio=3.0, iou_thr=0.5' in said
     assert '1 images (12.5%) have fewer than 4' in said
@@ -74,10 +65,10 @@ def test_tool_tells_and_draws(coco_folder, monkeypatch, capsys):
     assert sheet.shape[1] == 3 * 660 and sheet.std() > 0.1
 
 
-def test_file_without_boxes_is_drawn_too(tmp_path, monkeypatch, capsys):
+def test_file_without_boxes_is_drawn_too(tmp_path, capsys):
     from univip_mm.proposals import write_proposals
     write_proposals(tmp_path / 'a.npz', {1: []}, {})
-    inspect(monkeypatch, tmp_path / 'a.npz')
+    run_tool('inspect_proposals', tmp_path / 'a.npz')
     assert '1 images (100.0%)' in capsys.readouterr().out
     assert (tmp_path / 'a.inspect' / 'histograms.png').is_file()
 
@@ -89,5 +80,4 @@ def test_file_without_boxes_is_drawn_too(tmp_path, monkeypatch, capsys):
 def test_tool_tells_mistakes_in_one_line(
         coco_folder, monkeypatch, args, message):
     monkeypatch.chdir(coco_folder)
-    with pytest.raises(SystemExit, match=f'^error: .*{message}'):
-        inspect(monkeypatch, *args)
+    assert message in error_of('inspect_proposals', *args)

@@ -1,28 +1,19 @@
 import json
-import runpy
-import sys
-from pathlib import Path
+import re
 
 import pytest
+from tiny import error_of, run_tool
 
 from univip_mm.proposals import ProposalFile
 
-TOOL = Path(__file__).parents[2] / 'tools' / 'convert_proposals.py'
 
-
-def convert(monkeypatch, *args):
-    monkeypatch.setattr(sys, 'argv', [str(x) for x in (TOOL, *args)])
-    runpy.run_path(str(TOOL), run_name='__main__')
-
-
-def test_imports_and_tells_what_was_dropped(
-        coco_folder, monkeypatch, capsys):
+def test_imports_and_tells_what_was_dropped(coco_folder, capsys):
     source = coco_folder / 'orl.json'
     source.write_text(json.dumps(dict(
         bbox=[[[0, 0, 100, 100], [150, 100, 90, 90], [0, 0, 0, 5]]] * 8)))
-    convert(monkeypatch, 'orl', source, '--ann-file',
-            coco_folder / 'train.json', '--out', coco_folder / 'own.npz',
-            '--min-size', '40')
+    run_tool('convert_proposals', 'orl', source, '--ann-file',
+             coco_folder / 'train.json', '--out', coco_folder / 'own.npz',
+             '--min-size', '40')
     said = capsys.readouterr()
     assert 'read 24 boxes of 8 images' in said.out
     assert 'dropped: 0 not finite, 8 empty, 0 outside' in said.out
@@ -34,10 +25,9 @@ def test_imports_and_tells_what_was_dropped(
 
 @pytest.mark.parametrize('text, message', [
     ('{"bbox": [[]]}', 'of 1 images.* lists 8'), ('{"bbox": [', 'cut short')])
-def test_mistakes_are_told_in_one_line(
-        coco_folder, monkeypatch, text, message):
+def test_mistakes_are_told_in_one_line(coco_folder, text, message):
     (coco_folder / 'orl.json').write_text(text)
-    with pytest.raises(SystemExit, match=f'^error: .*{message}'):
-        convert(monkeypatch, 'orl', coco_folder / 'orl.json', '--ann-file',
-                coco_folder / 'train.json', '--out', coco_folder / 'own.npz')
+    assert re.search(message, error_of(
+        'convert_proposals', 'orl', coco_folder / 'orl.json', '--ann-file',
+        coco_folder / 'train.json', '--out', coco_folder / 'own.npz'))
     assert not (coco_folder / 'own.npz').exists()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from conftest import make_coco_folder
-from tiny import free_port
+from tiny import error_of, free_port, run_tool
 
 from univip_mm.proposals import ProposalFile
 
@@ -96,24 +96,15 @@ def test_ranks_share_the_images_and_one_may_be_killed(folder):
     (['--img-prefix', 'nowhere'], 'none of the 16 images'),
     (['--workers', '0'], 'workers is 0'),
     (['--launcher', 'slurm'], 'srun did not start')])
-def test_mistakes_are_told_in_one_line(folder, options, message, monkeypatch,
-                                       capsys):
-    import runpy
+def test_mistakes_are_told_in_one_line(folder, options, message, monkeypatch):
     monkeypatch.chdir(folder)
-    monkeypatch.setattr(sys, 'argv', command(folder, 'a.npz', *options)[1:])
-    with pytest.raises(SystemExit, match=message) as error:
-        runpy.run_path(str(TOOL), run_name='__main__')
-    assert str(error.value).startswith('error: ')
-    assert '\n' not in str(error.value)
+    arguments = command(folder, 'a.npz', *options)[2:]
+    assert message in error_of('generate_proposals', *arguments)
 
 
-def test_folder_without_a_json_is_listed_beside_the_file(
-        folder, monkeypatch, capsys):
-    import runpy
-    monkeypatch.setattr(sys, 'argv', [
-        str(TOOL), '--img-prefix', str(folder / 'images'), '--out',
-        str(folder / 'own.npz'), '--workers', '1'])
-    runpy.run_path(str(TOOL), run_name='__main__')
+def test_folder_without_a_json_is_listed_beside_the_file(folder, capsys):
+    run_tool('generate_proposals', '--img-prefix', folder / 'images', '--out',
+             folder / 'own.npz', '--workers', '1')
     said = capsys.readouterr().out
     assert 'listed 16 images' in said and 'searched 16 images' in said
     assert (folder / 'own.images.json').is_file()
