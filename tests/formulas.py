@@ -1,5 +1,6 @@
 """The losses written straight from the formulas: NumPy, loops, float64."""
 import numpy as np
+from scipy.special import logsumexp
 
 
 def instance_loss(o, t, scene_o, scene_t, epsilon=0.1, num_iters=50):
@@ -26,3 +27,16 @@ def instance_loss(o, t, scene_o, scene_t, epsilon=0.1, num_iters=50):
         plan = np.diag(u) @ g @ np.diag(v)
         total -= (cos * plan).sum()
     return total / len(o)
+
+
+def transport(cost, supply, demand, epsilon, num_iters):
+    """The plan (M, N) of one problem by Sinkhorn's iteration on logarithms,
+    which neither overflow nor vanish."""
+    exponent = -np.asarray(cost, np.float64) / epsilon
+    with np.errstate(divide='ignore'):  # a mass of 0 has the logarithm -inf
+        log_b, log_a = np.log(supply), np.log(demand)
+    log_u = np.zeros(len(log_b))
+    for _ in range(num_iters):
+        log_v = log_a - logsumexp(exponent + log_u[:, None], axis=0)
+        log_u = log_b - logsumexp(exponent + log_v[None, :], axis=1)
+    return np.exp(exponent + log_u[:, None] + log_v[None, :])

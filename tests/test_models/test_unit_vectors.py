@@ -47,3 +47,14 @@ def test_scale_does_not_count_from_1e_minus_7_to_1e38():
     for exponent in (-7, 0, 18, 37):
         y = unit_vectors((x * 10.0**exponent).float())
         torch.testing.assert_close(y.double(), expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize('dtype', DTYPES)
+@pytest.mark.parametrize('size', [0, 6e-8, 1e-6, 1e-3])
+def test_gradient_stays_finite_where_the_loss_normalises_again(dtype, size):
+    x = torch.full((2, 8), size).to(dtype).requires_grad_()
+    y = torch.nn.functional.normalize(unit_vectors(x), dim=-1)
+    (y * torch.arange(16).view(2, 8)).sum().backward()
+    assert torch.isfinite(x.grad).all()
+    assert (x.grad == 0).all() == (size == 0 or (
+        dtype == torch.float16 and size < 1e-4))
