@@ -3,6 +3,7 @@ import argparse
 
 import torch
 from mmengine.config import Config, ConfigDict
+from mmengine.dist import get_rank
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
@@ -14,6 +15,7 @@ from univip_mm.engine.config import (
     check_part,
     load_config,
 )
+from univip_mm.engine.config_checks import check_config, check_network
 from univip_mm.engine.cpu import check_mixed_precision, prepare_for_cpu
 
 EXAMPLE = '''
@@ -76,8 +78,10 @@ def apply_options(cfg: Config, args: argparse.Namespace) -> None:
     if cfg.train_dataloader.num_workers == 0:
         cfg.train_dataloader.persistent_workers = False
     check_checkpoint(cfg)
+    check_config(cfg)
     check_num_instances(cfg)
     check_mixed_precision(cfg)
+    check_network(cfg)
 
 
 def main() -> None:
@@ -92,7 +96,11 @@ def main() -> None:
         runner.train_loop  # noqa: B018  reads the data set's files
     except (ValueError, FileNotFoundError) as e:
         raise SystemExit(f'error: {e}') from None
-    runner.train()
+    try:
+        runner.train()
+    except FloatingPointError as e:  # on all ranks; one says so
+        raise SystemExit(
+            f'error: {e}' if get_rank() == 0 else 1) from None
 
 
 if __name__ == '__main__':

@@ -13,6 +13,8 @@ default_hooks = dict(
 
 custom_hooks = [
     dict(type='SafeResumeHook'),
+    # Stops where a loss or a gradient is not finite, and tells why.
+    dict(type='NonFiniteHook'),
     dict(type='SkippedImagesHook'),
 ]
 

@@ -1,3 +1,3 @@
-from .hooks import SafeResumeHook, SkippedImagesHook
+from .hooks import NonFiniteHook, SafeResumeHook, SkippedImagesHook
 
-__all__ = ['SafeResumeHook', 'SkippedImagesHook']
+__all__ = ['NonFiniteHook', 'SafeResumeHook', 'SkippedImagesHook']
