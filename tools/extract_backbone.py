@@ -1,16 +1,14 @@
 """Take the backbone out of a pre-training checkpoint, for fine-tuning."""
 import argparse
-from pathlib import Path
-
-import torch
 
 from univip_mm.engine.checkpoint import (
     BRANCHES,
+    FORMATS,
     check_torchvision,
     extract_backbone,
     load_checkpoint,
+    save_backbone,
 )
-from univip_mm.version import __version__
 
 EXAMPLE = '''
 example:
@@ -19,6 +17,9 @@ example:
 then, in a config of mmdetection, mmsegmentation or mmpretrain:
   model = dict(backbone=dict(init_cfg=dict(
       type='Pretrained', checkpoint='univip_r50_coco.pth')))
+or in torchvision:
+  resnet50().load_state_dict(torch.load('univip_r50_coco.pth'), strict=False)
+which leaves nothing but fc out.
 '''
 
 
@@ -31,10 +32,11 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('out', help='file to write')
     parser.add_argument(
         '--format',
-        choices=['mm', 'torchvision'],
+        choices=FORMATS,
         default='mm',
         help='mm: for the packages of OpenMMLab; torchvision: the bare state '
-        'dict, checked against torchvision.models (default: %(default)s)')
+        'dict, checked against torchvision.models (default: %(default)s). '
+        'Both tell where they come from')
     parser.add_argument(
         '--branch',
         choices=list(BRANCHES),
@@ -57,19 +59,8 @@ def main() -> None:
             name = f'torchvision.models.{check_torchvision(backbone)}'
     except ValueError as e:
         raise SystemExit(f"error: '{args.checkpoint}': {e}") from None
-    content = backbone
-    if args.format == 'mm':
-        meta = checkpoint.get('meta', {})
-        content = dict(
-            state_dict=backbone,
-            meta=dict(
-                source=Path(args.checkpoint).name,
-                branch=args.branch,
-                epoch=meta.get('epoch'),
-                iter=meta.get('iter'),
-                univip_mm=__version__))
-    Path(args.out).parent.mkdir(parents=True, exist_ok=True)
-    torch.save(content, args.out)
+    save_backbone(backbone, args.out, args.checkpoint, checkpoint, args.branch,
+                  args.format)
     numbers = sum(value.numel() for value in backbone.values())
     print(f'{name}: {len(backbone)} tensors, {numbers / 1e6:.1f} million '
           f'numbers, {args.branch} branch, in {args.out}')

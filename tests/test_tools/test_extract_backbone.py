@@ -1,8 +1,14 @@
+import hashlib
+from importlib.util import find_spec
+
 import pytest
 import torch
 import torchvision
 from mmengine.config import Config
+from mmengine.registry import MODELS as ROOT_MODELS
+from mmengine.registry import DefaultScope
 from mmengine.runner.checkpoint import load_checkpoint
+from mmpretrain.registry import MODELS as HOST_MODELS
 from tiny import CONFIGS, error_of, run_tool
 
 from univip_mm.registry import MODELS
@@ -58,11 +64,18 @@ def test_backbone_computes_what_its_branch_does(univip, checkpoint, branch):
         feature(backbone), feature(branches[branch]), rtol=0, atol=0)
 
 
-def test_online_branch_is_taken_unless_another_is_named(checkpoint):
-    content = torch.load(extract(checkpoint), weights_only=True)
-    assert content['meta'] == dict(
-        source='epoch_3.pth', branch='online', epoch=3, iter=12,
-        univip_mm=__version__)
+@pytest.mark.parametrize('format', ['mm', 'torchvision'])
+def test_the_source_is_recorded(checkpoint, format):
+    content = torch.load(
+        extract(checkpoint, '--format', format), weights_only=True)
+    found = (content['meta'] if format == 'mm' else
+             content._metadata['']['source'])
+    assert found == dict(
+        source='epoch_3.pth',
+        sha256=hashlib.sha256(checkpoint.read_bytes()).hexdigest(),
+        branch='online', epoch=3, iter=12, univip_mm=__version__)
+    assert [x.name for x in (checkpoint.parent / 'new folder').iterdir()] == [
+        'backbone.pth']
 
 
 def test_a_config_takes_it_as_pretrained(univip, checkpoint):
@@ -93,6 +106,60 @@ def test_what_was_done_is_said(checkpoint, capsys):
     said = capsys.readouterr().out
     assert '120 tensors, 11.2 million numbers' in said
     assert 'target branch' in said and str(out) in said
+
+
+# ResNet-50 of the recipes, into each package that takes it.
+
+@pytest.fixture(scope='module')
+def resnet50(tmp_path_factory):
+    """A plain BYOL of the host with a ResNet-50, every weight and statistic
+    its own, and the path of its checkpoint."""
+    byol = Config.fromfile(CONFIGS / 'univip_r50_coco.py').model
+    for key in ('fusion_neck', 'instance_loss', 'loss_weights'):
+        byol.pop(key)
+    byol.type = 'BYOL'
+    byol.data_preprocessor = dict(type='SelfSupDataPreprocessor')
+    byol.neck.hid_channels = byol.head.predictor.hid_channels = 16
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        model = HOST_MODELS.build(byol)
+    with torch.no_grad():
+        for value in (*model.parameters(), *model.buffers()):
+            if value.is_floating_point():
+                value.uniform_()
+    path = tmp_path_factory.mktemp('byol') / 'epoch_3.pth'
+    torch.save(dict(state_dict=model.state_dict()), path)
+    return model, path
+
+
+def theirs(package):
+    if package == 'torchvision':
+        return torchvision.models.resnet50()
+    with DefaultScope.overwrite_default_scope(package):
+        return ROOT_MODELS.build(dict(type='ResNet', depth=50))
+
+
+@pytest.mark.parametrize('package', [
+    pytest.param(name, marks=pytest.mark.skipif(
+        find_spec(name) is None, reason=f'{name} is not installed: '
+        'make test-downstream has it'))
+    for name in ('mmpretrain', 'mmdet', 'mmseg', 'torchvision')])
+def test_resnet50_of_a_plain_byol_fits_key_by_key(resnet50, package):
+    model, path = resnet50
+    out = extract(path, '--format',
+                  'torchvision' if package == 'torchvision' else 'mm')
+    content = torch.load(out, weights_only=True)
+    network = theirs(package)
+    if package == 'torchvision':
+        missing, unexpected = network.load_state_dict(content, strict=False)
+        assert missing == ['fc.weight', 'fc.bias'] and not unexpected
+        network.fc = torch.nn.Identity()
+    else:
+        load_checkpoint(network, str(out), strict=True)
+    loaded = network.state_dict()
+    expected = model.backbone.state_dict()
+    assert loaded.keys() == expected.keys() and len(loaded) == 318
+    for name, value in expected.items():
+        assert torch.equal(loaded[name], value), name
 
 
 # What a user gets wrong, and a word of the answer.
@@ -132,6 +199,16 @@ def test_a_checkpoint_without_a_backbone_is_named(tmp_path, content, word):
     assert str(path) in message and word in message
 
 
+def test_a_detector_is_not_taken_for_a_pre_training(tmp_path):
+    path = tmp_path / 'detector.pth'
+    torch.save(dict(state_dict={
+        'backbone.conv1.weight': torch.ones(1),
+        'roi_head.fc.weight': torch.ones(1)}), path)
+    message = error_of('extract_backbone', path, tmp_path / 'out.pth')
+    assert str(path) in message and "no 'target_net.module.0.*'" in message
+    assert 'UniVIP and BYOL' in message
+
+
 def test_a_backbone_is_not_taken_for_a_pre_training(checkpoint):
     out = extract(checkpoint)
     message = error_of('extract_backbone', out, checkpoint.parent / 'x.pth')
@@ -141,8 +218,9 @@ def test_a_backbone_is_not_taken_for_a_pre_training(checkpoint):
 def test_torchvision_has_no_narrow_resnet(tmp_path):
     backbone = MODELS.build(dict(RESNET18, base_channels=8, stem_channels=8))
     path = tmp_path / 'narrow.pth'
-    torch.save({f'backbone.{name}': value
-                for name, value in backbone.state_dict().items()}, path)
+    torch.save({f'{branch}.{name}': value
+                for name, value in backbone.state_dict().items()
+                for branch in ('backbone', 'target_net.module.0')}, path)
     message = error_of('extract_backbone', path, tmp_path / 'out.pth',
                        '--format', 'torchvision')
     assert str(path) in message and 'take --format mm' in message

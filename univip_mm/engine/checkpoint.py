@@ -1,11 +1,17 @@
 """Checkpoints: loaded without executing anything in them, and the backbone
 taken out of one."""
+import hashlib
+import os
 import re
 from collections import OrderedDict
+from pathlib import Path
+from typing import Optional
 
 import numpy as np
 import torch
 from mmengine.logging.history_buffer import HistoryBuffer
+
+from ..version import __version__
 
 
 def _history_buffer_method(owner: type, name: str):
@@ -53,13 +59,17 @@ def load_checkpoint(path: str) -> dict:
     except FileNotFoundError:
         raise FileNotFoundError(f"there is no checkpoint '{path}'") from None
     except Exception as e:
-        raise ValueError(f"'{path}' is not a checkpoint, is cut short, or "
-                         f'holds what is not safe to load: {_reason(e)}'
-                         ) from None
+        raise ValueError(describe_refusal(path, e)) from None
     if not isinstance(content, dict):
         raise ValueError(f"'{path}' holds a {type(content).__name__}, but a "
                          'checkpoint is a dict')
     return content
+
+
+def describe_refusal(path: str, error: Exception) -> str:
+    """In one line why PyTorch did not load a checkpoint."""
+    return (f"'{path}' is not a checkpoint, is cut short, or holds what is "
+            f'not safe to load: {_reason(error)}')
 
 
 # Where a branch of BYOL, and so of UniVIP, keeps its backbone: the target is
@@ -78,7 +88,8 @@ def extract_backbone(checkpoint: dict, branch: str = 'online') -> OrderedDict:
         OrderedDict: Its state dict.
 
     Raises:
-        ValueError: There is no such branch, or the checkpoint has none.
+        ValueError: There is no such branch, or the checkpoint has none, or
+            is of another method.
     """
     if branch not in BRANCHES:
         raise ValueError(f"there is no branch '{branch}': choose one of "
@@ -97,7 +108,81 @@ def extract_backbone(checkpoint: dict, branch: str = 'online') -> OrderedDict:
             f"it has no '{prefix}*', where UniVIP and BYOL keep the backbone "
             f'of the {branch} branch, but {found[:8]}: give a checkpoint of '
             'tools/train.py')
+    if not any(str(name).startswith(BRANCHES['target']) for name in weights):
+        raise ValueError(
+            f"it has a backbone, but no '{BRANCHES['target']}*', the averaged "
+            'one that every pre-training of UniVIP and BYOL has: give a '
+            'checkpoint of tools/train.py')
     return backbone
+
+
+FORMATS = ('mm', 'torchvision')
+
+
+def save_backbone(backbone: OrderedDict,
+                  out: str,
+                  source: str,
+                  checkpoint: dict,
+                  branch: str = 'online',
+                  format: str = 'mm') -> None:
+    """Write a backbone, with where it comes from: the name and the SHA-256 of
+    the checkpoint's file, the branch, the epoch and the iteration.
+
+    Format 'mm' is a dict of ``state_dict`` and ``meta``, for the packages of
+    OpenMMLab. 'torchvision' is the state dict itself, which holds the same as
+    ``_metadata['']['source']``, where ``load_state_dict`` lets it be.
+
+    Another process never sees a part of the file.
+
+    Args:
+        backbone (OrderedDict): What :func:`extract_backbone` gave.
+        out (str): File to write; its folder is made.
+        source (str): Path of the checkpoint.
+        checkpoint (dict): The checkpoint's content.
+        branch (str): Which was taken. Defaults to 'online'.
+        format (str): 'mm' or 'torchvision'. Defaults to 'mm'.
+    """
+    meta = checkpoint.get('meta', {})
+    with open(source, 'rb') as file:
+        sha256 = hashlib.sha256()
+        while block := file.read(2**24):
+            sha256.update(block)
+    origin = dict(
+        source=Path(source).name,
+        sha256=sha256.hexdigest(),
+        branch=branch,
+        epoch=meta.get('epoch'),
+        iter=meta.get('iter'),
+        univip_mm=__version__)
+    if format == 'mm':
+        content = dict(state_dict=backbone, meta=origin)
+    else:
+        content = OrderedDict(backbone)
+        content._metadata = OrderedDict({'': dict(version=1, source=origin)})
+    Path(out).parent.mkdir(parents=True, exist_ok=True)
+    part = f'{out}.{os.getpid()}'
+    torch.save(content, part)
+    os.replace(part, out)
+
+
+# The blocks of each stage, and whether they are bottlenecks, which have a
+# third convolution.
+_DEPTHS = {
+    (2, 2, 2, 2, False): 18,
+    (3, 4, 6, 3, False): 34,
+    (3, 4, 6, 3, True): 50,
+    (3, 4, 23, 3, True): 101,
+    (3, 8, 36, 3, True): 152,
+}
+
+
+def depth_of(backbone: OrderedDict) -> Optional[int]:
+    """Depth of the ResNet that has these weights; None for no ResNet."""
+    blocks = [
+        len({name.split('.')[1] for name in backbone
+             if name.startswith(f'layer{stage}.')}) for stage in range(1, 5)
+    ]
+    return _DEPTHS.get((*blocks, 'layer1.0.conv3.weight' in backbone))
 
 
 def check_torchvision(backbone: OrderedDict) -> str:
