@@ -1,0 +1,33 @@
+# COCO detection and instance segmentation, R50-FPN, 12 epochs.
+#
+# Protocol: MoCo's (https://arxiv.org/abs/1911.05722, Sec. 4.2): every layer is
+# trained, batch normalisation is synchronised, in the backbone and in what is
+# new (FPN and heads), and the shorter side is 640 to 800 pixels. MMSelfSup's
+# mask-rcnn_r50_fpn_ms-1x_coco.py has the same values.
+# tools/benchmarks/mmdetection/dist_train.sh fills in the checkpoint.
+_base_ = 'mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py'
+
+norm_cfg = dict(type='SyncBN', requires_grad=True)
+model = dict(
+    backbone=dict(
+        frozen_stages=-1,
+        norm_cfg=norm_cfg,
+        norm_eval=False,
+        init_cfg=dict(type='Pretrained', checkpoint='')),
+    neck=dict(norm_cfg=norm_cfg),
+    roi_head=dict(
+        # mmdet's two fully connected layers have no norm to synchronise.
+        bbox_head=dict(type='Shared4Conv1FCBBoxHead', norm_cfg=norm_cfg),
+        mask_head=dict(norm_cfg=norm_cfg)))
+
+train_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
+    dict(
+        type='RandomChoiceResize',
+        scales=[(1333, side) for side in range(640, 801, 32)],
+        keep_ratio=True),
+    dict(type='RandomFlip', prob=0.5),
+    dict(type='PackDetInputs'),
+]
+train_dataloader = dict(dataset=dict(pipeline=train_pipeline))

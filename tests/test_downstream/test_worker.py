@@ -1,0 +1,64 @@
+import sys
+
+import pytest
+import torch
+from mmengine.config import Config
+
+from univip_mm.downstream import worker
+from univip_mm.downstream.worker import (
+    cpu_options,
+    parse_options,
+    run_host_tool,
+)
+
+SYNC_BN = dict(type='SyncBN', requires_grad=True)
+CONFIG = Config(dict(
+    find_unused_parameters=True,
+    model=dict(backbone=dict(norm_cfg=SYNC_BN), neck=dict(norm_cfg=SYNC_BN),
+               head=dict(norm_cfg=dict(type='GN')))))
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    def say(there):
+        monkeypatch.setattr(torch.cuda, 'is_available', lambda: there)
+    return say
+
+
+def test_several_processes_without_a_gpu_get_bn_and_a_wrapper(gpu):
+    gpu(False)
+    cfg = Config(CONFIG.to_dict())
+    cfg.merge_from_dict(parse_options(cpu_options(cfg, 'pytorch')))
+    assert cfg.model.backbone.norm_cfg == dict(type='BN', requires_grad=True)
+    assert cfg.model.neck.norm_cfg.type == 'BN'
+    assert cfg.model.head.norm_cfg.type == 'GN'
+    assert cfg.model_wrapper_cfg == dict(
+        type='MMDistributedDataParallel', device_ids=None,
+        broadcast_buffers=False, find_unused_parameters=True)
+
+
+@pytest.mark.parametrize('launcher, there', [
+    ('none', False), ('none', True), ('pytorch', True), ('slurm', True)])
+def test_nothing_changes_with_a_gpu_or_in_one_process(gpu, launcher, there):
+    gpu(there)
+    assert cpu_options(CONFIG, launcher) == []
+
+
+def test_the_tool_of_the_host_gets_what_it_would_be_given(
+        gpu, tmp_path, monkeypatch):
+    gpu(False)
+    (tmp_path / 'config.py').write_text("model = dict(norm=dict(type='BN'))")
+    tool = tmp_path / 'train.py'
+    tool.write_text('import sys\nfrom pathlib import Path\n'
+                    'assert __name__ == "__main__"\n'
+                    'Path(sys.argv[1] + ".words").write_text('
+                    '"\\n".join(sys.argv))')
+    monkeypatch.setattr(worker, 'host_tool', lambda host, name: tool)
+    monkeypatch.setattr(sys, 'argv', [])
+    monkeypatch.setattr(sys, 'path', list(sys.path))
+    config = str(tmp_path / 'config.py')
+    run_host_tool('mmdet', 'train', config, 'none', ['a.b=1', 'c=d e'],
+                  ['--work-dir', 'out'])
+    assert (tmp_path / 'config.py.words').read_text().split('\n') == [
+        str(tool), config, '--work-dir', 'out', '--launcher', 'none',
+        '--cfg-options', 'a.b=1', 'c=d e']
