@@ -34,6 +34,41 @@ def test_file_that_is_no_coco_json_is_told_in_one_line(
     assert '\n' not in str(error.value) and 'a.json' in str(error.value)
 
 
+def write(tmp_path, *names):
+    path = tmp_path / 'a.json'
+    path.write_text(json.dumps(dict(images=[
+        dict(id=i, file_name=name) for i, name in enumerate(names, 1)])))
+    return path
+
+
+@pytest.mark.parametrize('name', [
+    '../../etc/passwd', '/etc/passwd', '..', 'a/../../b.jpg', '../a.jpg',
+    'link/../../b.jpg', r'..\..\b.jpg', r'\\host\share\b.jpg', 'C:/b.jpg',
+    r'a\..\..\b.jpg', 'https://example.org/b.jpg', './../b.jpg'])
+def test_a_name_that_leads_out_of_the_folder_is_refused(tmp_path, name):
+    with pytest.raises(ValueError) as error:
+        read_coco(write(tmp_path, 'a.jpg', name))
+    assert f"image id 2 the file_name '{name}'" in str(error.value)
+    assert '\n' not in str(error.value)
+
+
+def test_a_name_must_be_a_text(tmp_path):
+    with pytest.raises(ValueError, match='image id 1 the file_name 7'):
+        read_coco(write(tmp_path, 7))
+
+
+def test_names_below_the_folder_are_taken(tmp_path):
+    names = ['a.jpg', 'train/a.jpg', './b.jpg', 'a..b.jpg', '..a/b.jpg',
+             'a b/c:d.jpg', 'n01/n01_1.JPEG']
+    images = read_coco(write(tmp_path, *names))['images']
+    assert [x['file_name'] for x in images] == names
+
+
+def test_a_way_up_does_not_go_through_a_link(tmp_path):
+    images = read_coco(write(tmp_path, 'link/../b.jpg'))['images']
+    assert images[0]['file_name'] == 'b.jpg'
+
+
 def test_lists_a_folder_with_the_sizes_that_a_viewer_shows(tmp_path):
     (tmp_path / 'b').mkdir()
     Image.new('RGB', (30, 20)).save(tmp_path / 'b' / 'x.jpg')

@@ -1,11 +1,13 @@
 """Evaluate a pre-trained backbone as the config's test_evaluator says."""
 import argparse
+from pickle import UnpicklingError
 
 import mmengine
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
 import univip_mm  # noqa: F401
+from univip_mm.engine.checkpoint import describe_refusal
 from univip_mm.engine.config import (
     add_config_arguments,
     check_checkpoint,
@@ -52,7 +54,11 @@ def main() -> None:
     if args.checkpoint is None:
         model = runner.model
         (model.module if is_model_wrapper(model) else model).init_weights()
-    metrics = runner.test()
+    try:
+        metrics = runner.test()
+    except UnpicklingError as e:
+        raise SystemExit(
+            f'error: {describe_refusal(args.checkpoint, e)}') from None
     if args.out:
         mmengine.dump(metrics, args.out, indent=1)
 

@@ -1,13 +1,15 @@
 """Pre-train a model; the command line of MMPretrain's own tools/train.py."""
 import argparse
+from pickle import UnpicklingError
 
 import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.dist import get_rank
 from mmengine.registry import RUNNERS
-from mmengine.runner import Runner
+from mmengine.runner import Runner, find_latest_checkpoint
 
 import univip_mm  # noqa: F401
+from univip_mm.engine.checkpoint import describe_refusal
 from univip_mm.engine.config import (
     add_config_arguments,
     check_checkpoint,
@@ -98,6 +100,9 @@ def main() -> None:
         raise SystemExit(f'error: {e}') from None
     try:
         runner.train()
+    except UnpicklingError as e:  # by the Runner, of what it resumes from
+        path = cfg.load_from or find_latest_checkpoint(cfg.work_dir)
+        raise SystemExit(f'error: {describe_refusal(path, e)}') from None
     except FloatingPointError as e:  # on all ranks; one says so
         raise SystemExit(
             f'error: {e}' if get_rank() == 0 else 1) from None

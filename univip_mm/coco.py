@@ -2,6 +2,8 @@
 import hashlib
 import json
 import os
+import posixpath
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Union
@@ -14,9 +16,13 @@ IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp')
 def read_coco(ann_file: Union[str, os.PathLike]) -> dict:
     """A COCO json, with ``images`` that have ``id`` and ``file_name``.
 
+    A file name with ``..`` in it comes back without: what the json says is
+    not to depend on where a link leads.
+
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It is no COCO json.
+        ValueError: It is no COCO json, or a file name leads out of the folder
+            of the images.
     """
     path = Path(ann_file)
     if not path.is_file():
@@ -39,7 +45,28 @@ def read_coco(ann_file: Union[str, os.PathLike]) -> dict:
     if len(ids) != len(images):
         raise ValueError(f"'{path}' lists {len(images)} images with only "
                          f'{len(ids)} different ids: each needs its own')
+    for image in images:
+        image['file_name'] = _inside(image, path)
     return content
+
+
+def _inside(image: dict, path: Path) -> str:
+    """The file name of an image, below the folder of the images."""
+    name = image['file_name']
+    if not isinstance(name, str):
+        raise ValueError(f"'{path}' has for image id {image['id']} the "
+                         f'file_name {name!r}: it must be a text')
+    if '..' not in name and ':' not in name and name[0] not in '/\\':
+        return name
+    parts = name.replace('\\', '/')
+    plain = posixpath.normpath(parts)
+    if (parts.startswith('/') or plain.split('/')[0] == '..'
+            or '://' in name or re.match('[A-Za-z]:', name)):
+        raise ValueError(
+            f"'{path}' has for image id {image['id']} the file_name "
+            f"'{name}', which leads out of the folder of the images: it must "
+            'be a path below it')
+    return plain if '..' in parts.split('/') else name
 
 
 def digest_of(images: Sequence[dict]) -> str:
