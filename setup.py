@@ -19,8 +19,8 @@ setup(
     # The host (mmpretrain) and its mmcv are the user's choice, so neither is
     # required here; importing the package says what is missing.
     install_requires=[
-        'mmengine>=0.8.3', 'numpy', 'scikit-learn', 'setuptools<81', 'torch',
-        'torchvision', 'tqdm'
+        'mmengine>=0.8.3', 'numpy', 'scikit-learn', 'setuptools<81',
+        'simplejpeg', 'torch', 'torchvision', 'tqdm'
     ],
     extras_require=dict(
         proposals=['ijson', 'opencv-contrib-python-headless']),

@@ -18,7 +18,7 @@ data_root = 'data/demo/'
 proposal_rules = dict(min_size=32, max_aspect_ratio=3.0, iou_thr=0.5)
 
 train_pipeline = [
-    dict(type='LoadImageFromFile'),
+    dict(type='LoadEncodedImage'),
     dict(
         type='OverlapSceneCrop',
         num_instances=4,
@@ -26,7 +26,9 @@ train_pipeline = [
         instance_size=32,
         max_attempts=20,
         **proposal_rules),
-    dict(type='PackInputs', meta_keys=('img_path', 'img_id', 'num_proposed')),
+    dict(
+        type='PackInputs',
+        meta_keys=('img_path', 'img_id', 'num_proposed', 'view_seed')),
 ]
 
 train_dataloader = dict(

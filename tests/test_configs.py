@@ -88,7 +88,7 @@ def test_recipes_have_the_papers_views(name):
 def test_images_come_in_another_order_on_every_epoch(name):
     cfg = load(name)
     assert cfg.train_dataloader.sampler == dict(
-        type='DefaultSampler', shuffle=True)
+        type='EpochSampler', shuffle=True)
     assert cfg.train_dataloader.drop_last
     assert cfg.default_hooks.sampler_seed.type == 'DistSamplerSeedHook'
 

@@ -11,6 +11,7 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import set_random_seed
 
 import univip_mm  # noqa: F401
+from univip_mm.datasets.transforms import EncodedImage
 from univip_mm.progress import track
 from univip_mm.registry import DATASETS, MODELS
 from univip_mm.visualization import draw_scene_sheet, draw_scenes
@@ -70,7 +71,10 @@ def parse_args() -> argparse.Namespace:
 
 def keep_photo(results: dict) -> dict:
     """The step before ``OverlapSceneCrop``, which replaces the image."""
-    return {**results, 'photo': results['img']}
+    photo = results['img']
+    if isinstance(photo, EncodedImage):
+        photo = photo.decode()
+    return {**results, 'photo': photo}
 
 
 def build_dataset(cfg: Config) -> tuple:
@@ -131,6 +135,8 @@ def browse(cfg: Config, output_dir: str, show_number: int,
     """Draw the sheets and say where they lie."""
     set_random_seed(seed)
     dataset, pack = build_dataset(cfg)
+    if hasattr(dataset, 'set_epoch'):  # as a training of this seed begins
+        dataset.set_epoch(seed, 0)
     preprocessor = None
     if with_augmentation:
         preprocessor = MODELS.build({

@@ -61,8 +61,8 @@ def iou(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 def obeys_shape_rules(boxes: np.ndarray, rules: ProposalRules) -> np.ndarray:
     """Which of the (N, 4) boxes obey the rules on sides and ratio, (N,)."""
-    sides = boxes[:, 2:] - boxes[:, :2]
-    short, long = sides.min(axis=1), sides.max(axis=1)
+    width, height = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
+    short, long = np.minimum(width, height), np.maximum(width, height)
     return (short >= rules.min_size) & (long <= rules.max_aspect_ratio * short)
 
 

@@ -1,7 +1,12 @@
 import pytest
 import torch
+from mmengine.structures import BaseDataElement
 
-from univip_mm.models import UniVIPDataPreprocessor, photometric
+from univip_mm.models import (
+    UniVIPDataPreprocessor,
+    data_preprocessor,
+    photometric,
+)
 from univip_mm.registry import MODELS
 
 MEAN = torch.tensor([123.675, 116.28, 103.53]).view(3, 1, 1)
@@ -50,6 +55,32 @@ def test_two_batches_in_a_row_are_drawn_anew():
     assert not torch.equal(first, second)
 
 
+def test_what_is_drawn_depends_on_the_view_seed_alone():
+    def augment(seeds, images, seed):
+        data = views()
+        data['inputs'] = [view[images] for view in data['inputs']]
+        data['data_samples'] = [
+            BaseDataElement(metainfo=dict(view_seed=s)) for s in seeds]
+        preprocessor = UniVIPDataPreprocessor(seed=seed)
+        return preprocessor(data, training=True)['inputs']
+
+    together = augment([5, 2**63 - 1, 7], [0, 1, 2], seed=0)
+    for i, s in enumerate([5, 2**63 - 1, 7]):
+        alone = augment([s], [i], seed=1)
+        assert all(torch.equal(a[0], b[i]) for a, b in zip(alone, together))
+    other = augment([6, 2**63 - 2, 8], [0, 1, 2], seed=0)
+    assert not torch.equal(other[0], together[0])
+
+
+def test_as_many_images_at_a_time_as_the_cache_holds_give_the_same(
+        monkeypatch):
+    whole = UniVIPDataPreprocessor(seed=3)(views(), training=True)['inputs']
+    monkeypatch.setattr(data_preprocessor, '_CACHED_VALUES', 1)
+    alone = UniVIPDataPreprocessor(seed=3)(views(), training=True)['inputs']
+    for a, b in zip(whole, alone):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-4)
+
+
 def test_values_are_not_clamped_after_normalisation():
     out = UniVIPDataPreprocessor(seed=0)(views(), training=True)['inputs']
     assert min(x.min() for x in out) < -1.5
@@ -63,8 +94,8 @@ def test_views_get_the_augmentation_of_their_kind(monkeypatch):
                         seen.append(a) or apply(images, drawn, a))
     preprocessor = UniVIPDataPreprocessor()
     preprocessor(views(num_instances=3), training=True)
-    assert seen == [preprocessor.scene1, preprocessor.scene2
-                    ] + 3 * [preprocessor.scene1]
+    assert seen == [preprocessor.scene1, preprocessor.scene2,
+                    preprocessor.instances]
     assert (seen[0].blur_prob, seen[0].solarize_prob) == (1.0, 0.0)
     assert (seen[1].blur_prob, seen[1].solarize_prob) == (0.1, 0.2)
 

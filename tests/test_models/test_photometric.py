@@ -10,6 +10,11 @@ NOTHING = Augmentation(
     flip_prob=0, jitter_prob=0, gray_prob=0, blur_prob=0, solarize_prob=0)
 
 
+def numbers(batch, seed=0):
+    return torch.rand(batch, photometric.NUMBERS,
+                      generator=torch.Generator().manual_seed(seed))
+
+
 @pytest.fixture
 def images():
     torch.manual_seed(0)
@@ -60,8 +65,7 @@ def test_whole_chain_is_that_of_torchvision_image_by_image(images):
     augmentation = Augmentation(
         jitter_prob=0.8, gray_prob=0.3, blur_prob=0.5, solarize_prob=0.5,
         blur_kernel=9)
-    drawn = photometric.draw(6, augmentation,
-                             torch.Generator().manual_seed(5))
+    drawn = photometric.draw(numbers(6, seed=3), augmentation)
     out = photometric.apply(images, drawn, augmentation)
     adjust = (tv.adjust_brightness, tv.adjust_contrast, tv.adjust_saturation,
               tv.adjust_hue)
@@ -88,8 +92,7 @@ def test_drawn_values_have_the_stated_frequencies_and_ranges():
         flip_prob=0.5, jitter_prob=0.8, gray_prob=0.2, blur_prob=0.1,
         solarize_prob=0.2)
     n = 20_000
-    drawn = photometric.draw(n, augmentation,
-                             torch.Generator().manual_seed(0))
+    drawn = photometric.draw(numbers(n), augmentation)
     for name in ('flip', 'jitter', 'gray', 'blur', 'solarize'):
         prob = getattr(augmentation, f'{name}_prob')
         share = getattr(drawn, name).float().mean().item()
@@ -106,16 +109,17 @@ def test_drawn_values_have_the_stated_frequencies_and_ranges():
 
 
 def test_images_of_a_batch_differ_in_what_is_drawn():
-    drawn = photometric.draw(64, Augmentation())
+    drawn = photometric.draw(numbers(64), Augmentation())
     assert len(drawn.sigma.unique()) == 64
     assert len(drawn.amount[:, 0].unique()) == 64
 
 
 def test_no_operation_leaves_the_images_and_the_input_alone(images):
     before = images.clone()
-    out = photometric.apply(images, photometric.draw(6, NOTHING), NOTHING)
+    nothing = photometric.draw(numbers(6), NOTHING)
+    out = photometric.apply(images, nothing, NOTHING)
     assert torch.equal(out, before)
-    photometric.apply(images, photometric.draw(6, Augmentation()),
+    photometric.apply(images, photometric.draw(numbers(6), Augmentation()),
                       Augmentation())
     assert torch.equal(images, before)
 

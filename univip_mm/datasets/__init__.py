@@ -1,5 +1,9 @@
 from .coco_multi_label import CocoMultiLabel
+from .epoch_sampler import EpochSampler
 from .proposal_coco import ProposalCocoDataset
-from .transforms import OverlapSceneCrop
+from .transforms import LoadEncodedImage, OverlapSceneCrop
 
-__all__ = ['CocoMultiLabel', 'OverlapSceneCrop', 'ProposalCocoDataset']
+__all__ = [
+    'CocoMultiLabel', 'EpochSampler', 'LoadEncodedImage', 'OverlapSceneCrop',
+    'ProposalCocoDataset'
+]

@@ -13,6 +13,7 @@ from mmengine.logging import print_log
 from ..coco import read_coco
 from ..proposals import ProposalFile
 from ..registry import DATASETS
+from .transforms import UnreadableImageError
 
 Paths = Union[str, Sequence[str]]
 MAX_FAILURES = 50  # images in a row that cannot be read
@@ -32,7 +33,9 @@ class ProposalCocoDataset(BaseDataset):
     counted (see :attr:`unreadable`).
 
     A sample holds ``img_path``, ``img_id``, ``sample_idx``, and ``proposals``
-    (N, 4) float32, xyxy in pixels, x2 and y2 outside; N may be 0.
+    (N, 4) float32, xyxy in pixels, x2 and y2 outside; N may be 0. Where
+    :meth:`set_epoch` was called, as :class:`EpochSampler` does, it also holds
+    ``view_seed``, a function of the seed, the epoch and the image.
 
     Args:
         ann_file (str or Sequence[str]): COCO json, below ``data_root``.
@@ -120,6 +123,9 @@ class ProposalCocoDataset(BaseDataset):
                 f'no image of {self.ann_file} has both sides of at least '
                 f'{self.min_image_size} pixels: lower min_image_size')
         self._failures = 0  # in a row
+        self._seed_of_failure = None
+        # Seed and epoch; workers that are kept have to see the new epoch.
+        self._epoch = torch.full((2, ), -1).share_memory_()
         self._is_unreadable = torch.zeros(
             len(data_list), dtype=torch.uint8).share_memory_()
         return data_list
@@ -127,9 +133,18 @@ class ProposalCocoDataset(BaseDataset):
     def get_data_info(self, idx: int) -> dict:
         """The sample ``idx`` before the pipeline, with its proposals."""
         info = super().get_data_info(idx)
-        proposals = self._proposals[info.pop('source')][info['img_id']]
+        source = info.pop('source')
+        proposals = self._proposals[source][info['img_id']]
         info['proposals'] = np.array(proposals, dtype=np.float32)
+        seed, epoch = self._epoch.tolist()
+        if epoch >= 0:
+            info['view_seed'] = _seed_of(seed, epoch, source, info['img_id'])
         return info
+
+    def set_epoch(self, seed: int, epoch: int) -> None:
+        """From now on, in all worker processes too, the views are those of
+        this seed and epoch."""
+        self._epoch[0], self._epoch[1] = seed, epoch
 
     def prepare_data(self, idx: int) -> Optional[dict]:
         """The sample ``idx`` after the pipeline, or None where its image
@@ -143,14 +158,23 @@ class ProposalCocoDataset(BaseDataset):
             try:
                 results = transform(results)
             except Exception as e:
-                if not isinstance(transform, LoadImageFromFile):
+                if not isinstance(transform, LoadImageFromFile) and (
+                        not isinstance(e, UnreadableImageError)):
                     raise
                 self._note_unreadable(idx, results['img_path'], e)
+                self._seed_of_failure = results.get('view_seed')
                 return None
             if results is None:
                 return None
         self._failures = 0
         return results
+
+    def _rand_another(self) -> int:
+        """Which image takes the place of one that cannot be read."""
+        if self._seed_of_failure is None:
+            return super()._rand_another()
+        rng = np.random.default_rng([self._seed_of_failure, self._failures])
+        return int(rng.integers(len(self)))
 
     @property
     def is_unreadable(self) -> torch.Tensor:
@@ -230,6 +254,12 @@ class ProposalCocoDataset(BaseDataset):
                     f'{_spell(rules.as_dict())}: run '
                     'tools/generate_proposals.py with these rules, or change '
                     'those of the config')
+
+
+def _seed_of(seed: int, epoch: int, source: int, img_id: int) -> int:
+    """A number of 63 bits that depends on each of the four."""
+    sequence = np.random.SeedSequence([seed, epoch, source, img_id % 2**64])
+    return int(sequence.generate_state(1, np.uint64)[0] >> 1)
 
 
 def _spell(rules: Optional[dict]) -> str:

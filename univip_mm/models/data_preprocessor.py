@@ -1,6 +1,7 @@
 from collections.abc import Sequence
 from typing import Optional
 
+import numpy as np
 import torch
 from mmengine.dist import get_rank
 
@@ -9,6 +10,7 @@ from . import photometric
 from .photometric import Augmentation
 
 SelfSupDataPreprocessor = MODELS.get('SelfSupDataPreprocessor')
+_CACHED_VALUES = 2**20  # float32, 4 MB
 
 
 @MODELS.register_module()
@@ -20,6 +22,10 @@ class UniVIPDataPreprocessor(SelfSupDataPreprocessor):
     augmented on its own (:class:`photometric.Augmentation`), on the training
     device, then normalised, with no clamp after that. Otherwise the input is
     one batch, which is only normalised.
+
+    What is drawn for an image is a function of the ``view_seed`` of its data
+    sample, as its crops are, and so of (seed, epoch, image). Without one it
+    is drawn from a generator.
 
     Args:
         mean (Sequence[float]): Of R, G, B in [0, 255]. Defaults to
@@ -33,8 +39,9 @@ class UniVIPDataPreprocessor(SelfSupDataPreprocessor):
             BYOL's second view: blur 0.1, solarise 0.2.
         instances (dict, optional): For the instances. Defaults to None, that
             of the first scene.
-        seed (int, optional): Seed of the drawn values. Defaults to None, the
-            Runner's seed. Each rank draws its own.
+        seed (int, optional): Seed of the generator that images without a
+            ``view_seed`` draw from. Defaults to None, the Runner's seed. Each
+            rank draws its own.
         non_blocking (bool): Whether to copy to the device without waiting.
             Defaults to True.
 
@@ -80,35 +87,60 @@ class UniVIPDataPreprocessor(SelfSupDataPreprocessor):
         """
         data = self.cast_data(data)
         inputs = data['inputs']
+        samples = data.get('data_samples')
         # The pixels are prepared in float32 whatever the model's precision.
         with torch.autocast(self.mean.device.type, enabled=False):
             if isinstance(inputs, torch.Tensor):
                 inputs = self._normalise(self._to_rgb(inputs))
             elif training:
-                inputs = self._augment(inputs)
+                inputs = self._augment(inputs, samples)
             else:
                 inputs = [self._normalise(self._to_rgb(x)) for x in inputs]
-        return dict(inputs=inputs, data_samples=data.get('data_samples'))
+        return dict(inputs=inputs, data_samples=samples)
 
-    def _augment(self, views: list[torch.Tensor]) -> list[torch.Tensor]:
-        augmentations = [self.scene1, self.scene2
-                         ] + [self.instances] * (len(views) - 2)
+    def _augment(self, views: list[torch.Tensor],
+                 samples: Optional[list]) -> list[torch.Tensor]:
+        scene1, scene2, *instances = views
+        numbers = self._draw_numbers(len(scene1), len(views), samples)
+        # The instances go as one batch, which a GPU does faster than K.
+        numbers_of_instances = numbers[:, 2:].transpose(0, 1).flatten(0, 1)
         return [
-            self._normalise(255 * photometric.apply(
-                self._to_rgb(view) / 255,
-                photometric.draw(len(view), augmentation, self._draw_from()),
-                augmentation))
-            for view, augmentation in zip(views, augmentations)
+            self._augment_batch(scene1, numbers[:, 0], self.scene1),
+            self._augment_batch(scene2, numbers[:, 1], self.scene2),
+            *self._augment_batch(
+                torch.cat(instances), numbers_of_instances,
+                self.instances).chunk(len(instances))
         ]
 
-    def _draw_from(self) -> torch.Generator:
+    def _augment_batch(self, images: torch.Tensor, numbers: torch.Tensor,
+                       augmentation: Augmentation) -> torch.Tensor:
+        number = len(images)
+        if images.device.type == 'cpu':  # as many as its cache holds
+            number = max(1, _CACHED_VALUES // images[0].numel())
+        return torch.cat([
+            self._normalise(255 * photometric.apply(
+                self._to_rgb(some) / 255, photometric.draw(
+                    some_numbers, augmentation), augmentation))
+            for some, some_numbers in zip(
+                images.split(number), numbers.split(number))
+        ])
+
+    def _draw_numbers(self, batch_size: int, num_views: int,
+                      samples: Optional[list]) -> torch.Tensor:
+        """Uniform numbers, (B, V, photometric.NUMBERS), on the CPU."""
+        shape = (num_views, photometric.NUMBERS)
+        if samples and all('view_seed' in sample for sample in samples):
+            return torch.from_numpy(np.stack([
+                np.random.Generator(np.random.Philox(key=sample.view_seed))
+                .random(shape, np.float32) for sample in samples
+            ]))
         if self._generator is None:
             seed = torch.initial_seed() if self.seed is None else self.seed
             # The Runner seeds all ranks alike; their images differ, and so
             # should what is drawn for them.
             self._generator = torch.Generator().manual_seed(
                 (seed + 1_000_003 * get_rank()) % 2**63)
-        return self._generator
+        return torch.rand(batch_size, *shape, generator=self._generator)
 
     def _to_rgb(self, images: torch.Tensor) -> torch.Tensor:
         if self._channel_conversion:

@@ -7,7 +7,6 @@ the drawn value, applied to one image.
 """
 import math
 from dataclasses import dataclass
-from typing import Optional
 
 import torch
 from torch import Tensor
@@ -73,31 +72,37 @@ class Drawn:
     solarize: Tensor
 
 
-def draw(batch_size: int,
-         augmentation: Augmentation,
-         generator: Optional[torch.Generator] = None) -> Drawn:
-    """Draw the values for a batch of images, for each image on its own."""
+NUMBERS = 14  # uniform numbers that an image's values are made of
+
+
+def draw(numbers: Tensor, augmentation: Augmentation) -> Drawn:
+    """The values for a batch of images, for each image on its own.
+
+    Args:
+        numbers (Tensor): Uniform in [0, 1), (B, NUMBERS), on the CPU.
+        augmentation (Augmentation): What to make of them.
+    """
     a = augmentation
+    (flip, jitter, brightness, contrast, saturation, hue, gray, blur, sigma,
+     solarize) = numbers[:, :10].unbind(1)
 
-    def happens(prob: float) -> Tensor:
-        return torch.rand(batch_size, generator=generator) < prob
-
-    def uniform(low: float, high: float) -> Tensor:
-        return low + (high - low) * torch.rand(batch_size, generator=generator)
+    def uniform(number: Tensor, low: float, high: float) -> Tensor:
+        return low + (high - low) * number
 
     return Drawn(
-        flip=happens(a.flip_prob),
-        jitter=happens(a.jitter_prob),
-        order=torch.rand(batch_size, 4, generator=generator).argsort(dim=1),
+        flip=flip < a.flip_prob,
+        jitter=jitter < a.jitter_prob,
+        order=numbers[:, 10:].argsort(dim=1),
         amount=torch.stack([
-            *(uniform(max(0., 1 - value), 1 + value)
-              for value in (a.brightness, a.contrast, a.saturation)),
-            uniform(-a.hue, a.hue)
+            uniform(brightness, max(0., 1 - a.brightness), 1 + a.brightness),
+            uniform(contrast, max(0., 1 - a.contrast), 1 + a.contrast),
+            uniform(saturation, max(0., 1 - a.saturation), 1 + a.saturation),
+            uniform(hue, -a.hue, a.hue)
         ], dim=1),
-        gray=happens(a.gray_prob),
-        blur=happens(a.blur_prob),
-        sigma=uniform(*a.blur_sigma),
-        solarize=happens(a.solarize_prob))  # yapf: disable
+        gray=gray < a.gray_prob,
+        blur=blur < a.blur_prob,
+        sigma=uniform(sigma, *a.blur_sigma),
+        solarize=solarize < a.solarize_prob)  # yapf: disable
 
 
 def apply(images: Tensor, drawn: Drawn, augmentation: Augmentation) -> Tensor:

@@ -5,6 +5,7 @@ from mmengine.structures import BaseDataElement
 from torch import nn
 
 from ..registry import MODELS
+from .cosine_ema import ForeachCosineEMA
 from .unit_vectors import unit_vectors
 
 BYOL = MODELS.get('BYOL')
@@ -68,6 +69,8 @@ class UniVIP(BYOL):
             base_momentum=base_momentum,
             data_preprocessor=data_preprocessor,
             init_cfg=init_cfg)
+        self.target_net = ForeachCosineEMA(
+            nn.Sequential(self.backbone, self.neck), momentum=base_momentum)
         self.fusion_neck = MODELS.build(fusion_neck)
         self.instance_loss = MODELS.build(instance_loss)
         self.loss_weights = dict(scene=1.0, scene_instance=1.0, instance=1.0)

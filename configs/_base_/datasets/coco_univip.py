@@ -5,7 +5,8 @@ data_root = 'data/coco/'
 proposal_rules = dict(min_size=64, max_aspect_ratio=3.0, iou_thr=0.5)
 
 train_pipeline = [
-    dict(type='LoadImageFromFile'),
+    # As LoadImageFromFile, faster (docs/performance.md).
+    dict(type='LoadEncodedImage'),
     dict(
         type='OverlapSceneCrop',
         num_instances=4,  # K (UniVIP, Sec. 4.1); as model.fusion_neck has it
@@ -13,16 +14,18 @@ train_pipeline = [
         instance_size=96,  # UniVIP, Sec. 4.1
         max_attempts=20,  # docs/decisions.md
         **proposal_rules),
-    dict(type='PackInputs', meta_keys=('img_path', 'img_id', 'num_proposed')),
+    dict(
+        type='PackInputs',
+        meta_keys=('img_path', 'img_id', 'num_proposed', 'view_seed')),
 ]
 
 train_dataloader = dict(
     batch_size=64,  # x 8 GPUs = 512 (UniVIP, Sec. 4.1)
     num_workers=8,
-    # Workers that start anew would draw the same crops in every epoch.
     persistent_workers=True,
     drop_last=True,
-    sampler=dict(type='DefaultSampler', shuffle=True),
+    # Makes the views a function of (seed, epoch, image).
+    sampler=dict(type='EpochSampler', shuffle=True),
     collate_fn=dict(type='default_collate'),
     dataset=dict(
         type='ProposalCocoDataset',

@@ -1,3 +1,5 @@
+import random
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -174,10 +176,11 @@ def test_no_proposals_give_random_boxes_that_obey_the_rules():
 def test_crops_are_distributed_as_those_of_torchvision():
     import torch
     from torchvision.transforms import RandomResizedCrop
-    np.random.seed(0)
     torch.manual_seed(0)
     width, height, n = 500, 300, 4000
-    ours = OverlapSceneCrop(max_attempts=n)._random_crops(width, height)[:, 0]
+    rng, transform = random.Random(0), OverlapSceneCrop()
+    ours = np.array(
+        [transform._random_crop(rng, width, height) for _ in range(n)])
     image = torch.empty(3, height, width)
     theirs = np.array([
         RandomResizedCrop.get_params(image, (0.08, 1.0), (3 / 4, 4 / 3))
@@ -189,6 +192,34 @@ def test_crops_are_distributed_as_those_of_torchvision():
             np.quantile(ours[:, column], np.linspace(.05, .95, 19)) -
             np.quantile(theirs[:, column], np.linspace(.05, .95, 19)))
         assert gap.max() < 0.04 * width
+
+
+def test_views_are_a_function_of_the_view_seed():
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (300, 400, 3), np.uint8)
+    proposals = random_boxes(rng, 30, 400, 300)
+
+    def draw(seed):
+        return OverlapSceneCrop(selection='random')(
+            dict(img=image, proposals=proposals, view_seed=seed))
+
+    np.random.seed(0)
+    first, other = draw(11), draw(12)
+    np.random.seed(1)
+    again = draw(11)
+    for name in ('scene_boxes', 'instance_boxes'):
+        assert np.array_equal(first[name], again[name])
+        assert not np.array_equal(first[name], other[name])
+    assert all(map(np.array_equal, first['img'], again['img']))
+
+
+def test_views_are_packed_by_the_host_without_a_copy():
+    out = run(OverlapSceneCrop(), np.zeros((300, 400, 3), np.uint8),
+              np.zeros((0, 4), np.float32))
+    packed = TRANSFORMS.build(dict(type='PackInputs'))(out)
+    for view, tensor in zip(out['img'], packed['inputs']):
+        assert tensor.shape == (3, *view.shape[:2])
+        assert np.shares_memory(tensor.numpy(), view)
 
 
 def test_boxes_that_make_no_sense_are_not_taken():

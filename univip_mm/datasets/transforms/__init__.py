@@ -1,3 +1,11 @@
+from .load_encoded_image import (
+    EncodedImage,
+    LoadEncodedImage,
+    UnreadableImageError,
+)
 from .overlap_scene_crop import OverlapSceneCrop
 
-__all__ = ['OverlapSceneCrop']
+__all__ = [
+    'EncodedImage', 'LoadEncodedImage', 'OverlapSceneCrop',
+    'UnreadableImageError'
+]

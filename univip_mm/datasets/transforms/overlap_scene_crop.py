@@ -1,11 +1,17 @@
+import math
+import random
 from collections.abc import Sequence
 
+import cv2
 import mmcv
 import numpy as np
 from mmcv.transforms import BaseTransform
 
 from ...boxes import ProposalRules, iou, obeys_shape_rules
 from ...registry import TRANSFORMS
+from .load_encoded_image import EncodedImage
+
+Box = tuple[int, int, int, int]
 
 
 @TRANSFORMS.register_module()
@@ -27,13 +33,19 @@ class OverlapSceneCrop(BaseTransform):
     In an overlap smaller than ``min_size``, which only an image smaller than
     that has, the random boxes are as large as it allows.
 
-    Required keys: ``img`` (H, W, 3) uint8 and ``proposals`` (N, 4).
+    The draw is a function of ``view_seed``, which
+    :class:`ProposalCocoDataset` makes from the run's seed, the epoch and the
+    image. Without one, it is drawn from NumPy's global state.
+
+    Required keys: ``img``, (H, W, 3) uint8 or what :class:`LoadEncodedImage`
+    gives, and ``proposals`` (N, 4). Optional key: ``view_seed`` (int).
     Modified key: ``img`` becomes the list [scene_1, scene_2, instance_1, ...,
-    instance_K] of (size, size, 3) uint8.
+    instance_K] of (size, size, 3) uint8, whose memory is ordered by channel,
+    as the host's ``PackInputs`` then needs no copy.
     Added keys: ``scene_boxes`` (2, 4), ``overlap_box`` (4,),
     ``instance_boxes`` (K, 4), int64, and ``num_proposed``, how many of the K
-    are proposals; those come first. All boxes are xyxy in pixels of the
-    original image, x2 and y2 outside.
+    are proposals; those come first; ``view_seed``. All boxes are xyxy in
+    pixels of the original image, x2 and y2 outside.
 
     Args:
         num_instances (int): Instances K of an image. Defaults to 4.
@@ -119,21 +131,24 @@ class OverlapSceneCrop(BaseTransform):
                 'come from ProposalCocoDataset, with its proposal_file')
         image = results['img']
         height, width = image.shape[:2]
+        seed = results.get('view_seed')
+        if seed is None:
+            seed = results['view_seed'] = int(np.random.randint(2**63 - 1))
+        rng = random.Random(seed)
+
         proposals = self._usable(results['proposals'])
         scenes, overlap, contained = self._choose_scenes(
-            width, height, proposals)
-        instances = self._choose_proposals(proposals[contained])
+            rng, width, height, proposals)
+        instances = self._choose_proposals(rng, contained)
         num_proposed = len(instances)
         while len(instances) < self.num_instances:
-            instances = np.concatenate(
-                [instances, self._random_box(overlap, instances)])
+            instances.append(self._random_box(rng, overlap, instances))
 
-        results['img'] = [
-            self._cut(image, box, self.scene_size) for box in scenes
-        ] + [self._cut(image, box, self.instance_size) for box in instances]
-        results['scene_boxes'] = scenes
-        results['overlap_box'] = overlap
-        results['instance_boxes'] = instances
+        sizes = [self.scene_size] * 2 + [self.instance_size] * len(instances)
+        results['img'] = self._cut(image, [*scenes, *instances], sizes)
+        results['scene_boxes'] = np.array(scenes)
+        results['overlap_box'] = np.array(overlap)
+        results['instance_boxes'] = np.array(instances)
         results['num_proposed'] = num_proposed
         return results
 
@@ -144,95 +159,113 @@ class OverlapSceneCrop(BaseTransform):
         proposals = np.asarray(proposals, dtype=np.float64).reshape(-1, 4)
         with np.errstate(invalid='ignore'):  # NaN and infinity drop out
             good = (np.abs(proposals) < 2**31).all(axis=1)
-        boxes = np.round(proposals[good]).astype(np.int64)
+        boxes = np.rint(proposals[good]).astype(np.int64)
         return boxes[obeys_shape_rules(boxes, self.rules)]
 
     def _choose_scenes(
-        self, width: int, height: int, proposals: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Two scenes (2, 4), their overlap (4,), and which of the proposals
-        it contains (N,), for the first attempt with enough of them, or the
-        one with the most. All attempts are drawn at once: they cost next to
-        nothing beside one crop."""
-        crops = self._random_crops(width, height)
-        overlaps = np.concatenate([
-            crops[:, :, :2].max(axis=1), crops[:, :, 2:].min(axis=1)
-        ], axis=1)  # yapf: disable
-        is_overlap = (overlaps[:, 2:] - overlaps[:, :2]
-                      >= self.rules.min_size).all(axis=1)
-        contained = ((proposals[None, :, :2] >= overlaps[:, None, :2])
-                     & (proposals[None, :, 2:] <= overlaps[:, None, 2:])
-                     ).all(axis=2)
-        counts = contained.sum(axis=1).clip(max=self.num_instances)
-        counts[~is_overlap] = -1
-        best = counts.argmax()  # the first of the largest
-        if is_overlap[best]:
-            return crops[best], overlaps[best], contained[best]
-        image = np.array([0, 0, width, height])
-        inside = ((proposals[:, :2] >= 0)
-                  & (proposals[:, 2:] <= image[2:])).all(axis=1)
-        return np.stack([image, image]), image, inside
+        self, rng: random.Random, width: int, height: int,
+        proposals: np.ndarray
+    ) -> tuple[tuple[Box, Box], Box, np.ndarray]:
+        """Two scenes, their overlap, and the proposals that it contains
+        (N, 4), of the first attempt with enough of them, or of the first one
+        with the most."""
+        best, most = None, -1
+        for _ in range(self.max_attempts):
+            scenes = (self._random_crop(rng, width, height),
+                      self._random_crop(rng, width, height))
+            (ax1, ay1, ax2, ay2), (bx1, by1, bx2, by2) = scenes
+            overlap = (max(ax1, bx1), max(ay1, by1), min(ax2, bx2),
+                       min(ay2, by2))
+            if min(overlap[2] - overlap[0],
+                   overlap[3] - overlap[1]) < self.rules.min_size:
+                continue
+            contained = _contained(proposals, overlap)
+            count = min(np.count_nonzero(contained), self.num_instances)
+            if count > most:
+                best, most = (scenes, overlap, contained), count
+            if most == self.num_instances:
+                break
+        if best is None:
+            image = (0, 0, width, height)
+            best = (image, image), image, _contained(proposals, image)
+        scenes, overlap, contained = best
+        return scenes, overlap, proposals[contained]
 
-    def _random_crops(self, width: int, height: int) -> np.ndarray:
-        """``max_attempts`` pairs of random resized crops, (A, 2, 4).
-
-        As torchvision's RandomResizedCrop: of ten draws of area and ratio the
-        first that fits into the image, else the largest centred crop whose
-        ratio is allowed.
-        """
-        shape = (self.max_attempts, 2, 10)
-        area = width * height * np.random.uniform(*self.crop_ratio_range,
-                                                  shape)
+    def _random_crop(self, rng: random.Random, width: int,
+                     height: int) -> Box:
+        """A random resized crop as torchvision's: of ten draws of area and
+        ratio the first that fits into the image, else the largest centred
+        crop whose ratio is allowed."""
         low, high = self.aspect_ratio_range
-        ratio = np.exp(np.random.uniform(np.log(low), np.log(high), shape))
-        w = np.round(np.sqrt(area * ratio)).astype(np.int64)
-        h = np.round(np.sqrt(area / ratio)).astype(np.int64)
-        fits = (w > 0) & (w <= width) & (h > 0) & (h <= height)
-        first = fits.argmax(axis=2)[..., None]
-        w = np.take_along_axis(w, first, axis=2)[..., 0]
-        h = np.take_along_axis(h, first, axis=2)[..., 0]
-        x = np.random.randint(0, np.maximum(width - w, 0) + 1)
-        y = np.random.randint(0, np.maximum(height - h, 0) + 1)
+        for _ in range(10):
+            area = width * height * rng.uniform(*self.crop_ratio_range)
+            ratio = math.exp(rng.uniform(math.log(low), math.log(high)))
+            w = round(math.sqrt(area * ratio))
+            h = round(math.sqrt(area / ratio))
+            if 0 < w <= width and 0 < h <= height:
+                x = rng.randint(0, width - w)
+                y = rng.randint(0, height - h)
+                return x, y, x + w, y + h
+        w = min(width, max(1, round(height * high)))
+        h = min(height, max(1, round(width / low)))
+        x, y = (width - w) // 2, (height - h) // 2
+        return x, y, x + w, y + h
 
-        none_fits = ~fits.any(axis=2)
-        if none_fits.any():
-            centre_w = min(width, max(1, round(height * high)))
-            centre_h = min(height, max(1, round(width / low)))
-            w[none_fits], h[none_fits] = centre_w, centre_h
-            x[none_fits] = (width - centre_w) // 2
-            y[none_fits] = (height - centre_h) // 2
-        return np.stack([x, y, x + w, y + h], axis=2)
-
-    def _choose_proposals(self, contained: np.ndarray) -> np.ndarray:
+    def _choose_proposals(self, rng: random.Random,
+                          contained: np.ndarray) -> list[Box]:
         """At most K of the contained proposals that obey the IoU rule."""
+        candidates = [tuple(box) for box in contained.tolist()]
         if self.selection == 'random':
-            contained = np.random.permutation(contained)
-        chosen = contained[:0]
-        for box in contained:
+            rng.shuffle(candidates)
+        chosen = candidates[:self.num_instances]
+        if len(chosen) > 1 and np.triu(iou(chosen, chosen),
+                                       1).max() <= self.rules.iou_thr:
+            return chosen  # as always with a proposal file
+        chosen = []
+        for box in candidates:
             if len(chosen) == self.num_instances:
                 break
-            if (iou(box[None], chosen) <= self.rules.iou_thr).all():
-                chosen = np.concatenate([chosen, box[None]])
+            if not chosen or iou([box], chosen).max() <= self.rules.iou_thr:
+                chosen.append(box)
         return chosen
 
-    def _random_box(self, overlap: np.ndarray,
-                    chosen: np.ndarray) -> np.ndarray:
-        """A random box (1, 4) inside the overlap, apart from the chosen."""
-        candidates = _random_boxes(overlap, self.rules, self.num_candidates)
-        if len(chosen) == 0:
-            return candidates[:1]
-        largest_iou = iou(candidates, chosen).max(axis=1)
-        obeys = largest_iou <= self.rules.iou_thr
-        pick = obeys.argmax() if obeys.any() else largest_iou.argmin()
-        return candidates[pick:pick + 1]
+    def _random_box(self, rng: random.Random, overlap: Box,
+                    chosen: list[Box]) -> Box:
+        """A random box inside the overlap, apart from the chosen."""
+        candidates = _random_boxes(
+            np.random.default_rng(rng.getrandbits(64)), overlap, self.rules,
+            self.num_candidates)
+        pick = 0
+        if chosen:
+            largest_iou = iou(candidates, chosen).max(axis=1)
+            obeys = largest_iou <= self.rules.iou_thr
+            pick = obeys.argmax() if obeys.any() else largest_iou.argmin()
+        return tuple(candidates[pick].tolist())
 
-    def _cut(self, image: np.ndarray, box: np.ndarray,
-             size: int) -> np.ndarray:
-        x1, y1, x2, y2 = box
-        return mmcv.imresize(
-            image[y1:y2, x1:x2], (size, size),
-            interpolation=self.interpolation,
-            backend=self.backend)
+    def _cut(self, image: np.ndarray, boxes: list[Box],
+             sizes: list[int]) -> list[np.ndarray]:
+        """Each box of the image, resized to (size, size)."""
+        scale_x = scale_y = 1.
+        if isinstance(image, EncodedImage):
+            height, width = image.shape[:2]
+            # The scale at which no view has fewer pixels than it needs.
+            image = image.decode(
+                max(size / min(x2 - x1, y2 - y1)
+                    for (x1, y1, x2, y2), size in zip(boxes, sizes)))
+            scale_x = image.shape[1] / width
+            scale_y = image.shape[0] / height
+        views = []
+        for (x1, y1, x2, y2), size in zip(boxes, sizes):
+            crop = image[round(y1 * scale_y):round(y2 * scale_y),
+                         round(x1 * scale_x):round(x2 * scale_x)]
+            view = mmcv.imresize(
+                crop, (size, size),
+                interpolation=self.interpolation,
+                backend=self.backend)
+            planes = np.empty((3, size, size), np.uint8)
+            cv2.split(view, list(planes))
+            views.append(planes.transpose(1, 2, 0))
+        return views
 
     def __repr__(self) -> str:
         return (f'{type(self).__name__}(num_instances={self.num_instances}, '
@@ -242,20 +275,27 @@ class OverlapSceneCrop(BaseTransform):
                 f"selection='{self.selection}')")
 
 
-def _random_boxes(window: np.ndarray, rules: ProposalRules,
-                  number: int) -> np.ndarray:
-    """Random boxes (number, 4) inside the window (4,) that obey the rules on
-    sides and ratio, as far as the window is large enough for that. The width
-    is uniform, then the height among those it allows, then the place."""
-    width, height = window[2:] - window[:2]
+def _contained(boxes: np.ndarray, window: Box) -> np.ndarray:
+    """Which of the boxes (N, 4) lie inside the window, (N,) bool."""
+    x1, y1, x2, y2 = window
+    return ((boxes[:, 0] >= x1) & (boxes[:, 1] >= y1)
+            & (boxes[:, 2] <= x2) & (boxes[:, 3] <= y2))
+
+
+def _random_boxes(rng: np.random.Generator, window: Box,
+                  rules: ProposalRules, number: int) -> np.ndarray:
+    """Random boxes (number, 4) inside the window that obey the rules on sides
+    and ratio, as far as the window is large enough for that. The width is
+    uniform, then the height among those it allows, then the place."""
+    width, height = window[2] - window[0], window[3] - window[1]
     r = rules.max_aspect_ratio
     # A width for which some height is allowed, then such a height.
     w_high = min(width, int(r * height))
-    w = np.random.randint(min(rules.min_size, w_high), w_high + 1, number)
+    w = rng.integers(min(rules.min_size, w_high), w_high + 1, number)
     h_low = min(rules.min_size, height)
     low = np.maximum(h_low, np.ceil(w / r)).astype(np.int64)
     high = np.minimum(height, np.floor(w * r)).astype(np.int64)
-    h = np.random.randint(np.minimum(low, high), high + 1)
-    x = window[0] + np.random.randint(0, width - w + 1)
-    y = window[1] + np.random.randint(0, height - h + 1)
+    h = rng.integers(np.minimum(low, high), high + 1)
+    x = window[0] + rng.integers(0, width - w + 1)
+    y = window[1] + rng.integers(0, height - h + 1)
     return np.stack([x, y, x + w, y + h], axis=1)

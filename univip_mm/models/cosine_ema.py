@@ -1,0 +1,66 @@
+import math
+from typing import Optional
+
+import torch
+from mmengine.logging import MessageHub
+from torch import nn
+
+from ..registry import MODELS
+
+CosineEMA = MODELS.get('CosineEMA')
+
+
+@MODELS.register_module()
+class ForeachCosineEMA(CosineEMA):
+    """The host's ``CosineEMA``, for all parameters at once.
+
+    The host asks the device for the step count once for each parameter, and
+    starts two kernels for each. Here the count is kept on the host as well,
+    and the update is one ``lerp`` over the list of parameters. The formula,
+    the first update, which copies, and the checkpoint are the host's.
+
+    Args:
+        model (nn.Module): The model to average.
+        **kwargs: As in the host's.
+    """
+
+    def __init__(self, model: nn.Module, **kwargs) -> None:
+        super().__init__(model, **kwargs)
+        self._num_updates: Optional[int] = None  # that of `steps`, if known
+        self.register_load_state_dict_post_hook(_forget_num_updates)
+
+    @torch.no_grad()
+    def update_parameters(self, model: nn.Module) -> None:
+        """Move the average towards the model by the current momentum."""
+        if self._num_updates is None:
+            self._num_updates = int(self.steps)
+        source = (
+            model.state_dict()
+            if self.update_buffers else dict(model.named_parameters()))
+        average = list(self.avg_parameters.values())
+        source = [source[name] for name in self.avg_parameters]
+        if self._num_updates == 0:
+            torch._foreach_copy_(average, source)
+        elif self._num_updates % self.interval == 0:
+            floating = [i for i, x in enumerate(average)
+                        if x.is_floating_point()]
+            torch._foreach_lerp_([average[i] for i in floating],
+                                 [source[i] for i in floating],
+                                 self._momentum())
+        if not self.update_buffers:
+            buffers = list(self.module.buffers())
+            if buffers:
+                torch._foreach_copy_(buffers, list(model.buffers()))
+        self.steps += 1
+        self._num_updates += 1
+
+    def _momentum(self) -> float:
+        """Share of the model in this update."""
+        max_iters = MessageHub.get_current_instance().get_info('max_iters')
+        annealing = (math.cos(math.pi * self._num_updates / max_iters) + 1) / 2
+        return (self.end_momentum
+                - (self.end_momentum - self.momentum) * annealing)
+
+
+def _forget_num_updates(module: ForeachCosineEMA, _) -> None:
+    module._num_updates = None
