@@ -26,7 +26,7 @@ class NonFiniteHook(Hook):
 
     The flag has to be read before the step, so the host waits for the device
     once a step, as the loss scaler and LARS do anyway; between ranks it is
-    one more reduction of three numbers.
+    one more reduction of two numbers.
 
     It also warns, once, where the projections have collapsed.
 
