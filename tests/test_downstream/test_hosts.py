@@ -8,8 +8,10 @@ from univip_mm.downstream.hosts import check_host, host_tool
 
 @pytest.fixture
 def installed(monkeypatch):
-    """Say which packages are there."""
-    def say(*names):
+    """Say which packages are there, and of which versions."""
+    def say(*names, **versions):
+        versions = {k.replace('_', '-'): v for k, v in versions.items()}
+        monkeypatch.setattr(hosts, '_version', versions.get)
         monkeypatch.setattr(
             hosts, 'find_spec',
             lambda name: ModuleSpec(name, None) if name in names else None)
@@ -17,7 +19,7 @@ def installed(monkeypatch):
 
 
 def test_a_complete_host_will_do(installed):
-    installed('mmdet', 'mmcv._ext')
+    installed('mmdet', 'mmcv', 'mmcv._ext', mmcv='2.1.0')
     check_host('mmdet')
 
 
@@ -39,11 +41,29 @@ def test_a_missing_host_is_told_with_the_cure(installed, host, cure):
 
 @pytest.mark.parametrize('host', ['mmdet', 'mmseg'])
 def test_mmcv_lite_is_told_with_the_cure(installed, host):
-    installed(host)
-    with pytest.raises(ValueError, match='mmcv-lite') as e:
+    installed(host, 'mmcv', mmcv_lite='2.1.0')
+    with pytest.raises(ValueError, match='mmcv-lite, an mmcv') as e:
         check_host(host)
     assert 'pip uninstall mmcv-lite mmcv' in str(e.value)
     assert '\n' not in str(e.value)
+
+
+def test_no_mmcv_at_all_is_told(installed):
+    installed('mmdet')
+    with pytest.raises(ValueError, match='or none is installed'):
+        check_host('mmdet')
+
+
+def test_mmcv_beside_mmcv_lite_is_told(installed):
+    installed('mmseg', 'mmcv', 'mmcv._ext', mmcv='2.1.0', mmcv_lite='2.1.0')
+    with pytest.raises(ValueError, match='are both installed'):
+        check_host('mmseg')
+
+
+def test_an_mmcv_that_the_host_refuses_is_told(installed):
+    installed('mmdet', 'mmcv', 'mmcv._ext', mmcv='2.2.0')
+    with pytest.raises(ValueError, match='but 2.2.0 is installed'):
+        check_host('mmdet')
 
 
 def test_an_unknown_host_is_told():

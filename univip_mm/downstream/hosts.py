@@ -1,7 +1,11 @@
 """The packages whose configs and tools run the benchmarks."""
 import sys
+from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Optional
+
+from mmengine.utils import digit_version
 
 # What each needs beside itself to be imported.
 HOSTS = dict(
@@ -11,13 +15,19 @@ HOSTS = dict(
 TOOLS = ('train', 'test')
 # mmpretrain does without mmcv's operators.
 NEED_OPERATORS = ('mmdet', 'mmseg')
+# From which version of mmcv on their imports refuse it.
+TOO_NEW = '2.2.0'
+CURE = ("'pip uninstall mmcv-lite mmcv', then 'MMCV_WITH_OPS=1 pip install "
+        "--no-build-isolation mmcv==2.1.0', or take the environment that "
+        "'make test-downstream' builds")
 
 
 def check_host(host: str) -> None:
     """Whether a package is installed, with what it needs.
 
     Raises:
-        ValueError: It is not, or mmcv-lite stands in the place of mmcv.
+        ValueError: It is not; or mmcv-lite stands in the place of mmcv or
+            beside it, or mmcv is too new.
     """
     if host not in HOSTS:
         raise ValueError(f"there is no host '{host}': choose one of "
@@ -26,12 +36,26 @@ def check_host(host: str) -> None:
         raise ValueError(
             f"{host} is not installed: 'pip install {HOSTS[host]}', or take "
             "the environment that 'make test-downstream' builds")
-    if host in NEED_OPERATORS and find_spec('mmcv._ext') is None:
+    if host not in NEED_OPERATORS:
+        return
+    if find_spec('mmcv') is None or find_spec('mmcv._ext') is None:
         raise ValueError(
-            f'{host} needs mmcv with its operators, but mmcv-lite, or an mmcv '
-            "without them, is installed: 'pip uninstall mmcv-lite mmcv', then "
-            "'MMCV_WITH_OPS=1 pip install --no-build-isolation mmcv==2.1.0', "
-            "or take the environment that 'make test-downstream' builds")
+            f'{host} needs mmcv with its operators, but mmcv-lite, an mmcv '
+            f'without them, or none is installed: {CURE}')
+    mmcv = _version('mmcv')
+    if mmcv and _version('mmcv-lite'):
+        raise ValueError('mmcv and mmcv-lite, which share a folder, are both '
+                         f'installed: {CURE}')
+    if mmcv and digit_version(mmcv) >= digit_version(TOO_NEW):
+        raise ValueError(f'{host} refuses mmcv {TOO_NEW} and above, but '
+                         f'{mmcv} is installed: {CURE}')
+
+
+def _version(package: str) -> Optional[str]:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def host_tool(host: str, tool: str) -> Path:
