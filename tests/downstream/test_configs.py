@@ -7,8 +7,9 @@ import pytest
 import torch
 from benchmark_runs import BENCHMARKS
 from mmengine.config import Config
-from mmengine.registry import DATASETS, MODELS, DefaultScope
+from mmengine.registry import DATASETS, MODELS, TRANSFORMS, DefaultScope
 from mmengine.structures import BaseDataElement
+from PIL import Image
 
 from univip_mm.downstream.backbone import (
     check_fit,
@@ -133,6 +134,25 @@ def test_linear_classifiers_train_nothing_of_the_backbone(path):
     assert not any(x.training for x in model.backbone.modules()
                    if isinstance(x, torch.nn.BatchNorm2d))
     assert all(x.requires_grad for x in model.head.parameters())
+
+
+@pytest.mark.parametrize(
+    'path', [x for x in CONFIGS if 'linear' in x.stem or 'mhead' in x.stem
+             or 'semi' in x.stem], ids=lambda x: x.stem)
+def test_augmented_images_do_not_start_again_beyond_white(path, tmp_path):
+    from mmcv.transforms import Compose
+    Image.new('RGB', (300, 260), (250, 250, 250)).save(tmp_path / 'a.png')
+    cfg = Config.fromfile(path)
+    dataset = cfg.train_dataloader.dataset
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        pipeline = Compose([TRANSFORMS.build(x) for x in dataset.pipeline])
+        for _ in range(8):
+            view = pipeline(dict(img_path=str(tmp_path / 'a.png'),
+                                 gt_label=0))['inputs']
+            assert view.shape == (3, 224, 224)
+            # Jitter takes at most 0.4 and then 0.4 of the contrast; a value
+            # that wrapped would be near 0.
+            assert view.min() > 80
 
 
 def test_voc_of_two_years_is_one_data_set(tmp_path):
