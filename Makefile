@@ -4,6 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEMO_DIR := work_dirs/demo
+NUMPY1 := $(VENV)/numpy1
+# What `make bench` measures: the demo's images, or, for example,
+# make bench BENCH_DATA='--data-root data/coco'
+BENCH_DATA ?= --data-root data/demo --ann-file annotations/train.json --img-prefix train
 # The benchmarks' environment: with mmdet, mmseg, and mmcv's operators, whose
 # wheel is built once on a machine for each version of it, PyTorch and Python.
 DOWNSTREAM := .venv-downstream
@@ -11,7 +15,7 @@ DOWNSTREAM_READY := $(DOWNSTREAM)/.ready
 DOWNSTREAM_PINS := -c requirements/constraints.txt -c requirements/downstream-constraints.txt
 WHEELS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/univip_mm/wheels
 
-.PHONY: help env demo test test-downstream lint clean
+.PHONY: help env demo test bench test-downstream lint clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/'
@@ -58,6 +62,17 @@ $(DOWNSTREAM_READY): setup.py $(addprefix requirements/,runtime.txt downstream.t
 
 test-downstream: $(DOWNSTREAM_READY)  ## fine-tune detectors, a segmentor and probes from a UniVIP checkpoint, for real
 	CUDA_VISIBLE_DEVICES= $(DOWNSTREAM)/bin/python -m pytest tests/downstream tests/test_tools/test_extract_backbone.py
+
+bench: env $(NUMPY1) data/demo/annotations  ## every stage of the training beside a peer, as a table and as JSON
+	$(BIN)/python tools/benchmarks/speed.py --numpy1 $(NUMPY1) $(BENCH_DATA)
+
+# The host's BYOL pipeline, a peer of the loader's, needs NumPy 1.
+$(NUMPY1): $(READY)
+	$(BIN)/python -m pip install -q --no-deps --upgrade --target $@ numpy==1.26.4
+	touch $@
+
+data/demo/annotations: | $(READY)
+	$(BIN)/python tools/demo/make_data.py
 
 lint: env  ## ruff
 	$(BIN)/ruff check .

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.patheffects import withStroke
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FixedLocator, MaxNLocator
 
 PathLike = Union[str, Path]
 
@@ -415,6 +415,41 @@ def plot_loss_curves(source: Union[PathLike, Sequence[PathLike]],
                       top=max(1.05, axes.get_ylim()[1]))
         _finish(axes, 'health')
         axes.legend(loc='upper center', bbox_to_anchor=(0.5, -0.11), ncols=2,
+                    fontsize=12, frameon=False)
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    canvas.print_png(path)
+
+
+def plot_growth(series: dict[str, dict[str, dict[int, float]]],
+                path: PathLike) -> None:
+    """Write how cost grows as a PNG, a panel for each thing that grows.
+
+    Both axes are logarithmic; a dotted line from a curve's first point shows
+    what proportional growth would be.
+
+    Args:
+        series (dict): For each thing that grows, such as 'batch size', its
+            curves: name to {its number: value}.
+        path (str or Path): File to write. Its folder is made.
+    """
+    figure = Figure(figsize=(6.5 * len(series), 5.5), dpi=100,
+                    layout='constrained')
+    canvas = FigureCanvasAgg(figure)
+    for number, (name, curves) in enumerate(series.items()):
+        axes = figure.add_subplot(1, len(series), number + 1)
+        for colour, (label, points) in zip(_HEALTH_COLOURS, curves.items()):
+            x = np.array(list(points), dtype=float)
+            y = np.array(list(points.values()))
+            axes.plot(x, y, 'o-', color=colour, linewidth=2.2, label=label)
+            axes.plot(x, y[0] * x / x[0], ':', color=colour, alpha=0.6)
+        axes.set_xscale('log', base=2)
+        axes.set_yscale('log')
+        axes.set_xticks(x, [f'{value:g}' for value in x])
+        axes.minorticks_off()
+        _finish(axes, f'by {name}')
+        axes.set_xlabel(name, fontsize=12)
+        axes.xaxis.set_major_locator(FixedLocator(x))
+        axes.legend(loc='upper center', bbox_to_anchor=(0.5, -0.12),
                     fontsize=12, frameon=False)
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     canvas.print_png(path)

@@ -81,6 +81,15 @@ def test_as_many_images_at_a_time_as_the_cache_holds_give_the_same(
         torch.testing.assert_close(a, b, rtol=0, atol=1e-4)
 
 
+def test_channels_last_is_another_layout_of_the_same_values():
+    plain, last = (
+        UniVIPDataPreprocessor(seed=3, channels_last=option)(
+            views(), training=True)['inputs'] for option in (False, True))
+    for a, b in zip(plain, last):
+        assert torch.equal(a, b)
+        assert b.is_contiguous(memory_format=torch.channels_last)
+
+
 def test_values_are_not_clamped_after_normalisation():
     out = UniVIPDataPreprocessor(seed=0)(views(), training=True)['inputs']
     assert min(x.min() for x in out) < -1.5

@@ -42,6 +42,10 @@ class UniVIPDataPreprocessor(SelfSupDataPreprocessor):
         seed (int, optional): Seed of the generator that images without a
             ``view_seed`` draw from. Defaults to None, the Runner's seed. Each
             rank draws its own.
+        channels_last (bool): Whether to give the views in PyTorch's
+            ``channels_last`` layout, for which GPUs have the faster half
+            precision convolutions. The values are the same. Defaults to
+            False.
         non_blocking (bool): Whether to copy to the device without waiting.
             Defaults to True.
 
@@ -58,6 +62,7 @@ class UniVIPDataPreprocessor(SelfSupDataPreprocessor):
                  scene2: Optional[dict] = None,
                  instances: Optional[dict] = None,
                  seed: Optional[int] = None,
+                 channels_last: bool = False,
                  non_blocking: bool = True) -> None:
         super().__init__(
             mean=mean, std=std, to_rgb=to_rgb, non_blocking=non_blocking)
@@ -71,6 +76,8 @@ class UniVIPDataPreprocessor(SelfSupDataPreprocessor):
             self.scene1 if instances is None else _augmentation(
                 'instances', instances))
         self.seed = seed
+        self.memory_format = (
+            torch.channels_last if channels_last else torch.contiguous_format)
         self._generator: Optional[torch.Generator] = None
 
     def forward(self, data: dict, training: bool = False) -> dict:
@@ -123,7 +130,7 @@ class UniVIPDataPreprocessor(SelfSupDataPreprocessor):
                     some_numbers, augmentation), augmentation))
             for some, some_numbers in zip(
                 images.split(number), numbers.split(number))
-        ])
+        ]).contiguous(memory_format=self.memory_format)
 
     def _draw_numbers(self, batch_size: int, num_views: int,
                       samples: Optional[list]) -> torch.Tensor:

@@ -50,12 +50,13 @@ def sinkhorn(cost: torch.Tensor,
     if (largest_cost is not None
             and largest_cost / epsilon <= _LARGEST_EXPONENT):
         kernel = exponent.exp()
-        kernel_t = kernel.transpose(1, 2)
+        kernel_t = kernel.transpose(1, 2).contiguous()
+        supply, demand = supply.unsqueeze(2), demand.unsqueeze(2)
         u = torch.ones_like(supply)
         for _ in range(num_iters):
-            v = demand / torch.einsum('bnm,bm->bn', kernel_t, u)
-            u = supply / torch.einsum('bmn,bn->bm', kernel, v)
-        return u.unsqueeze(2) * kernel * v.unsqueeze(1)
+            v = demand / torch.bmm(kernel_t, u)
+            u = supply / torch.bmm(kernel, v)
+        return u * kernel * v.transpose(1, 2)
     # An exponent of a thousand has three digits less after the point.
     exponent = exponent.double()
     log_supply, log_demand = supply.double().log(), demand.double().log()

@@ -1,0 +1,7 @@
+# The COCO recipe in bfloat16 and channels_last, the fastest on recent GPUs.
+# The losses stay in float32 (docs/decisions.md), and bfloat16 needs no loss
+# scaling. Not run on a GPU by us.
+_base_ = './univip_r50_coco.py'
+
+model = dict(data_preprocessor=dict(channels_last=True))
+optim_wrapper = dict(type='AmpOptimWrapper', dtype='bfloat16', loss_scale=1.)
