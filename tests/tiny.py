@@ -8,6 +8,7 @@ import json
 import os
 import socket
 import sys
+import time
 from collections import OrderedDict
 from pathlib import Path
 
@@ -59,20 +60,21 @@ param_scheduler = [
          convert_to_iter_based=True)]
 train_cfg = dict(max_epochs=2)
 custom_hooks = [
-    dict(type='SafeResumeHook'),
-    dict(type='SkippedImagesHook'),
-    dict(type='WatchTraining', stop_before_epoch={stop_before_epoch})]
+    dict(type='WatchTraining', {options})]
 '''
 
 
-def write_config(coco_folder, name='tiny.py', stop_before_epoch=None):
-    """A tiny config of the data set, beside it."""
+def write_config(coco_folder, name='tiny.py', stop_before_epoch=None,
+                 **options):
+    """A tiny config of the data set, beside it; the options are those of
+    `WatchTraining`."""
+    options['stop_before_epoch'] = stop_before_epoch
     path = coco_folder / name
     path.write_text(
         TINY.format(
             base=str(CONFIGS / 'univip_r18_coco.py'),
             root=str(coco_folder),
-            stop_before_epoch=stop_before_epoch))
+            options=', '.join(f'{k}={v!r}' for k, v in options.items())))
     return path
 
 
@@ -95,12 +97,19 @@ class WatchTraining(Hook):
     parameters (the statistics of normalisation layers are not among them)."""
     priority = 'VERY_LOW'
 
-    def __init__(self, stop_before_epoch=None):
+    def __init__(self, stop_before_epoch=None, seconds=0., dies_at_iter=None,
+                 full_disk_after_epoch=None):
         self.stop_before_epoch = stop_before_epoch
+        self.seconds = seconds  # that an iteration takes more
+        self.dies_at_iter = dies_at_iter  # rank 1
+        self.full_disk_after_epoch = full_disk_after_epoch
 
     def before_train_epoch(self, runner):
         if runner.epoch == self.stop_before_epoch:
             raise Stopped
+        if runner.epoch == self.full_disk_after_epoch:
+            import resource
+            resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, -1))
 
     def before_train_iter(self, runner, batch_idx, data_batch=None):
         online, target = self.weights(runner)
@@ -120,6 +129,10 @@ class WatchTraining(Hook):
             parameters=sum(x.double().sum().item() for x in parameters))
         with open(f'{runner.work_dir}/rank{get_rank()}.jsonl', 'a') as file:
             file.write(json.dumps(line) + '\n')
+        time.sleep(self.seconds)
+        if runner.iter == self.dies_at_iter and get_rank() == 1:
+            Path(runner.work_dir, 'died').write_text(str(time.time()))
+            raise RuntimeError('a rank that dies')
 
     @staticmethod
     def weights(runner):

@@ -10,8 +10,8 @@ import univip_mm  # noqa: F401
 from univip_mm.engine.checkpoint import describe_refusal
 from univip_mm.engine.config import (
     add_config_arguments,
-    check_checkpoint,
     check_part,
+    find_checkpoint,
     load_config,
 )
 from univip_mm.engine.cpu import prepare_for_cpu
@@ -45,7 +45,7 @@ def main() -> None:
         cfg = load_config(args)
         check_part(cfg, 'test_dataloader')
         cfg.load_from = args.checkpoint
-        check_checkpoint(cfg)
+        find_checkpoint(cfg)
         prepare_for_cpu(cfg)
         runner = Runner.from_cfg(cfg)
         runner.test_loop  # noqa: B018  reads the data set's files

@@ -6,15 +6,15 @@ import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.dist import get_rank
 from mmengine.registry import RUNNERS
-from mmengine.runner import Runner, find_latest_checkpoint
+from mmengine.runner import Runner
 
 import univip_mm  # noqa: F401
 from univip_mm.engine.checkpoint import describe_refusal
 from univip_mm.engine.config import (
     add_config_arguments,
-    check_checkpoint,
     check_num_instances,
     check_part,
+    find_checkpoint,
     load_config,
 )
 from univip_mm.engine.config_checks import check_config, check_network
@@ -79,7 +79,7 @@ def apply_options(cfg: Config, args: argparse.Namespace) -> None:
     cfg.train_dataloader = ConfigDict({**defaults, **cfg.train_dataloader})
     if cfg.train_dataloader.num_workers == 0:
         cfg.train_dataloader.persistent_workers = False
-    check_checkpoint(cfg)
+    find_checkpoint(cfg)
     check_config(cfg)
     check_num_instances(cfg)
     check_mixed_precision(cfg)
@@ -101,8 +101,8 @@ def main() -> None:
     try:
         runner.train()
     except UnpicklingError as e:  # by the Runner, of what it resumes from
-        path = cfg.load_from or find_latest_checkpoint(cfg.work_dir)
-        raise SystemExit(f'error: {describe_refusal(path, e)}') from None
+        raise SystemExit(
+            f'error: {describe_refusal(cfg.load_from, e)}') from None
     except FloatingPointError as e:  # on all ranks; one says so
         raise SystemExit(
             f'error: {e}' if get_rank() == 0 else 1) from None

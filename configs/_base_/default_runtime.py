@@ -7,16 +7,17 @@ default_hooks = dict(
     logger=dict(type='LoggerHook', interval=50),
     param_scheduler=dict(type='ParamSchedulerHook'),
     # A checkpoint every 10 epochs, the last three kept.
-    checkpoint=dict(type='CheckpointHook', interval=10, max_keep_ckpts=3),
+    checkpoint=dict(type='SafeCheckpointHook', interval=10, max_keep_ckpts=3),
     # Another order of the images on every epoch.
-    sampler_seed=dict(type='DistSamplerSeedHook'))
-
-custom_hooks = [
-    dict(type='SafeResumeHook'),
-    # Stops where a loss or a gradient is not finite, and tells why.
-    dict(type='NonFiniteHook'),
-    dict(type='SkippedImagesHook'),
-]
+    sampler_seed=dict(type='DistSamplerSeedHook'),
+    # Here and not in custom_hooks, so that a project's own do not replace
+    # them; docs/reliability.md says what each is for.
+    iter_seed=dict(type='IterSeedHook'),
+    target_update=dict(type='TargetUpdateHook'),
+    safe_resume=dict(type='SafeResumeHook'),
+    non_finite=dict(type='NonFiniteHook'),
+    skipped_images=dict(type='SkippedImagesHook'),
+    preemption=dict(type='PreemptionHook'))
 
 # Means over the last iterations, of the model's statistics too.
 log_processor = dict(

@@ -2,12 +2,13 @@ import argparse
 import os
 
 import pytest
+import torch
 from mmengine.config import Config
 
 from univip_mm.engine.config import (
     add_config_arguments,
-    check_checkpoint,
     check_num_instances,
+    find_checkpoint,
     load_config,
     parts_of_type,
 )
@@ -68,20 +69,36 @@ def test_local_rank_of_an_old_launcher_reaches_the_environment(
 def test_a_checkpoint_must_be_there_unless_it_is_on_the_web(path, is_missing):
     cfg = Config(dict(load_from=path))
     if not is_missing:
-        return check_checkpoint(cfg)
+        return find_checkpoint(cfg)
     with pytest.raises(FileNotFoundError, match="checkpoint 'no/epoch_1.pth'"):
-        check_checkpoint(cfg)
+        find_checkpoint(cfg)
 
 
 def test_latest_checkpoint_must_be_there_where_one_is_named(tmp_path):
     cfg = Config(dict(resume=True, work_dir=str(tmp_path)))
-    check_checkpoint(cfg)
+    find_checkpoint(cfg)
     latest = tmp_path / 'epoch_1.pth'
     (tmp_path / 'last_checkpoint').write_text(str(latest))
     with pytest.raises(FileNotFoundError, match='--resume CHECKPOINT'):
-        check_checkpoint(cfg)
-    latest.touch()
-    check_checkpoint(cfg)
+        find_checkpoint(cfg)
+    torch.save(dict(state_dict={}), latest)
+    find_checkpoint(cfg)
+    assert cfg.load_from == str(latest)
+
+
+def test_a_checkpoint_that_is_cut_short_is_passed_over(tmp_path, capsys):
+    for epoch in (1, 2, 3):
+        path = tmp_path / f'epoch_{epoch}.pth'
+        torch.save(dict(x=torch.zeros(1000)), path)
+        os.utime(path, (epoch, epoch))
+    (tmp_path / 'last_checkpoint').write_text(str(path))
+    os.truncate(path, 3000)
+    cfg = Config(dict(resume=True, work_dir=str(tmp_path)))
+    find_checkpoint(cfg)
+    assert cfg.load_from == str(tmp_path / 'epoch_2.pth')
+    assert str(path) in capsys.readouterr().out
+    with pytest.raises(ValueError, match=r'epoch_3\.pth.* is cut short'):
+        find_checkpoint(Config(dict(load_from=str(path))))
 
 
 def of_instances(cropped, fused):

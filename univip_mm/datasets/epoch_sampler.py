@@ -1,3 +1,5 @@
+from collections.abc import Iterator
+
 from mmengine.dataset import DefaultSampler
 
 from ..registry import DATA_SAMPLERS
@@ -17,11 +19,22 @@ class EpochSampler(DefaultSampler):
         dataset (Sized): The data set.
         **kwargs: For :class:`mmengine.dataset.DefaultSampler`. The seed is
             the Runner's, unless given.
+
+    Attributes:
+        skip (int): How many of this process's images the next epoch leaves
+            out at its start, having seen them before an interruption.
     """
 
     def __init__(self, dataset, **kwargs) -> None:
         super().__init__(dataset, **kwargs)
+        self.skip = 0
         self._tell_dataset()
+
+    def __iter__(self) -> Iterator[int]:
+        """This process's images in the epoch's order."""
+        indices = list(super().__iter__())
+        skip, self.skip = self.skip, 0
+        return iter(indices[skip:])
 
     def set_epoch(self, epoch: int) -> None:
         """Set the epoch of the order and of the views."""

@@ -1,3 +1,16 @@
-from .hooks import NonFiniteHook, SafeResumeHook, SkippedImagesHook
+from .hooks import (
+    IterSeedHook,
+    NonFiniteHook,
+    OnlineProbeHook,
+    PreemptionHook,
+    SafeCheckpointHook,
+    SafeResumeHook,
+    SkippedImagesHook,
+    TargetUpdateHook,
+)
 
-__all__ = ['NonFiniteHook', 'SafeResumeHook', 'SkippedImagesHook']
+__all__ = [
+    'IterSeedHook', 'NonFiniteHook', 'OnlineProbeHook', 'PreemptionHook',
+    'SafeCheckpointHook', 'SafeResumeHook', 'SkippedImagesHook',
+    'TargetUpdateHook'
+]

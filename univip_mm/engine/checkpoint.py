@@ -3,6 +3,7 @@ taken out of one."""
 import hashlib
 import os
 import re
+import zipfile
 from collections import OrderedDict
 from pathlib import Path
 from typing import Optional
@@ -70,6 +71,43 @@ def describe_refusal(path: str, error: Exception) -> str:
     """In one line why PyTorch did not load a checkpoint."""
     return (f"'{path}' is not a checkpoint, is cut short, or holds what is "
             f'not safe to load: {_reason(error)}')
+
+
+def is_whole(path: str) -> bool:
+    """Whether a file is not cut short: PyTorch's checkpoints are zip archives,
+    whose directory stands at their end. Of other formats only an empty file
+    is known not to be whole."""
+    if zipfile.is_zipfile(path):
+        return True
+    with open(path, 'rb') as file:
+        start = file.read(2)
+    return start not in (b'', b'PK')
+
+
+def latest_checkpoint(work_dir: str) -> tuple[Optional[str], list[str]]:
+    """The latest whole checkpoint of a training, and those passed over.
+
+    The one that ``last_checkpoint`` names comes first, then all others,
+    the newest first.
+
+    Returns:
+        tuple[Optional[str], list[str]]: Its path, or None where there is
+        none; and the paths of those that are cut short or gone.
+    """
+    folder = Path(work_dir)
+    found = sorted(folder.glob('*.pth'), key=lambda x: x.stat().st_mtime,
+                   reverse=True)
+    candidates = [str(path) for path in found]
+    note = folder / 'last_checkpoint'
+    named = note.read_text().strip() if note.is_file() else ''
+    if named:
+        candidates.insert(0, named)
+    passed_over = []
+    for path in dict.fromkeys(candidates):
+        if os.path.isfile(path) and is_whole(path):
+            return path, passed_over
+        passed_over.append(path)
+    return None, passed_over
 
 
 # Where a branch of BYOL, and so of UniVIP, keeps its backbone: the target is

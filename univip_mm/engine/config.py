@@ -1,12 +1,15 @@
 """The config of a run: from the command line to what can be told about it
 before anything is built."""
 import argparse
+import logging
 import os
 import os.path as osp
 from collections.abc import Iterator
 
 from mmengine.config import Config, DictAction
-from mmengine.runner import find_latest_checkpoint
+from mmengine.logging import print_log
+
+from .checkpoint import is_whole, latest_checkpoint
 
 
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:
@@ -70,21 +73,41 @@ def check_part(cfg: Config, name: str) -> None:
                          'one')
 
 
-def check_checkpoint(cfg: Config) -> None:
-    """Whether the checkpoint to load or to resume from is there.
+def find_checkpoint(cfg: Config) -> None:
+    """Whether the checkpoint to load or to resume from is there and whole.
+    Where none is named, the latest whole one in the work dir is taken.
 
     Raises:
-        FileNotFoundError: It is not.
+        FileNotFoundError: It is not there.
+        ValueError: It is cut short.
     """
     path = cfg.get('load_from')
-    cure = 'give the path of one'
-    if path is None and cfg.get('resume'):
-        path = find_latest_checkpoint(cfg.work_dir)
-        cure = (f"which 'last_checkpoint' in '{cfg.work_dir}' names as the "
-                'latest: give --resume CHECKPOINT')
-    if path is None or '://' in path or osp.isfile(osp.expanduser(path)):
+    if path is not None:
+        if '://' in path:
+            return
+        path = osp.expanduser(path)
+        if not osp.isfile(path):
+            raise FileNotFoundError(
+                f"there is no checkpoint '{path}': give the path of one")
+        if not is_whole(path):
+            raise ValueError(
+                f"the checkpoint '{path}' is cut short: give the one before "
+                'it, or --resume alone, which finds the latest whole one')
         return
-    raise FileNotFoundError(f"there is no checkpoint '{path}': {cure}")
+    if not cfg.get('resume'):
+        return
+    path, passed_over = latest_checkpoint(cfg.work_dir)
+    if path is None and passed_over:
+        raise FileNotFoundError(
+            f"'{cfg.work_dir}' has no whole checkpoint: "
+            f"{', '.join(map(repr, passed_over))} cut short or gone; give "
+            '--resume CHECKPOINT, or leave --resume out to start anew')
+    cfg.load_from = path
+    if passed_over:
+        print_log(
+            f'passed over {len(passed_over)} checkpoints that are cut short '
+            f'or gone: {", ".join(passed_over)}',
+            level=logging.WARNING)
 
 
 def check_num_instances(cfg: Config) -> None:

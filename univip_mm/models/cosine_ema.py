@@ -22,10 +22,15 @@ class ForeachCosineEMA(CosineEMA):
     Args:
         model (nn.Module): The model to average.
         **kwargs: As in the host's.
+
+    Attributes:
+        max_updates (int, optional): The number of updates of the training,
+            where it is not that of its iterations. None until it is set.
     """
 
     def __init__(self, model: nn.Module, **kwargs) -> None:
         super().__init__(model, **kwargs)
+        self.max_updates: Optional[int] = None
         self._num_updates: Optional[int] = None  # that of `steps`, if known
         self.register_load_state_dict_post_hook(_forget_num_updates)
 
@@ -56,8 +61,10 @@ class ForeachCosineEMA(CosineEMA):
 
     def _momentum(self) -> float:
         """Share of the model in this update."""
-        max_iters = MessageHub.get_current_instance().get_info('max_iters')
-        annealing = (math.cos(math.pi * self._num_updates / max_iters) + 1) / 2
+        last = self.max_updates
+        if last is None:
+            last = MessageHub.get_current_instance().get_info('max_iters')
+        annealing = (math.cos(math.pi * self._num_updates / last) + 1) / 2
         return (self.end_momentum
                 - (self.end_momentum - self.momentum) * annealing)
 

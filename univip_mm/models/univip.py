@@ -71,6 +71,9 @@ class UniVIP(BYOL):
             init_cfg=init_cfg)
         self.target_net = ForeachCosineEMA(
             nn.Sequential(self.backbone, self.neck), momentum=base_momentum)
+        # Of the optimiser, counted by TargetUpdateHook; None where nobody
+        # counts, and the target moves with each batch.
+        self.steps_since_update: Optional[int] = None
         self.fusion_neck = MODELS.build(fusion_neck)
         self.instance_loss = MODELS.build(instance_loss)
         self.loss_weights = dict(scene=1.0, scene_instance=1.0, instance=1.0)
@@ -136,8 +139,7 @@ class UniVIP(BYOL):
             for view in instances
         ], dim=1)  # yapf: disable
         with torch.no_grad():
-            self.target_net.update_parameters(
-                nn.Sequential(self.backbone, self.neck))
+            self._update_target()
             f_t1, f_t2 = (self.target_net(view)[0] for view in scenes)
             t = torch.stack([self.target_net(view)[0] for view in instances],
                             dim=1)
@@ -162,6 +164,15 @@ class UniVIP(BYOL):
             projection_std=projection_std(projections[0]),
             **getattr(self.instance_loss, 'statistics', {}),
             **self._proposal_share(data_samples, len(instances)))
+
+    def _update_target(self) -> None:
+        """Move the target towards the online branch."""
+        if self.steps_since_update == 0:
+            return
+        self.target_net.update_parameters(
+            nn.Sequential(self.backbone, self.neck))
+        if self.steps_since_update is not None:
+            self.steps_since_update = 0
 
     def _check_views(self, inputs: list[torch.Tensor]) -> None:
         num_instances = getattr(self.fusion_neck, 'num_instances',

@@ -1,5 +1,14 @@
+from .iter_seed_hook import IterSeedHook
 from .non_finite_hook import NonFiniteHook
+from .online_probe_hook import OnlineProbeHook
+from .preemption_hook import PreemptionHook
+from .safe_checkpoint_hook import SafeCheckpointHook
 from .safe_resume_hook import SafeResumeHook
 from .skipped_images_hook import SkippedImagesHook
+from .target_update_hook import TargetUpdateHook
 
-__all__ = ['NonFiniteHook', 'SafeResumeHook', 'SkippedImagesHook']
+__all__ = [
+    'IterSeedHook', 'NonFiniteHook', 'OnlineProbeHook', 'PreemptionHook',
+    'SafeCheckpointHook', 'SafeResumeHook', 'SkippedImagesHook',
+    'TargetUpdateHook'
+]

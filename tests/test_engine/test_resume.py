@@ -1,0 +1,281 @@
+"""A training that is interrupted, in whatever way, and goes on."""
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from tiny import (
+    CONFIGS,
+    ROOT,
+    Stopped,
+    free_port,
+    run_tool,
+    watched,
+    write_config,
+)
+
+from univip_mm.engine.checkpoint import load_checkpoint
+
+DROPOUT = '''
+from mmpretrain.models.necks import NonLinearNeck
+
+
+@MODELS.register_module(force=True)
+class NoisyNeck(NonLinearNeck):
+    """Draws from PyTorch's, NumPy's and Python's generators."""
+
+    def forward(self, x):
+        noise = random.random() + np.random.rand()
+        out, = super().forward(x)
+        return torch.nn.functional.dropout(out, 0.3) + 1e-3 * noise,
+'''
+
+
+LAYER_NORM = """
+model['backbone'].update(norm_cfg=dict(_delete_=True, type='GN', num_groups=4))
+for part in (model['neck'], model['head']['predictor']):
+    part['norm_cfg'] = dict(type='LN')
+"""
+
+
+def same(a, b) -> bool:
+    """Whether two checkpoints' contents are the same to the last bit."""
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
+    if isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(map(same, a, b))
+    if isinstance(a, (torch.Tensor, np.ndarray)):
+        return np.array_equal(np.asarray(a), np.asarray(b), equal_nan=True)
+    return a == b
+
+
+def same_training(a, b) -> bool:
+    """Whether two checkpoints hold the same state of training."""
+    a, b = (load_checkpoint(str(path)) for path in (a, b))
+    return all(same(a[part], b[part]) for part in
+               ('state_dict', 'optimizer', 'param_schedulers')) and (
+                   a['meta']['iter'] == b['meta']['iter'])
+
+
+@pytest.fixture
+def noisy(coco_folder, monkeypatch):
+    """Makes tiny configs with a neck that is random."""
+    (coco_folder / 'noisy_neck.py').write_text(
+        'import random\nimport numpy as np\nimport torch\n'
+        'from univip_mm.registry import MODELS\n' + DROPOUT)
+    monkeypatch.syspath_prepend(str(coco_folder))
+
+    def write(*args, **options):
+        path = write_config(coco_folder, *args, **options)
+        text = path.read_text().replace("'tiny']", "'tiny', 'noisy_neck']")
+        path.write_text(text.replace(
+            'neck=dict(in_channels=64', "neck=dict(type='NoisyNeck', "
+            'in_channels=64'))
+        return path
+
+    return write
+
+
+def test_a_resumed_training_ends_with_the_same_bits(coco_folder, noisy):
+    whole, parts = coco_folder / 'whole', coco_folder / 'parts'
+    config = noisy()
+    options = ['--cfg-options', 'train_dataloader.num_workers=2']
+    run_tool('train', config, '--work-dir', whole, *options)
+    with pytest.raises(Stopped):
+        run_tool('train', noisy('stopped.py', 1), '--work-dir', parts)
+    torch.rand(7), np.random.rand(7)  # another process, another state
+    run_tool('train', config, '--work-dir', parts, '--resume')
+    assert [x['loss'] for x in watched(whole)] == [
+        x['loss'] for x in watched(parts)]
+    assert same_training(whole / 'epoch_2.pth', parts / 'epoch_2.pth')
+
+
+def test_a_seed_that_the_runner_drew_is_kept_over_a_resume(coco_folder):
+    whole, parts = coco_folder / 'whole', coco_folder / 'parts'
+    options = ['--cfg-options', 'randomness.seed=None']
+    config = write_config(coco_folder)
+    run_tool('train', config, '--work-dir', whole, *options)
+    # The end of its first epoch, as if it had been stopped there.
+    run_tool('train', config, '--work-dir', parts, '--resume',
+             whole / 'epoch_1.pth', *options)
+    assert same_training(whole / 'epoch_2.pth', parts / 'epoch_2.pth')
+
+
+def train(coco_folder, config, work_dir, processes=1, options=(), **more):
+    """tools/train.py in processes of their own."""
+    tool = [str(ROOT / 'tools/train.py'), str(config), '--work-dir',
+            str(work_dir)]
+    command = [sys.executable, *tool]
+    if processes > 1:
+        command = [sys.executable, '-m', 'torch.distributed.run',
+                   f'--nproc-per-node={processes}',
+                   f'--master-port={free_port()}', *tool, '--launcher',
+                   'pytorch']
+    environment = dict(
+        os.environ, OMP_NUM_THREADS='1', CUDA_VISIBLE_DEVICES='',
+        PYTHONPATH=os.pathsep.join(
+            map(str, (ROOT, ROOT / 'tests', coco_folder))))
+    return subprocess.Popen(
+        [*command, *options], env=environment, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **more)
+
+
+def test_two_processes_resume_with_the_same_bits(coco_folder, noisy):
+    whole, parts = coco_folder / 'whole', coco_folder / 'parts'
+    config, stopped = noisy(), noisy('stopped.py', 1)
+    first = [train(coco_folder, config, whole, 2),
+             train(coco_folder, stopped, parts, 2)]
+    texts = [process.communicate(timeout=200)[0] for process in first]
+    assert [x.returncode == 0 for x in first] == [True, False], texts
+    again = train(coco_folder, config, parts, 2, ['--resume'])
+    text = again.communicate(timeout=200)[0]
+    assert again.returncode == 0, text
+    assert same_training(whole / 'epoch_2.pth', parts / 'epoch_2.pth')
+
+
+@pytest.mark.parametrize('processes', [1, 2])
+def test_sigterm_saves_and_the_training_goes_on_with_the_next_batch(
+        coco_folder, processes):
+    """Within an epoch, and with the same bits in the end."""
+    whole, parts = coco_folder / 'whole', coco_folder / 'parts'
+    config, slow = write_config(coco_folder), write_config(
+        coco_folder, 'slow.py', seconds=0.5)
+    for path in (config, slow):
+        path.write_text(path.read_text() + LAYER_NORM)
+    options = ['--cfg-options', 'train_dataloader.batch_size=1',
+               'default_hooks.preemption.interval=1']
+    undisturbed = train(coco_folder, config, whole, processes, options)
+    process = train(coco_folder, slow, parts, processes, [
+        *options, 'train_dataloader.num_workers=1',
+        'train_dataloader.persistent_workers=True'], start_new_session=True)
+    lines = parts / 'rank0.jsonl'
+    deadline = time.time() + 120
+    while not lines.exists() and process.poll() is None:
+        assert time.time() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    text = process.communicate(timeout=120)[0]
+    assert process.returncode != 0 and "preempted.pth' is written" in text
+    done = len(watched(parts))
+    assert 0 < done < 8 // processes
+    again = train(coco_folder, config, parts, processes,
+                  ['--resume', *options])
+    text = again.communicate(timeout=200)[0]
+    assert again.returncode == 0, text
+    assert f'epoch 1 goes on after its first {done} iterations' in text
+    assert undisturbed.wait(200) == 0
+    assert [x['iter'] for x in watched(parts)] == list(
+        range(16 // processes))
+    assert same_training(whole / 'epoch_2.pth', parts / 'epoch_2.pth')
+
+
+def test_a_full_disk_leaves_the_last_good_checkpoint(coco_folder, tmp_path):
+    """No file may become larger than the limit, which the kernel holds after
+    the first checkpoint."""
+    work_dir = coco_folder / 'out'
+    config = write_config(coco_folder, full_disk_after_epoch=1)
+    process = train(coco_folder, config, work_dir, options=[
+        '--cfg-options', 'train_cfg.max_epochs=3',
+        'default_hooks.checkpoint.max_keep_ckpts=1'])
+    text = process.communicate(timeout=200)[0]
+    assert process.returncode != 0  # the last one could not be written
+    assert 'the training goes on' in text and 'File too large' in text
+    assert [x['epoch'] for x in watched(work_dir)] == [0] * 4 + [1] * 4 + (
+        [2] * 4)
+    assert [x.name for x in work_dir.glob('*.pth*')] == ['epoch_1.pth']
+    assert load_checkpoint(str(work_dir / 'epoch_1.pth'))['meta']['epoch'] == 1
+    assert (work_dir / 'last_checkpoint').read_text().endswith('epoch_1.pth')
+
+
+def test_older_checkpoints_go_once_the_new_one_is_there(coco_folder):
+    work_dir = coco_folder / 'out'
+    run_tool('train', write_config(coco_folder), '--work-dir', work_dir,
+             '--cfg-options', 'train_cfg.max_epochs=4',
+             'default_hooks.checkpoint.max_keep_ckpts=2')
+    assert sorted(x.name for x in work_dir.glob('*.pth*')) == [
+        'epoch_3.pth', 'epoch_4.pth']
+
+
+def test_a_truncated_checkpoint_is_passed_over_for_the_one_before(
+        coco_folder):
+    work_dir = coco_folder / 'out'
+    config = write_config(coco_folder)
+    run_tool('train', config, '--work-dir', work_dir)
+    os.truncate(work_dir / 'epoch_2.pth', 10_000)
+    run_tool('train', config, '--work-dir', work_dir, '--resume')
+    assert [x['iter'] for x in watched(work_dir)][8:] == [4, 5, 6, 7]
+
+
+def weights(path) -> torch.Tensor:
+    """All of the model's, as one vector."""
+    state = load_checkpoint(str(path))['state_dict']
+    return torch.cat([x.double().flatten() for x in state.values()])
+
+
+def test_two_processes_give_the_gradients_of_one_with_twice_the_batch(
+        coco_folder):
+    """Without batch statistics. The views are the same, and so a plain SGD's
+    weights are."""
+    config = write_config(coco_folder)
+    config.write_text(config.read_text() + LAYER_NORM)
+    options = ['--cfg-options', 'train_cfg.max_epochs=1',
+               'train_dataloader.batch_size=%d']
+    runs = {}
+    for processes, batch in ((1, 4), (2, 2)):
+        runs[processes] = train(
+            coco_folder, config, coco_folder / str(processes), processes,
+            [*options[:-1], options[-1] % batch])
+    for process in runs.values():
+        text = process.communicate(timeout=200)[0]
+        assert process.returncode == 0, text
+    one, two = (weights(coco_folder / name / 'epoch_1.pth')
+                for name in '12')
+    torch.testing.assert_close(one, two, rtol=1e-5, atol=1e-5)
+    start = watched(coco_folder / '1')[0]['parameters']
+    assert watched(coco_folder / '2')[0]['parameters'] == pytest.approx(
+        start, abs=1e-3)
+
+
+def test_accumulated_gradients_move_the_target_once_a_step(coco_folder):
+    folders = {}
+    for count, batch in ((1, 4), (2, 2)):
+        folders[count] = coco_folder / str(count)
+        config = write_config(coco_folder)
+        config.write_text(config.read_text() + LAYER_NORM)
+        run_tool('train', config, '--work-dir', folders[count],
+                 '--cfg-options',
+                 f'train_dataloader.batch_size={batch}',
+                 f'optim_wrapper.accumulative_counts={count}',
+                 'param_scheduler=[]')
+    ends = [load_checkpoint(str(folder / 'epoch_2.pth'))['state_dict']
+            for folder in folders.values()]
+    # Four steps in all; the target moves before each, and before the first.
+    assert [int(x['target_net.steps']) for x in ends] == [4, 4]
+    for name, value in ends[0].items():
+        torch.testing.assert_close(
+            value, ends[1][name], rtol=1e-4, atol=1e-5, msg=name)
+
+
+def test_a_rank_that_dies_ends_the_other_with_its_reason(coco_folder):
+    config = write_config(coco_folder, dies_at_iter=2)
+    start = time.time()
+    process = train(coco_folder, config, coco_folder / 'out', 2)
+    text = process.communicate(timeout=200)[0]
+    assert process.returncode != 0
+    assert 'a rank that dies' in text
+    died = float((coco_folder / 'out/died').read_text())
+    assert start < died and time.time() - died < 60
+
+
+def test_the_hooks_are_in_every_config():
+    from mmengine.config import Config
+    for path in CONFIGS.glob('univip_*.py'):
+        hooks = Config.fromfile(path).default_hooks
+        assert {hook.type for hook in hooks.values()} >= {
+            'IterSeedHook', 'PreemptionHook', 'SafeCheckpointHook',
+            'SafeResumeHook', 'TargetUpdateHook', 'NonFiniteHook',
+            'SkippedImagesHook'}
