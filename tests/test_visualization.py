@@ -10,6 +10,7 @@ from tiny import error_of, run_tool
 from univip_mm.visualization import (
     draw_scene_sheet,
     draw_scenes,
+    plot_growth,
     plot_loss_curves,
     read_scalars,
     smooth,
@@ -281,3 +282,14 @@ def test_plot_losses_writes_into_the_work_dir(tmp_path, capsys):
     assert str(tmp_path / 'losses.png') in capsys.readouterr().out
     assert error_of('plot_losses', tmp_path / 'nothing').startswith(
         'error: no training log')
+
+
+def test_growth_has_a_panel_for_each_thing_that_grows(tmp_path):
+    path = tmp_path / 'pictures' / 'growth.png'
+    curve = {1: 0.5, 4: 1.0, 16: 7.0}
+    plot_growth({'K': {'loader, ms': curve, 'loss, ms': curve},
+                 'batch': {'step, ms': curve}}, path)
+    picture = Image.open(path)
+    assert picture.size == (1300, 550)
+    colours = {colour for _, colour in picture.convert('RGB').getcolors(2**20)}
+    assert {(0, 0x72, 0xb2), (0xd5, 0x5e, 0)} <= colours

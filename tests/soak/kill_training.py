@@ -1,0 +1,129 @@
+"""Kill a training by SIGKILL, again and again, and let it go on each time.
+
+Every other time at a random moment, the other times while a checkpoint is
+being written. Each time, the checkpoint that ``--resume`` takes has to be
+whole; in the end, the weights have to be, to the last bit, those of a
+training that nobody disturbed. Tiny: 8 images, ResNet-18 of an eighth of its
+width, a checkpoint after each epoch.
+
+  python tests/soak/kill_training.py --kills 20
+"""
+import argparse
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import torch
+from conftest import make_coco_folder
+from tiny import ROOT, free_port, write_config
+
+from univip_mm.engine.checkpoint import latest_checkpoint, load_checkpoint
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--kills', type=int, default=20,
+                        help='how often (default: %(default)s)')
+    parser.add_argument('--processes', type=int, default=1,
+                        help='that train together (default: %(default)s)')
+    parser.add_argument('--epochs', type=int, default=60,
+                        help='of the training (default: %(default)s)')
+    parser.add_argument('--seed', type=int, default=0)
+    return parser.parse_args()
+
+
+def start(args: argparse.Namespace, config: Path,
+          work_dir: Path) -> subprocess.Popen:
+    command = [sys.executable]
+    if args.processes > 1:
+        command += ['-m', 'torch.distributed.run',
+                    f'--nproc-per-node={args.processes}',
+                    f'--master-port={free_port()}']
+    command += [str(ROOT / 'tools/train.py'), str(config), '--work-dir',
+                str(work_dir), '--resume', '--cfg-options',
+                f'train_cfg.max_epochs={args.epochs}',
+                f'param_scheduler.1.end={args.epochs}',
+                'default_hooks.checkpoint.max_keep_ckpts=1']
+    if args.processes > 1:
+        command += ['--launcher', 'pytorch']
+    environment = dict(
+        os.environ, OMP_NUM_THREADS='1', CUDA_VISIBLE_DEVICES='',
+        PYTHONPATH=os.pathsep.join(map(str, (ROOT, ROOT / 'tests'))))
+    return subprocess.Popen(
+        command, env=environment, start_new_session=True,
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+
+def wait_for_moment(process: subprocess.Popen, work_dir: Path,
+                    while_writing: bool, rng: random.Random) -> bool:
+    """Wait until it is time to kill; whether a checkpoint was being
+    written."""
+    lines = work_dir / 'rank0.jsonl'
+    before = lines.stat().st_size if lines.exists() else 0
+    while process.poll() is None:
+        if while_writing:
+            if list(work_dir.glob('*.part')):
+                return True
+        elif lines.exists() and lines.stat().st_size > before:
+            time.sleep(rng.uniform(0, 2))
+            return bool(list(work_dir.glob('*.part')))
+    raise SystemExit('the training ended by itself:\n'
+                     + process.stderr.read().decode()[-3000:])
+
+
+def main() -> None:
+    args = parse_args()
+    rng = random.Random(args.seed)
+    writing, leftovers, longest = 0, 0, 0
+    with tempfile.TemporaryDirectory() as temporary:
+        root = make_coco_folder(Path(temporary, 'data'))
+        config = write_config(root)
+        work_dir, whole = root / 'killed', root / 'undisturbed'
+        for kill in range(args.kills):
+            process = start(args, config, work_dir)
+            writing += wait_for_moment(process, work_dir, bool(kill % 2), rng)
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            leftovers += len(list(work_dir.glob('*.part')))
+            path, passed_over = latest_checkpoint(str(work_dir))
+            named = work_dir / 'last_checkpoint'
+            if named.exists() and named.read_text() != path:
+                raise SystemExit(f'{named} names no whole checkpoint')
+            if passed_over:
+                raise SystemExit(f'not whole: {passed_over}')
+            done = len((work_dir / 'rank0.jsonl').read_text().splitlines())
+            iteration = load_checkpoint(path)['meta']['iter'] if path else 0
+            print(f'kill {kill + 1}: goes on after iteration {iteration}; '
+                  f'{done} were run so far', flush=True)
+            longest = max(longest, iteration)
+        last = start(args, config, work_dir)
+        undisturbed = start(args, config, whole)
+        errors = [x.communicate()[1] for x in (last, undisturbed)]
+        if last.returncode or undisturbed.returncode:
+            raise SystemExit(b'\n'.join(errors).decode()[-3000:])
+        a, b = (load_checkpoint(str(
+            folder / f'epoch_{args.epochs}.pth'))['state_dict']
+            for folder in (work_dir, whole))
+        same = all(torch.equal(a[name], b[name]) for name in b)
+    print(f'\nkills                              {args.kills}\n'
+          f'processes                          {args.processes}\n'
+          f'while a checkpoint was written     {writing}\n'
+          f'checkpoints that were not whole    0\n'
+          f'unfinished files left              {leftovers}\n'
+          f'weights in the end                 '
+          f'{"the same bits" if same else "DIFFERENT"}')
+    if not same:
+        raise SystemExit(1)
+
+
+if __name__ == '__main__':
+    main()
