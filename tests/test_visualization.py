@@ -289,7 +289,7 @@ def test_growth_has_a_panel_for_each_thing_that_grows(tmp_path):
     curve = {1: 0.5, 4: 1.0, 16: 7.0}
     plot_growth({'K': {'loader, ms': curve, 'loss, ms': curve},
                  'batch': {'step, ms': curve}}, path)
-    picture = Image.open(path)
-    assert picture.size == (1300, 550)
-    colours = {colour for _, colour in picture.convert('RGB').getcolors(2**20)}
-    assert {(0, 0x72, 0xb2), (0xd5, 0x5e, 0)} <= colours
+    picture = (255 * matplotlib.image.imread(path)[..., :3]).round()
+    assert picture.shape == (550, 1300, 3)
+    for colour in ((0, 0x72, 0xb2), (0xd5, 0x5e, 0)):
+        assert (picture == colour).all(axis=2).any()
