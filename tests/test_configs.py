@@ -5,10 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import make_coco_folder
 from mmengine.config import Config
 from mmengine.utils import get_installed_path
-from tiny import CONFIGS, run_tool
+from tiny import CONFIGS, make_coco_folder, run_tool
 
 from univip_mm.engine.cpu import prepare_for_cpu
 from univip_mm.registry import HOST, MODELS, PARAM_SCHEDULERS

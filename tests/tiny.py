@@ -13,13 +13,17 @@ from collections import OrderedDict
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pytest
 from mmengine.dist import get_rank
 from mmengine.hooks import Hook
 from mmengine.logging import MessageHub, MMLogger
 from mmengine.registry import DefaultScope
 from mmengine.visualization import Visualizer
+from PIL import Image
 
+from univip_mm.boxes import ProposalRules, filter_boxes
+from univip_mm.proposals import write_proposals
 from univip_mm.registry import HOOKS, MODELS, VISUALIZERS
 
 ROOT = Path(__file__).parents[1]
@@ -62,6 +66,28 @@ train_cfg = dict(max_epochs=2)
 custom_hooks = [
     dict(type='WatchTraining', {options})]
 '''
+
+
+def make_coco_folder(root: Path, number: int = 8, side: int = 160) -> Path:
+    rng = np.random.default_rng(0)
+    (root / 'images').mkdir(parents=True)
+    images, boxes = [], {}
+    for i in range(1, number + 1):
+        small = rng.integers(0, 256, (8, 10, 3), np.uint8)
+        image = Image.fromarray(small).resize((side + 40, side))
+        image.save(root / 'images' / f'{i}.jpg')
+        images.append(
+            dict(id=10 * i, file_name=f'{i}.jpg', width=side + 40,
+                 height=side))
+        boxes[10 * i] = filter_boxes(
+            np.array([[x, y, x + 70, y + 70] for x in (0, 60, 120)
+                      for y in (0, 45, 90)])[rng.permutation(9)],
+            ProposalRules())
+    boxes[10 * number] = np.zeros((0, 4), int)
+    (root / 'train.json').write_text(json.dumps(dict(images=images)))
+    write_proposals(root / 'train.npz', boxes,
+                    dict(rules=ProposalRules().as_dict()))
+    return root
 
 
 def write_config(coco_folder, name='tiny.py', stop_before_epoch=None,

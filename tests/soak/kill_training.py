@@ -21,8 +21,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import torch
-from conftest import make_coco_folder
-from tiny import ROOT, free_port, write_config
+from tiny import ROOT, free_port, make_coco_folder, write_config
 
 from univip_mm.engine.checkpoint import latest_checkpoint, load_checkpoint
 

@@ -7,8 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import make_coco_folder
-from tiny import error_of, free_port, run_tool
+from tiny import error_of, free_port, make_coco_folder, run_tool
 
 from univip_mm.proposals import ProposalFile
 
