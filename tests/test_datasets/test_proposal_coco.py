@@ -1,16 +1,24 @@
 import json
+import pickle
 
+import cv2
 import numpy as np
 import pytest
 import torch
-from conftest import make_coco_folder
 from mmengine.config import Config
 from PIL import Image
+from tiny import make_coco_folder
 from torch.utils.data import DataLoader
 
 from univip_mm.boxes import ProposalRules
 from univip_mm.datasets import ProposalCocoDataset
-from univip_mm.proposals import ProposalFile, write_proposals
+from univip_mm.images import REASONS, NoReadableImageError
+from univip_mm.proposals import (
+    ProposalFile,
+    Search,
+    generate_proposals,
+    write_proposals,
+)
 from univip_mm.registry import DATASETS, TRANSFORMS
 
 PIPELINE = [
@@ -146,30 +154,148 @@ def test_proposals_made_with_other_rules_are_told(coco_folder):
     assert len(build(coco_folder, pipeline=pipeline)) == 8
 
 
-@pytest.mark.parametrize('damage', ['text', 'empty', 'gone'])
+def reasons(dataset):
+    """By index, why an image was skipped."""
+    return {index: REASONS[code - 1]
+            for index, code in enumerate(dataset.skipped.tolist()) if code}
+
+
+LOADERS = ['LoadImageFromFile', 'LoadEncodedImage']
+
+
+@pytest.mark.parametrize('damage, reason', [
+    ('text', 'not an image, or a damaged one'),
+    ('gone', 'the file is missing'),
+    ('folder', 'the file cannot be read'),
+    ('small', 'a side below min_image_size')])
+@pytest.mark.parametrize('loader', LOADERS)
 @pytest.mark.parametrize('num_workers', [0, 2])
-def test_unreadable_image_is_replaced_and_counted(
-        coco_folder, damage, num_workers):
+def test_an_image_that_is_no_use_is_replaced_and_its_reason_kept(
+        coco_folder, damage, reason, loader, num_workers):
     path = coco_folder / 'images' / '3.jpg'
-    if damage == 'gone':
-        path.unlink()
-    else:
-        path.write_bytes(b'not a jpeg' if damage == 'text' else b'')
-    dataset = build(coco_folder)
+    path.unlink()
+    if damage == 'text':
+        path.write_bytes(b'not a jpeg')
+    elif damage == 'folder':
+        path.mkdir()
+    elif damage == 'small':  # unlike its json says
+        Image.new('RGB', (4000, 1)).save(path)
+    dataset = build(coco_folder, pipeline=[
+        TRANSFORMS.build(dict(type=loader)), *PIPELINE[1:]])
     np.random.seed(0)
     loader = DataLoader(dataset, batch_size=None, num_workers=num_workers)
     paths = [sample['data_samples'].img_path for sample in loader]
     assert len(paths) == 8 and str(path) not in paths
-    assert dataset.is_unreadable.tolist() == [0, 0, 1, 0, 0, 0, 0, 0]
+    assert reasons(dataset) == {2: reason}
 
 
-def test_disk_that_is_gone_ends_the_training(coco_folder):
+@pytest.mark.parametrize('content, reason', [
+    (lambda whole: b'', 'the file is empty'),
+    (lambda whole: whole[:len(whole) // 2],
+     'the file ends before the image does')])
+def test_a_file_that_is_not_whole_is_told_from_one_that_is_no_image(
+        coco_folder, content, reason):
+    path = coco_folder / 'images' / '3.jpg'
+    path.write_bytes(content(path.read_bytes()))
+    dataset = build(coco_folder, pipeline=[
+        TRANSFORMS.build(dict(type='LoadEncodedImage')), *PIPELINE[1:]])
+    assert str(path) != dataset[2]['data_samples'].img_path
+    assert reasons(dataset) == {2: reason}
+
+
+@pytest.mark.parametrize('num_workers', [0, 1])
+def test_disk_that_is_gone_ends_the_training_in_one_line(
+        coco_folder, num_workers):
     dataset = build(coco_folder)
     for path in (coco_folder / 'images').iterdir():
         path.unlink()
-    with pytest.raises(ValueError, match='50 images in a row.*disk'):
-        dataset[0]
-    assert dataset.is_unreadable.sum() <= 8
+    with pytest.raises(NoReadableImageError) as e:
+        next(iter(DataLoader(dataset, batch_size=None,
+                             num_workers=num_workers)))
+    assert str(e.value).startswith('50 images in a row cannot be read')
+    assert str(e.value).endswith('is the disk still there?')
+    assert '\n' not in str(e.value)
+
+
+@pytest.mark.parametrize('boxes, num_proposed', [
+    ([[-40, -40, 60, 60], [150, 100, 260, 200], [-9, 0, 300, 160]], 0),
+    ([[200, 0, 300, 100], [-200, -200, -100, -100]], 0),
+    ([[40000, 0, 40100, 100], [0, 0, 70, 70], [10, 90, 90, 161]], 1),
+    ([], 0)])
+def test_no_proposal_outside_the_image_becomes_an_instance(
+        coco_folder, boxes, num_proposed):
+    all_boxes = {**ProposalFile(coco_folder / 'train.npz'),
+                 30: np.array(boxes).reshape(-1, 4)}
+    write_proposals(coco_folder / 'train.npz', all_boxes,
+                    dict(rules=ProposalRules().as_dict()))
+    # Scenes as large as the image, so that all that could be is contained.
+    crop = TRANSFORMS.build(dict(
+        type='OverlapSceneCrop', crop_ratio_range=(1, 1),
+        aspect_ratio_range=(1.25, 1.25), scene_size=32, instance_size=16))
+    dataset = build(coco_folder, pipeline=[PIPELINE[0], crop])
+    sample = dataset[2]
+    assert sample['num_proposed'] == num_proposed
+    low, high = sample['instance_boxes'][:, :2], sample['instance_boxes'][
+        :, 2:]
+    assert (low >= 0).all() and (high <= [200, 160]).all()
+    packed = PIPELINE[2](sample)
+    assert [tuple(v.shape) for v in packed['inputs']] == [
+        (3, 32, 32)] * 2 + [(3, 16, 16)] * 4
+
+
+LANDMARK = (32, 64, 144, 176)  # in a picture of 240 x 320, upright
+
+
+@pytest.mark.parametrize('loader, sizes', [
+    ('LoadImageFromFile', 'as stored'), ('LoadEncodedImage', 'upright')])
+@pytest.mark.parametrize('orientation', range(1, 9))
+def test_proposals_and_views_are_those_of_the_upright_picture(
+        tmp_path, orientation, loader, sizes):
+    upright = np.full((320, 240, 3), 90, np.uint8)
+    x1, y1, x2, y2 = LANDMARK
+    upright[y1:y2, x1:x2] = (250, 30, 30)
+    # How a camera held that way stores it: what the tag then undoes.
+    stored = Image.fromarray(upright)
+    for step in {2: ['FLIP_LEFT_RIGHT'], 3: ['ROTATE_180'],
+                 4: ['FLIP_TOP_BOTTOM'], 5: ['TRANSPOSE'], 6: ['ROTATE_90'],
+                 7: ['TRANSVERSE'], 8: ['ROTATE_270']}.get(orientation, []):
+        stored = stored.transpose(Image.Transpose[step])
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored.save(tmp_path / 'a.jpg', exif=exif, quality=100,
+                subsampling=0)
+    width, height = stored.size if sizes == 'as stored' else (240, 320)
+    images = [dict(id=1, file_name='a.jpg', width=width, height=height)]
+    (tmp_path / 'train.json').write_text(json.dumps(dict(images=images)))
+
+    generate_proposals(images, tmp_path, tmp_path / 'train.npz', Search(),
+                       workers=1)
+    boxes = ProposalFile(tmp_path / 'train.npz')[1]
+    off = np.abs(boxes - np.array(LANDMARK)).max(axis=1)
+    assert off.min() <= 4  # the nearest wrong turn is 32 away
+    write_proposals(tmp_path / 'train.npz', {1: boxes[[off.argmin()]]},
+                    dict(rules=ProposalRules().as_dict()))
+
+    crop = TRANSFORMS.build(dict(
+        type='OverlapSceneCrop', crop_ratio_range=(1, 1), scene_size=32,
+        aspect_ratio_range=(.75, .75), instance_size=16))
+    dataset = build(tmp_path, data_prefix=dict(img_path=''), pipeline=[
+        TRANSFORMS.build(dict(type=loader)), crop])
+    sample = dataset[0]
+    assert sample['num_proposed'] == 1
+    red = np.array([30, 30, 250])
+    assert np.abs(sample['img'][2][2:-2, 2:-2].astype(int) - red).max() < 25
+    expected = cv2.resize(np.ascontiguousarray(upright[..., ::-1]), (32, 32),
+                          interpolation=cv2.INTER_CUBIC)
+    assert cv2.PSNR(sample['img'][0].copy(), expected) > 30
+
+
+def test_a_data_set_that_is_sent_to_a_process_keeps_its_notes(coco_folder):
+    (coco_folder / 'images' / '3.jpg').unlink()
+    dataset = build(coco_folder, pipeline=PIPELINE[:1])
+    dataset[2]
+    assert reasons(pickle.loads(pickle.dumps(dataset))) == {
+        2: 'the file is missing'}
 
 
 def test_error_of_a_transform_is_not_taken_for_an_unreadable_image(

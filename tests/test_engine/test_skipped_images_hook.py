@@ -6,14 +6,26 @@ from mmengine.logging import MMLogger
 
 from univip_mm.engine import SkippedImagesHook
 from univip_mm.engine.hooks import skipped_images_hook
+from univip_mm.images import (
+    EMPTY,
+    MISSING,
+    REASONS,
+    TOO_SMALL,
+    TooManyUnreadableError,
+)
 
 
 class Data:
+    """A data set that skipped some images, by index."""
 
-    def __init__(self, number, unreadable):
+    def __init__(self, number, reasons):
         self.number = number
-        self.is_unreadable = torch.zeros(number, dtype=torch.uint8)
-        self.is_unreadable[unreadable] = 1
+        self.skipped = torch.zeros(number, dtype=torch.uint8)
+        for index, reason in reasons.items():
+            self.skip(index, reason)
+
+    def skip(self, index, reason=MISSING):
+        self.skipped[index] = 1 + REASONS.index(reason)
 
     def __len__(self):
         return self.number
@@ -22,43 +34,135 @@ class Data:
         return dict(img_path=f'{index}.jpg')
 
 
-def end_epoch(dataset):
-    SkippedImagesHook().after_train_epoch(
-        SimpleNamespace(
-            train_dataloader=SimpleNamespace(dataset=dataset),
-            logger=MMLogger.get_current_instance()))
+@pytest.fixture
+def run(tmp_path):
+
+    class Run:
+        """What the hook sees of a Runner."""
+
+        def __init__(self, dataset, **options):
+            self.hook = SkippedImagesHook(**options)
+            self.runner = SimpleNamespace(
+                train_dataloader=SimpleNamespace(dataset=dataset),
+                logger=MMLogger.get_current_instance(),
+                log_dir=str(tmp_path), iter=0)
+
+        def end_epoch(self):
+            self.hook.after_train_epoch(self.runner)
+
+        def iterate(self, number):
+            for _ in range(number):
+                self.hook.after_train_iter(self.runner, self.runner.iter)
+                self.runner.iter += 1
+
+        @property
+        def listed(self):
+            path = tmp_path / 'skipped_images.txt'
+            return path.read_text().splitlines() if path.exists() else []
+
+    return Run
 
 
-def test_unreadable_images_are_counted_and_named(logged):
-    end_epoch(Data(40, [3, 17]))
-    assert logged == [
-        '2 of 40 images (5.00%) could not be read so far and were replaced '
-        'by others: 3.jpg, 17.jpg'
-    ]
+def test_skipped_images_are_counted_by_reason_and_named(run, logged):
+    training = run(Data(40, {3: EMPTY, 17: MISSING, 5: EMPTY}),
+                   max_unreadable=.1)
+    training.end_epoch()
+    assert len(logged) == 1
+    assert logged[0].startswith(
+        '3 of 40 images (7.50%) could not be read so far and were replaced '
+        'by others (the file is missing: 1, the file is empty: 2): 3.jpg, '
+        "5.jpg, 17.jpg; all are in '")
+    assert training.listed == [
+        '3.jpg\tthe file is empty', '5.jpg\tthe file is empty',
+        '17.jpg\tthe file is missing']
 
 
-def test_the_first_ten_are_named(logged):
-    end_epoch(Data(40, list(range(20, 32))))
+def test_the_log_names_ten_and_the_file_all(run, logged):
+    training = run(Data(40, dict.fromkeys(range(20, 32), MISSING)),
+                   max_unreadable=1)
+    training.end_epoch()
     assert '12 of 40 images (30.00%)' in logged[0]
-    assert logged[0].endswith('28.jpg, 29.jpg, ...')
+    assert '28.jpg, 29.jpg, ...; all' in logged[0]
+    assert len(training.listed) == 12
 
 
-@pytest.mark.parametrize('dataset', [Data(40, []), [1, 2, 3]])
-def test_silent_where_all_were_read_or_nobody_counts(logged, dataset):
-    end_epoch(dataset)
-    assert logged == []
+def test_an_image_is_listed_once(run):
+    data = Data(40, {3: MISSING})
+    training = run(data, max_unreadable=1)
+    training.end_epoch()
+    data.skip(8, EMPTY)
+    training.iterate(100)
+    training.end_epoch()
+    assert training.listed == ['3.jpg\tthe file is missing',
+                               '8.jpg\tthe file is empty']
 
 
-def test_an_image_counts_once_whichever_rank_met_it(logged, monkeypatch):
-    other_rank = Data(8, [1, 2]).is_unreadable
+@pytest.mark.parametrize('dataset', [Data(40, {}), [1, 2, 3]])
+def test_silent_where_all_were_read_or_nobody_counts(run, logged, dataset):
+    training = run(dataset)
+    training.iterate(50)
+    training.end_epoch()
+    assert logged == [] and training.listed == []
+
+
+def test_more_than_the_limit_stops_within_the_epoch_in_one_line(run):
+    data = Data(200, {})
+    training = run(data)
+    training.iterate(10)
+    data.skip(7), data.skip(9)
+    training.iterate(60)  # one in a hundred is not more than that
+    data.skip(150)
+    training.iterate(29)
+    with pytest.raises(TooManyUnreadableError) as e:
+        training.iterate(1)
+    text = str(e.value)
+    assert text.startswith('3 of 200 images (1.50%) cannot be read')
+    assert 'the file is missing: 3' in text and '150.jpg' in text
+    assert 'max_unreadable of SkippedImagesHook is 1.00%' in text
+    assert 'skipped_images.txt' in text and '\n' not in text
+    assert len(training.listed) == 3
+
+
+def test_small_images_do_not_count_towards_the_limit(run, logged):
+    training = run(Data(10, {1: TOO_SMALL, 2: TOO_SMALL, 3: MISSING}),
+                   max_unreadable=.1)
+    training.end_epoch()
+    assert '1 of 10 images (10.00%) could not be read' in logged[0]
+    assert '2 of 10 images (20.00%) turned out to be too small' in logged[1]
+    assert len(training.listed) == 3
+
+
+def test_a_full_disk_does_not_stop_the_training(run, logged, monkeypatch):
+
+    def is_full(*args):
+        raise OSError(28, 'No space left on device')
+
+    monkeypatch.setattr(SkippedImagesHook, '_append', is_full)
+    run(Data(40, {3: MISSING}), max_unreadable=1).end_epoch()
+    assert 'No space left' in logged[0] and '3.jpg' in logged[1]
+
+
+def test_an_image_counts_once_whichever_rank_met_it(run, logged,
+                                                    monkeypatch):
+    other_rank = Data(8, {1: MISSING, 2: EMPTY}).skipped
 
     def all_reduce(marks, op):
         assert op == 'max'
-        marks.copy_(torch.maximum(marks, other_rank))
+        if len(marks.shape):
+            marks.copy_(torch.maximum(marks, other_rank))
+        else:
+            marks.fill_(1)
 
     monkeypatch.setattr(skipped_images_hook, 'all_reduce', all_reduce)
-    dataset = Data(8, [2, 5])
-    end_epoch(dataset)
+    dataset = Data(8, {2: EMPTY, 5: EMPTY})
+    run(dataset, max_unreadable=1).end_epoch()
     assert '3 of 8 images' in logged[0]
     assert '1.jpg, 2.jpg, 5.jpg' in logged[0]
-    assert dataset.is_unreadable.sum() == 2  # each rank keeps its own
+    assert dataset.skipped.count_nonzero() == 2  # each rank keeps its own
+
+
+@pytest.mark.parametrize('option', [
+    dict(max_unreadable=1.5), dict(max_unreadable=-1), dict(interval=0)])
+def test_options_out_of_range_are_named(option):
+    with pytest.raises(ValueError, match=next(iter(option))):
+        SkippedImagesHook(**option)

@@ -218,3 +218,17 @@ def test_boxes_lie_on_the_image_as_its_exif_tag_turns_it(tmp_path):
     assert np.abs(boxes - [60, 100, 100, 180]).max(axis=1).min() <= 2
     loaded = LoadImageFromFile()(dict(img_path=str(tmp_path / 'a.jpg')))
     assert loaded['img'].shape == (200, 120, 3)
+
+
+def test_an_image_too_small_for_any_box_is_not_searched(monkeypatch):
+    monkeypatch.setattr('univip_mm.proposals.generate.selective_search', None)
+    for shape in ((4000, 1, 3), (2, 30000, 3), (29, 29, 3)):
+        boxes = SEARCH(np.zeros(shape, np.uint8))
+        assert boxes.shape == (0, 4) and boxes.dtype == np.int32
+
+
+def test_a_file_that_is_cut_off_is_told(coco_folder, images):
+    path = coco_folder / 'images' / '3.jpg'
+    path.write_bytes(path.read_bytes()[:-500])
+    assert generate(coco_folder, images[:3]).unreadable == {
+        '3.jpg': 'the file ends before the image does'}

@@ -11,12 +11,20 @@ from mmengine.dataset import BaseDataset
 from mmengine.logging import print_log
 
 from ..coco import read_coco
+from ..images import (
+    REASONS,
+    TOO_SMALL,
+    NoReadableImageError,
+    UnreadableImageError,
+    reason_of,
+)
 from ..proposals import ProposalFile
 from ..registry import DATASETS
-from .transforms import UnreadableImageError
+from .transforms import LoadEncodedImage
 
 Paths = Union[str, Sequence[str]]
-MAX_FAILURES = 50  # images in a row that cannot be read
+LOADERS = (LoadImageFromFile, LoadEncodedImage)
+MAX_FAILURES = 50  # images in a row that are skipped
 
 
 @DATASETS.register_module()
@@ -29,13 +37,16 @@ class ProposalCocoDataset(BaseDataset):
     matched with its proposals by its id.
 
     Images with a side below ``min_image_size`` are dropped and counted in the
-    log. An image that cannot be read is replaced by a random other one and
-    counted (see :attr:`unreadable`).
+    log, going by the json's ``width`` and ``height``, which nothing else is
+    taken from: it does not matter whether they are those before or after the
+    EXIF turns the image. One that cannot be read, or turns out to be that
+    small, is replaced by a random other one and noted (see :attr:`skipped`).
 
     A sample holds ``img_path``, ``img_id``, ``sample_idx``, and ``proposals``
-    (N, 4) float32, xyxy in pixels, x2 and y2 outside; N may be 0. Where
-    :meth:`set_epoch` was called, as :class:`EpochSampler` does, it also holds
-    ``view_seed``, a function of the seed, the epoch and the image.
+    (N, 4) float32, xyxy in pixels of the image as its EXIF turns it, x2
+    and y2 outside; N may be 0. Where :meth:`set_epoch` was called, as
+    :class:`EpochSampler` does, it also holds ``view_seed``, a function of the
+    seed, the epoch and the image.
 
     Args:
         ann_file (str or Sequence[str]): COCO json, below ``data_root``.
@@ -126,7 +137,7 @@ class ProposalCocoDataset(BaseDataset):
         self._seed_of_failure = None
         # Seed and epoch; workers that are kept have to see the new epoch.
         self._epoch = torch.full((2, ), -1).share_memory_()
-        self._is_unreadable = torch.zeros(
+        self._skipped = torch.zeros(
             len(data_list), dtype=torch.uint8).share_memory_()
         return data_list
 
@@ -148,23 +159,27 @@ class ProposalCocoDataset(BaseDataset):
 
     def prepare_data(self, idx: int) -> Optional[dict]:
         """The sample ``idx`` after the pipeline, or None where its image
-        cannot be read, whereupon the base class takes another one.
+        cannot be read or is too small, whereupon the base class takes another
+        one.
 
         Raises:
-            ValueError: Too many in a row could not be read.
+            NoReadableImageError: Too many in a row.
         """
         results = self.get_data_info(idx)
         for transform in self.pipeline.transforms:
             try:
                 results = transform(results)
             except Exception as e:
-                if not isinstance(transform, LoadImageFromFile) and (
+                if not isinstance(transform, LOADERS) and (
                         not isinstance(e, UnreadableImageError)):
                     raise
-                self._note_unreadable(idx, results['img_path'], e)
-                self._seed_of_failure = results.get('view_seed')
+                self._skip(idx, results, reason_of(e), e)
                 return None
             if results is None:
+                return None
+            if isinstance(transform, LOADERS) and min(
+                    results['img'].shape[:2]) < self.min_image_size:
+                self._skip(idx, results, TOO_SMALL)
                 return None
         self._failures = 0
         return results
@@ -177,23 +192,27 @@ class ProposalCocoDataset(BaseDataset):
         return int(rng.integers(len(self)))
 
     @property
-    def is_unreadable(self) -> torch.Tensor:
-        """Which images could not be read so far, (len(self),) uint8, shared
-        by all worker processes."""
-        return self._is_unreadable
+    def skipped(self) -> torch.Tensor:
+        """Which images were skipped so far and why, (len(self),) uint8,
+        shared by all worker processes: 0, or the place in
+        ``univip_mm.images.REASONS`` from 1."""
+        return self._skipped
 
-    def _note_unreadable(self, idx: int, path: str, error: Exception) -> None:
+    def _skip(self, idx: int, results: dict, reason: str,
+              error: Optional[Exception] = None) -> None:
+        self._seed_of_failure = results.get('view_seed')
+        path, code = results['img_path'], 1 + REASONS.index(reason)
         self._failures += 1
         if self._failures == MAX_FAILURES:
-            raise ValueError(
+            raise NoReadableImageError(
                 f'{MAX_FAILURES} images in a row cannot be read, the last '
-                f"'{path}' ({type(error).__name__}: {error}): is the disk "
-                'still there?') from error
-        if not self._is_unreadable[idx]:
-            self._is_unreadable[idx] = 1
+                f"'{path}' ({' '.join(str(error or reason).split())}): is "
+                'the disk still there?') from error
+        if self._skipped[idx] != code:
+            self._skipped[idx] = code
             print_log(
-                f"cannot read the image '{path}' "
-                f'({type(error).__name__}): another one takes its place',
+                f"skipped the image '{path}' ({reason}): another one takes "
+                'its place',
                 logger='current',
                 level=logging.WARNING)
 

@@ -18,6 +18,7 @@ from ..distributed import (
     local_world_size,
     rank_and_world_size,
 )
+from ..images import UnreadableImageError, decode_image
 from ..parallel import map_unordered, number_of_workers
 from ..progress import track
 from ..version import __version__
@@ -57,6 +58,9 @@ class Search:
     def __call__(self, image: np.ndarray) -> np.ndarray:
         """Boxes (N, 4) int32, xyxy, of an image (H, W, 3) uint8, BGR."""
         height, width = image.shape[:2]
+        if min(height, width) < self.rules.min_size:
+            # No box can obey, and OpenCV takes minutes for 30000 x 2 pixels.
+            return np.zeros((0, 4), dtype=np.int32)
         scale = min(1, (self.max_side or np.inf) / max(height, width))
         if scale < 1:
             small = cv2.resize(
@@ -246,15 +250,10 @@ def _search_image(task: tuple) -> tuple:
     path, search = task
     no_boxes = np.zeros((0, 4), dtype=np.int32)
     try:
-        content = np.fromfile(path, dtype=np.uint8)
-        # Decoded as the training decodes it, so that the boxes fit: BGR,
-        # turned as its EXIF tag says.
-        image = cv2.imdecode(content, cv2.IMREAD_COLOR) if len(
-            content) else None
-    except (OSError, cv2.error) as e:
+        # As the training decodes it, so that the boxes fit.
+        image = decode_image(path.read_bytes())
+    except (OSError, UnreadableImageError, MemoryError) as e:
         return no_boxes, _one_line(e)
-    if image is None:
-        return no_boxes, 'not an image, or a damaged one'
     try:
         return search(image), None
     except (cv2.error, MemoryError) as e:

@@ -10,8 +10,8 @@ from univip_mm.datasets import OverlapSceneCrop
 from univip_mm.datasets.transforms.load_encoded_image import (
     EncodedImage,
     LoadEncodedImage,
-    UnreadableImageError,
 )
+from univip_mm.images import UnreadableImageError
 from univip_mm.registry import TRANSFORMS
 
 

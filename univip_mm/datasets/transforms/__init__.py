@@ -1,11 +1,4 @@
-from .load_encoded_image import (
-    EncodedImage,
-    LoadEncodedImage,
-    UnreadableImageError,
-)
+from .load_encoded_image import EncodedImage, LoadEncodedImage
 from .overlap_scene_crop import OverlapSceneCrop
 
-__all__ = [
-    'EncodedImage', 'LoadEncodedImage', 'OverlapSceneCrop',
-    'UnreadableImageError'
-]
+__all__ = ['EncodedImage', 'LoadEncodedImage', 'OverlapSceneCrop']

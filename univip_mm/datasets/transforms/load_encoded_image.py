@@ -1,20 +1,26 @@
 import io
 from typing import Optional
 
-import mmcv
 import numpy as np
 import simplejpeg
 from mmcv.transforms import BaseTransform
 from mmengine.fileio import get
 from PIL import Image
 
+from ...images import (
+    CUT_OFF,
+    MISSING,
+    NO_IMAGE,
+    NOT_READ,
+    UnreadableImageError,
+    check_pixels,
+    decode_image,
+    is_cut_off,
+    is_jpeg,
+)
 from ...registry import TRANSFORMS
 
 _ORIENTATION = 0x0112  # its tag in an EXIF
-
-
-class UnreadableImageError(ValueError):
-    """A file is not an image, or not a whole one."""
 
 
 class EncodedImage:
@@ -35,7 +41,7 @@ class EncodedImage:
         shape (tuple[int, int, int]): (H, W, 3) of the whole image.
 
     Raises:
-        UnreadableImageError: It is not an image.
+        UnreadableImageError: It is not an image, or too large.
     """
 
     def __init__(self, data: bytes, reduce: bool = False,
@@ -48,11 +54,12 @@ class EncodedImage:
             try:
                 height, width, space, _ = simplejpeg.decode_jpeg_header(data)
             except ValueError as e:
-                raise UnreadableImageError(str(e)) from None
+                raise UnreadableImageError(NO_IMAGE, str(e)) from None
+            check_pixels(height, width)
             if space in ('YCbCr', 'Gray'):
                 self.shape = (height, width, 3)
                 return
-        self._pixels = _decode_by_host(data)
+        self._pixels = decode_image(data)
         self.shape = self._pixels.shape
 
     def decode(self, smallest_scale: float = 1.0) -> np.ndarray:
@@ -78,11 +85,10 @@ class EncodedImage:
         try:
             return simplejpeg.decode_jpeg(self._data, **options)
         except ValueError as e:
-            if 'remature end' in str(e):
-                raise UnreadableImageError(
-                    'the file ends before the image does') from None
+            if is_cut_off(e):
+                raise UnreadableImageError(CUT_OFF) from None
             # A fault that a decoder can get over, such as a stray byte.
-            return _decode_by_host(self._data)
+            return decode_image(self._data)
 
 
 @TRANSFORMS.register_module()
@@ -120,7 +126,9 @@ class LoadEncodedImage(BaseTransform):
         try:
             data = get(results['img_path'], backend_args=self.backend_args)
         except OSError as e:
-            raise UnreadableImageError(str(e)) from e
+            missing = isinstance(e, FileNotFoundError)
+            raise UnreadableImageError(
+                MISSING if missing else NOT_READ, str(e)) from e
         image = EncodedImage(data, self.reduce, self.fast_dct)
         results['img'] = image
         results['img_shape'] = results['ori_shape'] = image.shape[:2]
@@ -133,7 +141,7 @@ class LoadEncodedImage(BaseTransform):
 
 def _is_plain_jpeg(data: bytes) -> bool:
     """Whether it is a JPEG that no EXIF orientation turns."""
-    if not simplejpeg.is_jpeg(data):
+    if not is_jpeg(data):
         return False
     if not _has_exif(data):
         return True
@@ -147,19 +155,9 @@ def _is_plain_jpeg(data: bytes) -> bool:
 def _has_exif(data: bytes) -> bool:
     """Whether one of the segments before a JPEG's first table is an EXIF."""
     at = 2
-    while data[at:at + 1] == b'\xff' and (
+    while at + 1 < len(data) and data[at] == 0xff and (
             0xe0 <= data[at + 1] <= 0xef or data[at + 1] == 0xfe):
         if data[at + 4:at + 10] == b'Exif\0\0':
             return True
         at += 2 + int.from_bytes(data[at + 2:at + 4], 'big')
     return False
-
-
-def _decode_by_host(data: bytes) -> np.ndarray:
-    """What the host's ``LoadImageFromFile`` gives, (H, W, 3) uint8, BGR."""
-    if not data:
-        raise UnreadableImageError('the file is empty')
-    pixels = mmcv.imfrombytes(data, flag='color')
-    if pixels is None:
-        raise UnreadableImageError('it is not an image')
-    return pixels
