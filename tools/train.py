@@ -19,6 +19,7 @@ from univip_mm.engine.config import (
 )
 from univip_mm.engine.config_checks import check_config, check_network
 from univip_mm.engine.cpu import check_mixed_precision, prepare_for_cpu
+from univip_mm.images import NoReadableImageError, TooManyUnreadableError
 
 EXAMPLE = '''
 examples:
@@ -103,6 +104,11 @@ def main() -> None:
     except UnpicklingError as e:  # by the Runner, of what it resumes from
         raise SystemExit(
             f'error: {describe_refusal(cfg.load_from, e)}') from None
+    except TooManyUnreadableError as e:
+        # The hook's is on all ranks; a loader's may be on this one alone.
+        alone = isinstance(e, NoReadableImageError)
+        raise SystemExit(
+            f'error: {e}' if alone or get_rank() == 0 else 1) from None
     except FloatingPointError as e:  # on all ranks; one says so
         raise SystemExit(
             f'error: {e}' if get_rank() == 0 else 1) from None

@@ -104,7 +104,7 @@ def list_folder(folder: Union[str, os.PathLike]) -> dict:
                                         1) > 4:
                     width, height = height, width
             image.update(width=width, height=height)
-        except OSError:
+        except (OSError, Image.DecompressionBombError):
             pass  # told as unreadable when its pixels are needed
         images.append(image)
     return dict(images=images, annotations=[], categories=[])

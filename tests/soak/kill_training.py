@@ -9,6 +9,7 @@ width, a checkpoint after each epoch.
   python tests/soak/kill_training.py --kills 20
 """
 import argparse
+import contextlib
 import os
 import random
 import signal
@@ -58,8 +59,17 @@ def start(args: argparse.Namespace, config: Path,
         os.environ, OMP_NUM_THREADS='1', CUDA_VISIBLE_DEVICES='',
         PYTHONPATH=os.pathsep.join(map(str, (ROOT, ROOT / 'tests'))))
     return subprocess.Popen(
-        command, env=environment, start_new_session=True,
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        command, env=environment, stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE)
+
+
+def descendants(pid: int) -> list[int]:
+    """Processes that it started, which torchrun puts into sessions of their
+    own."""
+    found = subprocess.run(['ps', '-o', 'pid=', '--ppid', str(pid)],
+                           capture_output=True, text=True).stdout
+    children = [int(child) for child in found.split()]
+    return children + [x for child in children for x in descendants(child)]
 
 
 def wait_for_moment(process: subprocess.Popen, work_dir: Path,
@@ -90,7 +100,9 @@ def main() -> None:
         for kill in range(args.kills):
             process = start(args, config, work_dir)
             writing += wait_for_moment(process, work_dir, bool(kill % 2), rng)
-            os.killpg(process.pid, signal.SIGKILL)
+            for pid in [process.pid, *descendants(process.pid)]:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
             process.wait()
             leftovers += len(list(work_dir.glob('*.part')))
             path, passed_over = latest_checkpoint(str(work_dir))

@@ -111,12 +111,21 @@ def test_an_image_that_a_worker_cannot_read_is_counted(coco_folder):
     broken.write_text('not an image')
     run_tool('train', write_config(coco_folder), '--work-dir',
              coco_folder / 'out', '--cfg-options',
-             'train_dataloader.num_workers=1')
+             'train_dataloader.num_workers=1',
+             'default_hooks.skipped_images.max_unreadable=0.2')
     log, = (coco_folder / 'out').glob('*/*.log')
     said = [line for line in log.read_text().splitlines()
             if '1 of 8 images (12.50%) could not be read' in line]
     # Both epochs met it, and the second has nothing new to say.
     assert len(said) == 1 and str(broken) in said[0]
+
+
+def test_too_many_unreadable_images_end_the_training_in_one_line(coco_folder):
+    (coco_folder / 'images' / '3.jpg').write_text('not an image')
+    message = error_of('train', write_config(coco_folder), '--work-dir',
+                       coco_folder / 'out')
+    assert '12.50%' in message and 'max_unreadable' in message
+    assert 'skipped_images.txt' in message
 
 
 def test_learning_rate_is_scaled_with_the_batch(coco_folder):
