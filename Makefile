@@ -34,8 +34,8 @@ $(READY): setup.py $(filter-out requirements/downstream%,$(wildcard requirements
 demo: env  ## data, proposals, pre-training, evaluation and pictures, in minutes on 2 cores
 	$(BIN)/python tools/demo/run_demo.py --work-dir $(DEMO_DIR)
 
-test: env  ## the whole test suite
-	$(BIN)/python -m pytest tests
+test: env  ## the whole test suite, on two cores
+	$(BIN)/python -m pytest -n 2 --dist loadfile tests
 
 # CUDA_VISIBLE_DEVICES: mmcv's operators are built for the CPU, GPU or not.
 $(DOWNSTREAM_READY): setup.py $(addprefix requirements/,runtime.txt downstream.txt downstream-constraints.txt constraints.txt opencv.txt)
