@@ -15,9 +15,10 @@ from univip_mm.registry import HOST, MODELS, PARAM_SCHEDULERS
 NAMES = sorted(path.stem for path in CONFIGS.glob('univip_*.py'))
 RECIPES = [name for name in NAMES if name.startswith('univip_r50_')]
 COCO = ['univip_r50_coco', 'univip_r50_cocoplus']
+BF16 = 'univip_r50_coco_bf16'  # needs a GPU
 EPOCHS = dict(
-    univip_r50_coco=800, univip_r50_cocoplus=800, univip_r50_imagenet=200,
-    univip_r50_imagenet_300e=300)
+    univip_r50_coco=800, univip_r50_coco_bf16=800, univip_r50_cocoplus=800,
+    univip_r50_imagenet=200, univip_r50_imagenet_300e=300)
 
 
 def load(name):
@@ -195,7 +196,17 @@ def without_sync_bn(name, monkeypatch):
     return re.findall(r'\S+=\S+', str(e.value))
 
 
-@pytest.mark.parametrize('name', NAMES)
+def test_the_bfloat16_recipe_differs_in_precision_and_layout_alone():
+    coco, ours = (load(name) for name in (COCO[0], BF16))
+    assert ours.optim_wrapper.pop('type') == 'AmpOptimWrapper'
+    assert ours.optim_wrapper.pop('dtype') == 'bfloat16'
+    assert ours.optim_wrapper.pop('loss_scale') == 1.
+    assert coco.optim_wrapper.pop('type') == 'OptimWrapper'
+    assert ours.model.data_preprocessor.pop('channels_last') is True
+    assert ours.to_dict() == coco.to_dict()
+
+
+@pytest.mark.parametrize('name', sorted(set(NAMES) - {BF16}))
 def test_one_step_of_training_on_the_cpu(name, tmp_path, monkeypatch):
     make_coco_folder(tmp_path / 'data', number=2)
     options = without_sync_bn(name, monkeypatch) if name in RECIPES else []

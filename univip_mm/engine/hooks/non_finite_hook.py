@@ -20,7 +20,7 @@ class NonFiniteHook(Hook):
 
     It takes the place of the optimiser wrapper's ``step``. With mixed
     precision, gradients that overflow are the loss scaler's own affair, and
-    no fault as long as its scale is at least 1; a loss that is not finite
+    no fault as long as its scale is above 1; a loss that is not finite
     is one. Where gradients are accumulated, all batches of the step are held
     against it and go into the file.
 
@@ -122,7 +122,7 @@ class NonFiniteHook(Hook):
         # The one time that the host waits for the device.
         own_loss, _, loss, gradient, spread = torch.cat(
             [own, of_all, spread[None]]).tolist()
-        if scaler is not None and not loss and scaler.get_scale() < 1:
+        if scaler is not None and not loss and scaler.get_scale() <= 1:
             gradient = not _gradients_are_finite(runner.optim_wrapper)
         if not loss and not gradient:
             self._watch_collapse(runner, spread)
