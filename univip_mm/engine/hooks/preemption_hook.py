@@ -1,3 +1,4 @@
+import atexit
 import functools
 import os
 import signal
@@ -44,6 +45,9 @@ class PreemptionHook(Hook):
         if getattr(loader, 'num_workers', 0) > 0:
             loader.worker_init_fn = functools.partial(
                 _outlive_signal, loader.worker_init_fn, self._leaves)
+            # Whatever ends this process, before multiprocessing's own exit,
+            # which sends the signal to the workers and waits for them.
+            atexit.register(self._leaves.fill_, 1)
 
     def after_train(self, runner) -> None:
         """Listen no longer."""
@@ -90,5 +94,6 @@ def _outlive_signal(worker_init_fn: Optional[Callable], leaves: torch.Tensor,
         signal.alarm(WORKERS_OUTLIVE_SIGNAL)
 
     signal.signal(signal.SIGTERM, wait)
+    signal.signal(signal.SIGALRM, lambda *_: os._exit(0))
     if worker_init_fn is not None:
         worker_init_fn(worker_id)
