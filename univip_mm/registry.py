@@ -62,27 +62,9 @@ def check_version(package: str) -> None:
             f"installed: 'pip install \"{package}>={required}\"'")
 
 
-def check_supported(host: str) -> None:
-    """Whether this version runs under the host.
-
-    MMSelfSup 1.0 is not MMPretrain under another name: the momentum of its
-    ``CosineEMA`` is the complement, so that our configs would train, with a
-    target that copies the online network.
-
-    Raises:
-        ImportError: It does not.
-    """
-    if host == 'mmselfsup':
-        raise ImportError(
-            'univip_mm does not run under MMSelfSup yet, whose EMA and data '
-            "preprocessor differ: 'pip install mmpretrain mmcv-lite', which "
-            'took MMSelfSup over')
-
-
 HOST = find_host()
 check_version('mmengine')
 check_version(HOST)
-check_supported(HOST)
 # The parents have to hold the host's parts before a child can find them.
 with warnings.catch_warnings():
     # mmcv-lite says at each import that it is not mmcv, which pre-training
@@ -95,7 +77,15 @@ _host_registry = importlib.import_module(f'{HOST}.registry')
 
 
 def _child(name: str) -> Registry:
-    parent = getattr(_host_registry, name)
+    parent = getattr(_host_registry, name, None)
+    if parent is None:  # MMSelfSup's EVALUATOR is MMPretrain's EVALUATORS
+        parent = getattr(_host_registry, name[:-1])
+    try:
+        parent.import_from_location()
+    except ModuleNotFoundError:
+        # MMSelfSup 1.0 says that its loops and runners are in a module which
+        # it does not have; they are MMEngine's.
+        parent = parent.parent
     return Registry(parent.name, parent=parent, scope='univip_mm')
 
 
@@ -122,3 +112,7 @@ TASK_UTILS = _child('TASK_UTILS')
 VISUALIZERS = _child('VISUALIZERS')
 VISBACKENDS = _child('VISBACKENDS')
 EVALUATORS = _child('EVALUATORS')
+
+if HOST == 'mmselfsup':
+    from . import mmselfsup
+    mmselfsup.register(MODELS, TRANSFORMS, VISUALIZERS)

@@ -6,7 +6,8 @@ import torch
 from mmengine.logging import MessageHub
 from torch import nn
 
-from univip_mm.models.cosine_ema import CosineEMA, ForeachCosineEMA
+from univip_mm.models.cosine_ema import ForeachCosineEMA
+from univip_mm.registry import MODELS
 
 MAX_ITERS = 10
 
@@ -35,10 +36,10 @@ def change(model):
 @pytest.mark.parametrize('options', [
     dict(), dict(interval=2), dict(update_buffers=True),
     dict(end_momentum=0.01)])
-def test_average_is_that_of_the_host(options):
+def test_average_is_that_of_mmpretrain(options):
     model = network()
     ours = ForeachCosineEMA(model, momentum=0.3, **options)
-    theirs = CosineEMA(model, momentum=0.3, **options)
+    theirs = MODELS.get('CosineEMA')(model, momentum=0.3, **options)
     for _ in range(5):
         change(model)
         ours.update_parameters(model)
@@ -65,7 +66,7 @@ def test_average_is_the_formula_in_float64():
 
 def test_goes_on_from_a_checkpoint_of_the_host():
     model = network()
-    theirs = CosineEMA(model, momentum=0.3)
+    theirs = MODELS.get('CosineEMA')(model, momentum=0.3)
     ours = ForeachCosineEMA(model, momentum=0.3)
     ours.update_parameters(model)  # its count is not the checkpoint's
     for _ in range(3):

@@ -3,33 +3,42 @@ from typing import Optional
 
 import torch
 from mmengine.logging import MessageHub
+from mmengine.model import ExponentialMovingAverage
 from torch import nn
 
 from ..registry import MODELS
 
-CosineEMA = MODELS.get('CosineEMA')
-
 
 @MODELS.register_module()
-class ForeachCosineEMA(CosineEMA):
-    """The host's ``CosineEMA``, for all parameters at once.
+class ForeachCosineEMA(ExponentialMovingAverage):
+    """MMPretrain's ``CosineEMA``, for all parameters at once.
 
-    The host asks the device for the step count once for each parameter, and
-    starts two kernels for each. Here the count is kept on the host as well,
+    MMPretrain asks the device for the step count once for each parameter, and
+    starts two kernels for each. Here the count is kept on the CPU as well,
     and the update is one ``lerp`` over the list of parameters. The formula,
-    the first update, which copies, and the checkpoint are the host's.
+    the first update, which copies, and the checkpoint are MMPretrain's.
 
     Args:
         model (nn.Module): The model to average.
-        **kwargs: As in the host's.
+        momentum (float): Share of the model in the first update after the
+            copy; the complement of BYOL's coefficient, and of the momentum of
+            MMSelfSup's ``CosineEMA``. Defaults to 0.004.
+        end_momentum (float): Its share at the end of the training. Defaults
+            to 0.
+        **kwargs: As in MMEngine's ``ExponentialMovingAverage``.
 
     Attributes:
         max_updates (int, optional): The number of updates of the training,
             where it is not that of its iterations. None until it is set.
     """
 
-    def __init__(self, model: nn.Module, **kwargs) -> None:
-        super().__init__(model, **kwargs)
+    def __init__(self,
+                 model: nn.Module,
+                 momentum: float = 0.004,
+                 end_momentum: float = 0.,
+                 **kwargs) -> None:
+        super().__init__(model, momentum=momentum, **kwargs)
+        self.end_momentum = end_momentum
         self.max_updates: Optional[int] = None
         self._num_updates: Optional[int] = None  # that of `steps`, if known
         self.register_load_state_dict_post_hook(_forget_num_updates)

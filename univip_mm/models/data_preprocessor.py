@@ -4,17 +4,17 @@ from typing import Optional
 import numpy as np
 import torch
 from mmengine.dist import get_rank
+from mmengine.model import ImgDataPreprocessor
 
 from ..registry import MODELS
 from . import photometric
 from .photometric import Augmentation
 
-SelfSupDataPreprocessor = MODELS.get('SelfSupDataPreprocessor')
 _CACHED_VALUES = 2**20  # float32, 4 MB
 
 
 @MODELS.register_module()
-class UniVIPDataPreprocessor(SelfSupDataPreprocessor):
+class UniVIPDataPreprocessor(ImgDataPreprocessor):
     """Photometric augmentation and normalisation of the collated views.
 
     In training, the input is the list [scene_1, scene_2, instance_1, ...,
@@ -65,7 +65,7 @@ class UniVIPDataPreprocessor(SelfSupDataPreprocessor):
                  channels_last: bool = False,
                  non_blocking: bool = True) -> None:
         super().__init__(
-            mean=mean, std=std, to_rgb=to_rgb, non_blocking=non_blocking)
+            mean=mean, std=std, bgr_to_rgb=to_rgb, non_blocking=non_blocking)
         self.scene1 = _augmentation('scene1', scene1)
         self.scene2 = _augmentation('scene2', {
             'blur_prob': 0.1,

@@ -67,8 +67,9 @@ class UniVIP(BYOL):
             neck=neck,
             head=head,
             base_momentum=base_momentum,
-            data_preprocessor=data_preprocessor,
             init_cfg=init_cfg)
+        # Set after, as MMSelfSup takes no module here.
+        self.data_preprocessor = data_preprocessor
         self.target_net = ForeachCosineEMA(
             nn.Sequential(self.backbone, self.neck), momentum=base_momentum)
         # Of the optimiser, counted by TargetUpdateHook; None where nobody
@@ -93,6 +94,15 @@ class UniVIP(BYOL):
             return self.predict(inputs, data_samples)
         return super().forward(inputs, data_samples, mode)
 
+    def extract_feat(
+            self,
+            inputs: torch.Tensor,
+            data_samples: Optional[list[BaseDataElement]] = None
+    ) -> tuple[torch.Tensor, ...]:
+        """The backbone's outputs for images (B, 3, H, W). MMSelfSup's takes
+        a list of views, and passes the data samples."""
+        return self.backbone(inputs)
+
     def predict(
             self, inputs: torch.Tensor,
             data_samples: list[BaseDataElement]) -> list[BaseDataElement]:
@@ -105,8 +115,10 @@ class UniVIP(BYOL):
         Returns:
             list: The data samples, each with ``feature`` of shape (C,).
         """
-        feature_map = self.extract_feat(inputs)[-1]
-        for sample, feature in zip(data_samples, feature_map.mean((2, 3))):
+        features = self.extract_feat(inputs)[-1]
+        if features.ndim == 4:
+            features = features.mean((2, 3))
+        for sample, feature in zip(data_samples, features):
             sample.set_field(feature, 'feature')
         return data_samples
 

@@ -1,0 +1,74 @@
+"""What MMPretrain's names mean where MMSelfSup 1.0 is the host, so that one
+config serves both. Registered in our scope alone; the host's own registries
+stay as they are."""
+import mmcls.models
+import numpy as np
+import torch
+from mmcls.registry import MODELS as MMCLS_MODELS
+from mmcv.transforms import BaseTransform
+from mmengine.registry import Registry
+from mmengine.structures import BaseDataElement
+from mmselfsup.models.heads import LatentPredictHead as MMSelfSupHead
+from mmselfsup.visualization import SelfSupVisualizer
+
+
+class LatentPredictHead(MMSelfSupHead):
+    """MMSelfSup's head, whose loss is found as MMPretrain's is."""
+
+    @property
+    def loss_module(self) -> torch.nn.Module:
+        return self.loss
+
+
+class PackInputs(BaseTransform):
+    """What MMPretrain's ``PackInputs`` does with arrays.
+
+    Args:
+        input_key (str): Key of the image (H, W, 3), or of the list of them.
+            Defaults to 'img'.
+        algorithm_keys (Sequence[str]): Keys of what becomes a field of the
+            data sample, where it is there. Defaults to ().
+        meta_keys (Sequence[str]): Keys of what becomes its meta information,
+            where it is there. Defaults to ().
+    """
+
+    def __init__(self, input_key='img', algorithm_keys=(), meta_keys=()):
+        self.input_key = input_key
+        self.algorithm_keys = algorithm_keys
+        self.meta_keys = meta_keys
+
+    def transform(self, results: dict) -> dict:
+        """Pack an image's data: ``inputs``, (3, H, W) or a list of them, and
+        ``data_samples``."""
+        sample = BaseDataElement()
+        if 'gt_label' in results:
+            sample.set_field(
+                torch.as_tensor(results['gt_label']).reshape(-1), 'gt_label')
+        for key in self.algorithm_keys:
+            if key in results:
+                sample.set_field(results[key], key)
+        sample.set_metainfo(
+            {key: results[key] for key in self.meta_keys if key in results})
+        images = results[self.input_key]
+        packed = (
+            [_to_tensor(image) for image in images]
+            if isinstance(images, list) else _to_tensor(images))
+        return dict(inputs=packed, data_samples=sample)
+
+
+def _to_tensor(image: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
+
+
+def register(models: Registry, transforms: Registry,
+             visualizers: Registry) -> None:
+    """Put the parts that MMSelfSup lacks into our registries: those above,
+    MMSelfSup's visualizer under the name of MMPretrain's, and the backbones
+    of MMClassification, which MMSelfSup reaches as ``mmcls.NAME`` alone."""
+    models.register_module(module=LatentPredictHead)
+    transforms.register_module(module=PackInputs)
+    visualizers.register_module(
+        name='UniversalVisualizer', module=SelfSupVisualizer)
+    for name in mmcls.models.backbones.__all__:
+        if models.get(name) is None:
+            models.register_module(name=name, module=MMCLS_MODELS.get(name))
