@@ -13,9 +13,14 @@ BENCH_DATA ?= --data-root data/demo --ann-file annotations/train.json --img-pref
 DOWNSTREAM := .venv-downstream
 DOWNSTREAM_READY := $(DOWNSTREAM)/.ready
 DOWNSTREAM_PINS := -c requirements/constraints.txt -c requirements/downstream-constraints.txt
+# An environment for each host, where the wheel is installed and a project
+# outside of this repository uses it.
+HOSTS := .venv-hosts
+HOSTS_INPUTS := $(addprefix requirements/,runtime.txt hosts.txt hosts-constraints.txt constraints.txt opencv.txt)
+HOSTS_PINS := -c requirements/hosts-constraints.txt
 WHEELS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/univip_mm/wheels
 
-.PHONY: help env demo test bench test-downstream lint clean
+.PHONY: help env demo test bench test-downstream test-hosts lint clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/'
@@ -63,6 +68,38 @@ $(DOWNSTREAM_READY): setup.py $(addprefix requirements/,runtime.txt downstream.t
 test-downstream: $(DOWNSTREAM_READY)  ## fine-tune detectors, a segmentor and probes from a UniVIP checkpoint, for real
 	CUDA_VISIBLE_DEVICES= $(DOWNSTREAM)/bin/python -m pytest tests/downstream tests/test_tools/test_extract_backbone.py
 
+$(HOSTS)/mmpretrain/.ready: $(HOSTS_INPUTS)
+	@echo 'Building $(@D): 5.6 GB once unpacked, some 3 minutes, once.'
+	$(PYTHON) -m venv --clear $(@D)
+	$(@D)/bin/python -m pip install -q -r requirements/runtime.txt -r requirements/hosts.txt -c requirements/constraints.txt $(HOSTS_PINS)
+	$(@D)/bin/python -m pip install -q --force-reinstall --no-deps -r requirements/opencv.txt
+	touch $@
+
+# MMSelfSup's mmcv is another one. The folder `mmpretrain` in it holds the
+# other host, for the tests with both.
+$(HOSTS)/mmselfsup/.ready: requirements/mmselfsup.txt $(HOSTS_INPUTS)
+	@echo 'Building $(@D): 5.6 GB once unpacked, some 3 minutes, once.'
+	$(PYTHON) -m venv --clear $(@D)
+	grep -v -E '^(mmpretrain|mmcv-lite)' requirements/runtime.txt > $(@D)/runtime.txt
+	grep -v -E '^mmcv-lite' requirements/constraints.txt > $(@D)/constraints.txt
+	echo 'mmcv-lite==2.0.1' >> $(@D)/constraints.txt
+	$(@D)/bin/python -m pip install -q -r $(@D)/runtime.txt -r requirements/mmselfsup.txt -r requirements/hosts.txt -c $(@D)/constraints.txt $(HOSTS_PINS)
+	$(@D)/bin/python -m pip install -q --force-reinstall --no-deps -r requirements/opencv.txt
+	$(@D)/bin/python -m pip install -q --no-deps --target $(@D)/mmpretrain mmpretrain importlib_metadata zipp mat4py -c requirements/constraints.txt
+	touch $@
+
+test-hosts: $(HOSTS)/mmpretrain/.ready $(HOSTS)/mmselfsup/.ready  ## the wheel in a project of MMPretrain, and in one of MMSelfSup
+	rm -rf build $(HOSTS)/wheel $(HOSTS)/losses
+	mkdir -p $(HOSTS)/losses
+	$(HOSTS)/mmpretrain/bin/python -m pip wheel -q --no-deps --no-build-isolation -w $(HOSTS)/wheel .
+	set -e; for host in mmpretrain mmselfsup; do \
+	    python='$(CURDIR)/$(HOSTS)'/$$host/bin/python; \
+	    $$python -m pip install -q --no-deps --force-reinstall $(HOSTS)/wheel/*.whl; \
+	    echo "== $$host"; \
+	    (cd tests/hosts && UNIVIP_LOSSES='$(CURDIR)/$(HOSTS)/losses' $$python -m pytest .); \
+	    $$python tests/hosts/import_time.py; \
+	done
+
 bench: env $(NUMPY1) data/demo/annotations  ## every stage of the training beside a peer, as a table and as JSON
 	$(BIN)/python tools/benchmarks/speed.py --numpy1 $(NUMPY1) $(BENCH_DATA)
 
@@ -78,4 +115,4 @@ lint: env  ## ruff
 	$(BIN)/ruff check .
 
 clean:  ## remove .venv and what demo and tests leave behind
-	rm -rf $(VENV) $(DOWNSTREAM) $(DEMO_DIR) data/demo .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(DOWNSTREAM) $(HOSTS) build $(DEMO_DIR) data/demo .pytest_cache .ruff_cache .hypothesis

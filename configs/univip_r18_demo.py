@@ -42,6 +42,7 @@ train_dataloader = dict(
         pipeline=train_pipeline))
 
 optim_wrapper = dict(optimizer=dict(lr=0.1))
+auto_scale_lr = dict(base_batch_size=32)
 param_scheduler = [
     dict(
         type='CosineAnnealingLR',

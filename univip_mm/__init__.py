@@ -8,6 +8,8 @@ memory.
 """
 import os
 
+import _univip_mm_configs  # noqa: F401  the names `univip_mm::...`
+
 from .version import __version__
 
 if os.environ.get('UNIVIP_HOST') != 'none':

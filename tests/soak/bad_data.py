@@ -89,8 +89,8 @@ def train(config: Path, work_dir: Path, *options):
     """Its end, and by file name why images were replaced."""
     done = run('train', config, '--work-dir', work_dir, '--cfg-options',
                'train_cfg.max_epochs=1', 'param_scheduler.1.end=2',
-               'train_dataloader.num_workers=2', 'train_dataloader.batch_size=4',
-               *options)
+               'train_dataloader.num_workers=2',
+               'train_dataloader.batch_size=4', *options)
     lines = [line.split('\t') for path in work_dir.rglob('skipped_images.txt')
              for line in path.read_text().splitlines()]
     return done, {Path(path).name: reason for path, reason in lines}

@@ -1,0 +1,122 @@
+"""Trainings in a user's project, through the host's own tools."""
+import json
+import os
+import sys
+from pathlib import Path
+
+import pytest
+from project import HOST, losses, run, scalars, tool_of, train
+
+# What the user changes to train another backbone: its output's channels, and,
+# where it gives a vector, no pooling.
+BACKBONES = dict(
+    resnet18='''
+model = dict(backbone=dict(base_channels=64, stem_channels=64),
+             neck=dict(in_channels=512))''',
+    resnext50='''
+model = dict(backbone=dict(_delete_=True, type='ResNeXt', depth=50, groups=32,
+                           width_per_group=4, norm_cfg=dict(type='BN')),
+             neck=dict(in_channels=2048))''',
+    vit_small='''
+model = dict(backbone=dict(_delete_=True, type='VisionTransformer',
+                           arch='deit-small', img_size=32, patch_size=16),
+             neck=dict(in_channels=384, with_avg_pool=False{vit}))''',
+    swin_tiny='''
+model = dict(backbone=dict(_delete_=True, type='SwinTransformer', arch='tiny',
+                           img_size=32, pad_small_map=True),
+             neck=dict(in_channels=768))''')
+# MMSelfSup's ViT gives its patches and its class token, and the neck chooses.
+VIT = ', vit_backbone=True' if HOST == 'mmselfsup' else ''
+
+
+@pytest.fixture(scope='module')
+def trained(project):
+    """The log of two epochs in one process."""
+    return train(project, 'configs/mine.py', 'work_dirs/one')
+
+
+def test_a_project_trains_with_the_host_s_own_tool(project, trained):
+    assert len(trained) == 6
+    assert {'loss', 'loss_scene', 'loss_scene_instance', 'loss_instance'
+            } <= trained[0].keys()
+    assert trained[-1]['loss'] < trained[0]['loss']
+    assert (project / 'work_dirs/one/epoch_2.pth').is_file()
+
+
+def test_losses_are_those_under_the_other_host(trained):
+    # `make test-hosts` trains under MMPretrain first.
+    folder = Path(os.environ['UNIVIP_LOSSES'])
+    (folder / f'{HOST}.json').write_text(json.dumps(losses(trained)))
+    assert losses(trained) == json.loads(
+        (folder / 'mmpretrain.json').read_text())
+
+
+def test_a_resumed_training_goes_on_as_if_it_had_not_stopped(
+        project, trained):
+    resumed = train(project, 'configs/mine.py', 'work_dirs/resumed',
+                    '--resume', project / 'work_dirs/one/epoch_1.pth')
+    assert losses(resumed) == losses(trained[3:])
+
+
+def test_two_processes_train_and_resume(project):
+    command = ['bash', tool_of(HOST, 'dist_train.sh'), 'configs/two.py', 2,
+               '--work-dir', 'work_dirs/two']
+    port = dict(PORT=str(20000 + os.getpid() % 10000))
+    run(project, *command, **port)
+    whole = scalars(project / 'work_dirs/two')
+    assert len(whole) == 6
+    run(project, *command, '--resume',
+        project / 'work_dirs/two/epoch_1.pth', **port)
+    assert losses(scalars(project / 'work_dirs/two')) == losses(whole[3:])
+
+
+@pytest.mark.parametrize('name', BACKBONES)
+def test_another_backbone_trains(project, name):
+    text = BACKBONES[name].replace('{vit}', VIT)
+    path = project / f'configs/{name}.py'
+    path.write_text(
+        f"_base_ = './mine.py'\n{text}\ntrain_cfg = dict(max_epochs=1)\n")
+    log = train(project, f'configs/{name}.py', f'work_dirs/{name}')
+    assert len(log) == 3 and all(
+        -5 <= line['loss'] <= 5 for line in log)
+
+
+def test_a_folder_of_photographs_without_a_json_is_a_data_set(project):
+    run(project, sys.executable,
+        tool_of('univip_mm', 'generate_proposals.py'), '--img-prefix',
+        'data/demo/val', '--out', 'data/own.npz', '--min-size', 32,
+        '--max-side', 128)
+    (project / 'configs/own.py').write_text('''
+_base_ = './mine.py'
+train_dataloader = dict(dataset=dict(
+    data_root='data/', ann_file='own.images.json', proposal_file='own.npz',
+    data_prefix=dict(img_path='demo/val')))
+''')
+    assert len(train(project, 'configs/own.py', 'work_dirs/own')) == 2
+
+
+def test_mim_trains_a_config_of_the_wheel(project):
+    said = run(
+        project, 'mim', 'train', HOST, 'univip_mm::univip_r18_demo.py',
+        '--gpus', 0, '--work-dir', 'work_dirs/mim', '--cfg-options',
+        'train_cfg.max_epochs=1', 'param_scheduler.0.end=1',
+        'train_dataloader.batch_size=4', 'default_hooks.checkpoint.interval=1')
+    assert 'Training finished successfully' in said
+    assert (project / 'work_dirs/mim/epoch_1.pth').is_file()
+
+
+def test_mim_runs_our_own_tools(project):
+    said = run(project, 'mim', 'run', 'univip_mm', 'inspect_proposals',
+               'data/demo/proposals/train.npz')
+    assert 'The script finished successfully' in said
+    assert (project / 'data/demo/proposals/train.inspect/histograms.png'
+            ).is_file()
+
+
+def test_a_config_that_is_not_there_is_told_with_those_that_are(project):
+    (project / 'configs/wrong.py').write_text(
+        "_base_ = 'univip_mm::univip_r50.py'\n")
+    said = run(project, sys.executable, tool_of(HOST, 'train.py'),
+               'configs/wrong.py', '--work-dir', 'work_dirs/wrong',
+               fails=True).splitlines()[-1]
+    assert "no config 'univip_r50.py'" in said and 'univip_r50_coco.py' in said

@@ -1,0 +1,51 @@
+"""What MIM, modelindex and GitHub read of this project."""
+from pathlib import Path
+
+import modelindex
+import pytest
+import yaml
+from mmengine.config import Config
+from tiny import CONFIGS, ROOT
+
+METAFILES = sorted(CONFIGS.rglob('metafile.yml'))
+
+
+def entries():
+    return [model for path in METAFILES
+            for model in yaml.safe_load(path.read_text())['Models']]
+
+
+def test_index_names_every_metafile():
+    index = yaml.safe_load((ROOT / 'model-index.yml').read_text())
+    assert {ROOT / path for path in index['Import']} == set(METAFILES)
+
+
+def test_every_config_has_one_entry_of_its_name():
+    configs = {
+        str(path.relative_to(ROOT)) for path in CONFIGS.rglob('*.py')
+        if '_base_' not in path.parts and 'quality' not in path.parts
+    }
+    assert sorted(x['Config'] for x in entries()) == sorted(configs)
+    for entry in entries():
+        assert entry['Name'] == Path(entry['Config']).stem
+
+
+def test_modelindex_reads_all_entries():
+    index = modelindex.load(str(ROOT / 'model-index.yml'))
+    assert {x.name for x in index.models} == {
+        x['Name'] for x in entries()}
+
+
+@pytest.mark.parametrize('name', [
+    x['Name'] for x in entries() if 'benchmarks' not in x['Config']])
+def test_entries_say_what_the_configs_do(name):
+    entry = next(x for x in entries() if x['Name'] == name)
+    config = Config.fromfile(ROOT / entry['Config'])
+    assert entry['Metadata']['Epochs'] == config.train_cfg.max_epochs
+    assert (entry['Metadata']['Batch Size'] ==
+            config.auto_scale_lr.base_batch_size)
+
+
+def test_nothing_claims_a_result_that_nobody_measured():
+    for entry in entries():
+        assert entry['Results'] is None and 'Weights' not in entry
