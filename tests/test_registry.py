@@ -21,8 +21,7 @@ def installed(monkeypatch):
         return versions[package]
 
     monkeypatch.setattr(metadata, 'version', version)
-    monkeypatch.setattr(registry, 'find_spec',
-                        lambda name: versions.get(name))
+    monkeypatch.setattr(registry, 'is_installed', versions.__contains__)
     monkeypatch.delenv('UNIVIP_HOST', raising=False)
     return versions
 
@@ -100,6 +99,15 @@ def test_first_of_the_hosts_that_is_installed_is_taken(installed):
     assert find_host() == 'mmselfsup'
     installed.update(mmpretrain='1.2.0')
     assert find_host() == 'mmpretrain'
+
+
+def test_a_folder_of_the_host_s_name_is_no_host(tmp_path, monkeypatch):
+    (tmp_path / 'mmclone/mmclone').mkdir(parents=True)
+    (tmp_path / 'mmclone/mmclone/__init__.py').touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    assert not registry.is_installed('mmclone')
+    monkeypatch.syspath_prepend(tmp_path / 'mmclone')
+    assert registry.is_installed('mmclone')
 
 
 def test_environment_chooses_among_the_hosts(installed, monkeypatch):

@@ -20,6 +20,13 @@ HOSTS = ('mmpretrain', 'mmselfsup')
 REQUIRED = dict(mmengine='0.8.3', mmpretrain='1.0.0', mmselfsup='1.0.0')
 
 
+def is_installed(package: str) -> bool:
+    """Whether a package can be imported. A folder of its name, such as a
+    clone of its repository, is none."""
+    spec = find_spec(package)
+    return spec is not None and spec.origin is not None
+
+
 def find_host() -> str:
     """Name of the host package: what ``UNIVIP_HOST`` says, or the first of
     :data:`HOSTS` that is installed.
@@ -30,7 +37,7 @@ def find_host() -> str:
     wanted = os.environ.get('UNIVIP_HOST')
     if wanted is None:
         for host in HOSTS:
-            if find_spec(host) is not None:
+            if is_installed(host):
                 return host
         raise ImportError(
             'univip_mm needs MMPretrain, which is not installed: '
@@ -38,7 +45,7 @@ def find_host() -> str:
     if wanted not in HOSTS:
         raise ImportError(f"UNIVIP_HOST is '{wanted}', but the hosts are "
                           f'{" and ".join(HOSTS)}: set it to one of them')
-    if find_spec(wanted) is None:
+    if not is_installed(wanted):
         raise ImportError(f"UNIVIP_HOST is '{wanted}', which is not "
                           f"installed: 'pip install {wanted}', or unset it")
     return wanted
