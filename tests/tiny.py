@@ -173,12 +173,18 @@ def watched(work_dir, rank=0):
     return [json.loads(line) for line in text.splitlines()]
 
 
-def run_tool(name, *arguments):
-    """``python tools/NAME.py ARGUMENTS`` in this process, without a trace in
-    what MMEngine keeps for all of it."""
+def load_tool(name):
+    """``tools/NAME.py`` as a module."""
     spec = importlib.util.spec_from_file_location(
         f'tool_{name}', ROOT / 'tools' / f'{name}.py')
     tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    return tool
+
+
+def run_tool(name, *arguments):
+    """``python tools/NAME.py ARGUMENTS`` in this process, without a trace in
+    what MMEngine keeps for all of it."""
     threads = cv2.getNumThreads()
     environment = dict(os.environ)
     with pytest.MonkeyPatch.context() as patch:
@@ -186,8 +192,7 @@ def run_tool(name, *arguments):
         for manager in MANAGERS:
             patch.setattr(manager, '_instance_dict', OrderedDict())
         try:
-            spec.loader.exec_module(tool)
-            tool.main()
+            load_tool(name).main()
         finally:
             cv2.setNumThreads(threads)
             os.environ.clear()

@@ -18,10 +18,10 @@ class UniVIPDataPreprocessor(ImgDataPreprocessor):
     """Photometric augmentation and normalisation of the collated views.
 
     In training, the input is the list [scene_1, scene_2, instance_1, ...,
-    instance_K] of uint8 batches (B, 3, H, W). Each image of each view is
-    augmented on its own (:class:`photometric.Augmentation`), on the training
-    device, then normalised, with no clamp after that. Otherwise the input is
-    one batch, which is only normalised.
+    instance_K] of uint8 batches (B, 3, H, W), K >= 0. Each image of each view
+    is augmented on its own (:class:`photometric.Augmentation`), on the
+    training device, then normalised, with no clamp after that. Otherwise the
+    input is one batch, which is only normalised.
 
     What is drawn for an image is a function of the ``view_seed`` of its data
     sample, as its crops are, and so of (seed, epoch, image). Without one it
@@ -109,15 +109,18 @@ class UniVIPDataPreprocessor(ImgDataPreprocessor):
                  samples: Optional[list]) -> list[torch.Tensor]:
         scene1, scene2, *instances = views
         numbers = self._draw_numbers(len(scene1), len(views), samples)
+        scenes = [
+            self._augment_batch(scene1, numbers[:, 0], self.scene1),
+            self._augment_batch(scene2, numbers[:, 1], self.scene2)
+        ]
+        if not instances:
+            return scenes
         # The instances go as one batch, which a GPU does faster than K.
         numbers_of_instances = numbers[:, 2:].transpose(0, 1).flatten(0, 1)
-        return [
-            self._augment_batch(scene1, numbers[:, 0], self.scene1),
-            self._augment_batch(scene2, numbers[:, 1], self.scene2),
-            *self._augment_batch(
+        return scenes + list(
+            self._augment_batch(
                 torch.cat(instances), numbers_of_instances,
-                self.instances).chunk(len(instances))
-        ]
+                self.instances).chunk(len(instances)))
 
     def _augment_batch(self, images: torch.Tensor, numbers: torch.Tensor,
                        augmentation: Augmentation) -> torch.Tensor:

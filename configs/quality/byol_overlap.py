@@ -1,0 +1,13 @@
+# The host's BYOL on UniVIP's two scenes, whose overlap holds K proposals. The
+# host's loss takes the first two views; the instances are cut out and unused,
+# so that the scenes are exactly UniVIP's.
+_base_ = './univip.py'
+
+model = dict(
+    _delete_=True,
+    type='BYOL',
+    base_momentum={{_base_.model.base_momentum}},
+    data_preprocessor={{_base_.model.data_preprocessor}},
+    backbone={{_base_.model.backbone}},
+    neck={{_base_.model.neck}},
+    head={{_base_.model.head}})

@@ -1,0 +1,5 @@
+# UniVIP without proposals: the file has none, so all instances are random
+# boxes in the overlap, of the proposals' sizes and shapes.
+_base_ = './univip.py'
+
+train_dataloader = dict(dataset=dict(proposal_file='proposals/none.npz'))

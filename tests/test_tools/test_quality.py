@@ -1,0 +1,121 @@
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from scipy.stats import ttest_1samp
+from tiny import ROOT, load_tool, run_tool
+
+quality = load_tool('benchmarks/quality')
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp('quality')
+
+
+def command(folder, *options):
+    return [
+        '--data-dir', folder / 'data', '--results', folder / 'results',
+        '--work-dir', folder / 'runs', '--num-train', 16, '--num-val', 8,
+        '--seeds', 5, '--epochs', 3, '--name', 'tiny', '--cfg-options',
+        'train_dataloader.batch_size=4', *options
+    ]
+
+
+def run(folder, *options):
+    return subprocess.run(
+        [sys.executable, '-W', 'ignore', ROOT / 'tools/benchmarks/quality.py',
+         *map(str, command(folder, *options))], capture_output=True,
+        text=True, cwd=ROOT)
+
+
+def result(folder, arm):
+    path = folder / f'results/{arm}-tiny-seed5.json'
+    return json.loads(path.read_text()), path.stat().st_mtime_ns
+
+
+@pytest.fixture(scope='module')
+def first(folder):
+    """What is said where two arms are trained, each in a process."""
+    said = run(folder, '--arms', 'random', 'univip', '--jobs', 2)
+    assert said.returncode == 0, said.stderr
+    return said.stdout
+
+
+def test_units_are_trained_and_measured(folder, first):
+    for arm in ('random', 'univip'):
+        measured, _ = result(folder, arm)
+        assert measured['seed'] == 5 and measured['num_train'] == 16
+        for key in ('linear_mAP', 'object_linear', 'object_knn'):
+            assert 0 <= measured[key] <= 100
+    losses = result(folder, 'univip')[0]['curve'][0]
+    assert {'loss', 'loss_scene', 'loss_instance'} <= losses.keys()
+    assert '| univip-tiny | 1 |' in first
+
+
+def test_what_is_done_is_not_done_again(folder, first):
+    before = result(folder, 'univip')
+    said = run(folder, '--arms', 'random', 'univip')
+    assert '2 units, 2 of them done' in said.stdout
+    assert result(folder, 'univip') == before
+
+
+def quality_args(folder):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, 'argv', ['quality.py', *map(str, command(folder))])
+        return quality.parse_args()
+
+
+@pytest.mark.parametrize('arm', [
+    x for x in quality.ARMS if x not in ('random', 'supervised')])
+def test_every_arm_computes_its_own_terms(folder, first, arm):
+    cfg = quality.load_config(quality_args(folder), arm, 5)
+    views = cfg.train_dataloader.dataset.pipeline[1].type
+    assert views == ('MultiView' if arm == 'byol' else 'OverlapSceneCrop')
+    assert cfg.model.type == ('BYOL' if 'byol' in arm else 'UniVIP')
+    weights = cfg.model.get('loss_weights', {})
+    assert [weights.get(x) for x in ('scene_instance', 'instance')] == dict(
+        byol=[None, None], byol_overlap=[None, None],
+        scene_instance=[1, 0], instance_instance=[0, 1]).get(arm, [1, 1])
+    file = cfg.train_dataloader.dataset.proposal_file
+    assert ('none' in file) == (arm == 'univip_random_boxes')
+
+
+def test_interval_is_that_of_student(folder):
+    differences = np.random.default_rng(0).normal(2, 1, 4)
+    low, high = ttest_1samp(differences, 0).confidence_interval(0.95)
+    assert quality.interval(differences) == pytest.approx(
+        (differences.mean(), low, high))
+    assert quality.interval(differences[:1]) is None
+
+
+def test_report_pairs_the_seeds():
+    def runs(**values):
+        return {int(seed[1:]): dict(linear_mAP=x, object_linear=x,
+                                    object_knn=x)
+                for seed, x in values.items()}
+    table = quality.report(dict(
+        byol=runs(s1=20.0, s2=30.0), univip=runs(s1=21.0, s2=33.0, s3=99.0)))
+    assert '| BYOL | 2 | 25.0 ± 7.1 |' in table
+    # Seed 3 has no BYOL, and takes no part.
+    assert '| UniVIP (both) | 2 | +2.0 [-10.7, +14.7] |' in table
+
+
+@pytest.mark.parametrize('options, words', [
+    (['--report', '--results', 'nowhere'], 'has no results'),
+    (['--cfg-options', 'a=1'], '--name NAME'),
+    (['--jobs', '0'], 'at least 1'),
+])
+def test_mistakes_are_told_in_a_line(options, words, capsys):
+    with pytest.raises(SystemExit) as e:
+        run_tool('benchmarks/quality', *options)
+    assert words in f'{e.value.code} {capsys.readouterr().err}'
+
+
+def test_units_that_fail_are_named(folder, first):
+    said = run(folder, 'optim_wrapper.optimizer.type=NoSuch', '--arms',
+               'byol')
+    assert said.returncode == 1
+    assert 'these units failed: byol, seed 5' in said.stderr

@@ -1,0 +1,402 @@
+"""Does UniVIP learn better than BYOL? Pre-trains both, and what lies between
+them, on the same scenes from the same seeds, and measures the frozen features.
+
+Each seed of each arm is a unit of work that leaves one json: killed, the same
+command goes on where it was. docs/results.md has the design and the results.
+"""
+import argparse
+import json
+import math
+import os
+import subprocess
+import sys
+from collections import defaultdict
+from pathlib import Path
+from typing import Optional
+
+import numpy as np
+
+ROOT = Path(__file__).parents[2]
+CONFIGS = ROOT / 'configs/quality'
+# From least to most; the paper's order.
+ARMS = dict(
+    random='random initialisation',
+    byol='BYOL',
+    byol_overlap='BYOL, overlap scenes',
+    scene_instance='+ scene-instance',
+    instance_instance='+ instance-instance',
+    univip='UniVIP (both)',
+    univip_random_boxes='UniVIP, random boxes',
+    supervised='supervised')
+MEASURES = dict(
+    linear_mAP='linear mAP, images',
+    object_linear='linear, objects',
+    object_knn='k-NN, objects')
+
+EXAMPLE = '''
+examples:
+  python tools/benchmarks/quality.py --dry-run
+  python tools/benchmarks/quality.py --jobs 2
+  python tools/benchmarks/quality.py --report
+another learning rate, as arms of their own:
+  python tools/benchmarks/quality.py --arms byol univip --name lr0.4 \\
+      --cfg-options optim_wrapper.optimizer.lr=0.4
+'''
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        '--arms', nargs='+', choices=ARMS, default=list(ARMS), metavar='ARM',
+        help=f'what to train, of {", ".join(ARMS)} (default: all)')
+    parser.add_argument(
+        '--seeds', nargs='+', type=int, default=[1, 2, 3], metavar='N',
+        help='(default: 1 2 3)')
+    parser.add_argument(
+        '--data-dir', default='data/quality',
+        help='made if it is not there (default: %(default)s)')
+    parser.add_argument(
+        '--num-train', type=int, default=3000, metavar='N',
+        help='scenes to train on (default: %(default)s)')
+    parser.add_argument(
+        '--num-val', type=int, default=1000, metavar='N',
+        help='scenes to measure on (default: %(default)s)')
+    parser.add_argument(
+        '--results', default='work_dirs/quality/results',
+        help='folder of the results, a json for each unit (default: '
+        '%(default)s)')
+    parser.add_argument(
+        '--work-dir', default='work_dirs/quality/runs',
+        help='folder of logs and checkpoints (default: %(default)s)')
+    parser.add_argument(
+        '--jobs', type=int, default=1, metavar='N',
+        help='units at a time, one thread each (default: %(default)s)')
+    parser.add_argument(
+        '--epochs', type=int, metavar='N',
+        help="of the pre-training (default: the configs')")
+    parser.add_argument(
+        '--name', help='added to the name of each arm; needed where options '
+        'are changed')
+    parser.add_argument(
+        '--cfg-options', nargs='+', default=[], metavar='KEY=VALUE',
+        help='change values of the configs')
+    parser.add_argument(
+        '--report', action='store_true',
+        help='only print the tables of what is there')
+    parser.add_argument(
+        '--dry-run', action='store_true', help='only say what would be done')
+    parser.add_argument('--unit', nargs=2, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.jobs < 1:
+        parser.error(f'--jobs is {args.jobs}: it must be at least 1')
+    if args.cfg_options and not args.name:
+        parser.error('--cfg-options without --name: the results would pass '
+                     "for those of the configs'; give --name NAME")
+    return args
+
+
+# The data.
+
+
+def make_data(args: argparse.Namespace) -> None:
+    """Scenes, the proposals of selective search, and a file of none."""
+    from univip_mm.coco import read_coco
+    from univip_mm.proposals import ProposalFile, write_proposals
+    folder = Path(args.data_dir)
+    run('demo/make_data.py', folder, '--num-train', args.num_train,
+        '--num-val', args.num_val, '--seed', 1)
+    proposals = folder / 'proposals/train.npz'
+    ann_file = folder / 'annotations/train.json'
+    run('generate_proposals.py', '--img-prefix', folder / 'train',
+        '--ann-file', ann_file, '--out', proposals, '--min-size', 32,
+        '--max-side', 128)
+    images = read_coco(ann_file)['images']
+    write_proposals(
+        folder / 'proposals/none.npz', {x['id']: [] for x in images},
+        dict(method='none', rules=ProposalFile(proposals).meta['rules']),
+        {x['id']: x['file_name'] for x in images})
+
+
+def run(tool: str, *options) -> None:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / 'tools' / tool), *map(str, options)])
+    if done.returncode:
+        raise SystemExit(f'error: {tool} ended with exit code '
+                         f'{done.returncode}; its message stands above')
+
+
+# One unit: an arm and a seed.
+
+
+def result_path(args: argparse.Namespace, arm: str, seed: int) -> Path:
+    name = f'{arm}-{args.name}' if args.name else arm
+    return Path(args.results) / f'{name}-seed{seed}.json'
+
+
+def run_unit(args: argparse.Namespace, arm: str, seed: int) -> None:
+    """Train and measure, and write the result."""
+    import time
+
+    import torch
+    torch.set_num_threads(1)
+    from mmengine.runner import set_random_seed
+
+    from univip_mm.evaluation.frozen_features import load_split, measure
+    data = Path(args.data_dir)
+    train, val = (
+        load_split(
+            data / f'annotations/{split}.json', data / split, (160, 120), 64,
+            number) for split, number in (('train', 8000), ('val', 4000)))
+    start = time.time()
+    cfg = load_config(args, 'univip' if arm in ('random', 'supervised')
+                      else arm, seed)
+    set_random_seed(seed)
+    if arm == 'random':
+        model, curve = build_model(cfg), []
+    elif arm == 'supervised':
+        model, curve = train_supervised(cfg, train)
+    else:
+        model, curve = pretrain(cfg)
+    seconds = time.time() - start
+    preprocessor = build_model(cfg).data_preprocessor
+    result = dict(
+        arm=arm, name=args.name, seed=seed, epochs=cfg.train_cfg.max_epochs,
+        options=args.cfg_options, seconds=round(seconds), curve=curve,
+        num_train=len(train.images), num_val=len(val.images),
+        **measure(model.backbone, preprocessor, train, val))
+    path = result_path(args, arm, seed)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix('.part')
+    part.write_text(json.dumps(result, indent=1))
+    part.replace(path)
+
+
+def load_config(args: argparse.Namespace, arm: str, seed: int):
+    from mmengine.config import Config, DictAction
+    parser = argparse.ArgumentParser()
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction)
+    cfg = Config.fromfile(CONFIGS / f'{arm}.py')
+    if args.cfg_options:
+        cfg.merge_from_dict(
+            parser.parse_args(['--cfg-options',
+                               *args.cfg_options]).cfg_options)
+    cfg.train_dataloader.dataset.data_root = f'{args.data_dir}/'
+    if args.epochs is not None:
+        cfg.train_cfg.max_epochs = args.epochs
+        cfg.param_scheduler[-1].end = args.epochs
+    cfg.randomness = dict(seed=seed)
+    cfg.work_dir = str(
+        Path(args.work_dir) / result_path(args, arm, seed).stem)
+    cfg.resume = True  # where there is a checkpoint
+    return cfg
+
+
+def build_model(cfg):
+    from mmengine.registry import init_default_scope
+
+    from univip_mm.registry import MODELS
+    init_default_scope('univip_mm')
+    model = MODELS.build(cfg.model)
+    model.init_weights()
+    return model
+
+
+def pretrain(cfg) -> tuple:
+    """Train as tools/train.py does. The model, and the losses of each epoch:
+    a dict of means for each."""
+    from mmengine.runner import Runner
+
+    from univip_mm.engine.config import find_checkpoint
+    find_checkpoint(cfg)
+    runner = Runner.from_cfg(cfg)
+    model = runner.train()
+    epochs = defaultdict(lambda: defaultdict(list))
+    for log in sorted(Path(cfg.work_dir).glob('*/vis_data/scalars.json')):
+        for line in map(json.loads, log.read_text().splitlines()):
+            for key, value in line.items():
+                if 'loss' in key or key in ('projection_std', 'plan_entropy',
+                                            'proposal_share',
+                                            'uniform_marginals'):
+                    epochs[line['epoch']][key].append(value)
+    curve = [{key: round(float(np.mean(values)), 4)
+              for key, values in epochs[number].items()}
+             for number in sorted(epochs)]
+    return model, curve
+
+
+def train_supervised(cfg, train) -> tuple:
+    """The same backbone, told what is on each image: the upper bound. The
+    model, and the loss of each epoch."""
+    import torch
+    from torch import nn
+    from torch.nn.functional import binary_cross_entropy_with_logits
+    model = build_model(cfg)
+    backbone, normalise = model.backbone, model.data_preprocessor
+    head = nn.Linear(cfg.model.neck.in_channels, train.labels.shape[1])
+    parameters = [*backbone.parameters(), *head.parameters()]
+    epochs, batch = cfg.train_cfg.max_epochs, 64
+    steps = epochs * (len(train.images) // batch)
+    optimizer = torch.optim.SGD(parameters, lr=0.1, momentum=0.9,
+                                weight_decay=1e-4, nesterov=True)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, max_lr=0.1, total_steps=steps)
+    labels = torch.from_numpy(train.labels).float()
+    backbone.train()
+    curve = []
+    for _ in range(epochs):
+        losses = []
+        order = torch.randperm(len(labels))[:len(labels) // batch * batch]
+        for chosen in order.split(batch):
+            images = train.images[chosen].float()
+            images = (images - normalise.mean) / normalise.std
+            if torch.rand(()) < 0.5:
+                images = images.flip(-1)
+            images = images.contiguous(memory_format=torch.channels_last)
+            logits = head(backbone(images)[-1].mean((2, 3)))
+            loss = binary_cross_entropy_with_logits(logits, labels[chosen])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            losses.append(loss.item())
+        curve.append(dict(loss=round(float(np.mean(losses)), 4)))
+    return model, curve
+
+
+# All units.
+
+
+def run_units(args: argparse.Namespace) -> None:
+    """Run what has no result yet, seed after seed."""
+    from univip_mm.progress import track
+    units = [(arm, seed) for seed in args.seeds for arm in args.arms]
+    missing = [x for x in units if not result_path(args, *x).is_file()]
+    print(f'{len(units)} units, {len(units) - len(missing)} of them done')
+    if args.dry_run:
+        for arm, seed in missing:
+            print(f'to do: {arm}, seed {seed}: {result_path(args, arm, seed)}')
+        return
+    if missing:
+        make_data(args)
+    failed = []
+    bar = track(missing, unit='unit')
+    running = []
+    for arm, seed in missing:
+        running.append((arm, seed, start_unit(args, arm, seed)))
+        while len(running) >= args.jobs:
+            running = wait_for_one(running, failed, bar)
+    while running:
+        running = wait_for_one(running, failed, bar)
+    bar.close()
+    if failed:
+        raise SystemExit('error: these units failed: ' + '; '.join(failed))
+
+
+def start_unit(args: argparse.Namespace, arm: str,
+               seed: int) -> subprocess.Popen:
+    log = Path(args.work_dir) / f'{result_path(args, arm, seed).stem}.log'
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with open(log, 'a') as file:
+        return subprocess.Popen(
+            [sys.executable, __file__, *sys.argv[1:], '--unit', arm,
+             str(seed)], stdout=file, stderr=subprocess.STDOUT,
+            env=dict(os.environ, OMP_NUM_THREADS='1'))
+
+
+def wait_for_one(running: list, failed: list, bar) -> list:
+    """Those that still run, once one of them has ended."""
+    import time
+    while all(process.poll() is None for *_, process in running):
+        time.sleep(0.2)
+    for arm, seed, process in running:
+        if process.poll() is not None:
+            bar.update()
+            if process.returncode:
+                failed.append(f'{arm}, seed {seed} (its log is in the work '
+                              'dir)')
+    return [x for x in running if x[2].poll() is None]
+
+
+# The report.
+
+
+def read_results(folder: Path) -> dict:
+    """Arm, with its name, to seed to result."""
+    results = defaultdict(dict)
+    for path in sorted(folder.glob('*-seed*.json')):
+        result = json.loads(path.read_text())
+        arm = result['arm'] + (f'-{result["name"]}' if result['name'] else '')
+        results[arm][result['seed']] = result
+    return results
+
+
+def interval(differences: np.ndarray) -> Optional[tuple]:
+    """Mean of paired differences and its 95 % confidence interval, by
+    Student's t; None where there are fewer than two."""
+    from scipy.stats import t
+    if len(differences) < 2:
+        return None
+    mean = differences.mean()
+    error = differences.std(ddof=1) / math.sqrt(len(differences))
+    half = t.ppf(0.975, len(differences) - 1) * error
+    return mean, mean - half, mean + half
+
+
+def report(results: dict) -> str:
+    """The tables, as Markdown: means and standard deviations over the seeds,
+    and paired differences from BYOL."""
+    order = [arm for arm in ARMS if arm in results]
+    order += [arm for arm in results if arm not in ARMS]
+    head = ' | '.join(MEASURES.values())
+    lines = [f'| arm | seeds | {head} |', '|---' * (2 + len(MEASURES)) + '|']
+    for arm in order:
+        runs = list(results[arm].values())
+        cells = []
+        for key in MEASURES:
+            values = np.array([x[key] for x in runs])
+            spread = (f' ± {values.std(ddof=1):.1f}' if len(values) > 1
+                      else '')
+            cells.append(f'{values.mean():.1f}{spread}')
+        lines.append(f'| {ARMS.get(arm, arm)} | {len(runs)} | '
+                     f'{" | ".join(cells)} |')
+    lines += ['', f'| less BYOL, same seed | seeds | {head} |',
+              '|---' * (2 + len(MEASURES)) + '|']
+    for arm in order:
+        seeds = sorted(results[arm].keys() & results.get('byol', {}).keys())
+        if arm == 'byol' or not seeds:
+            continue
+        cells = []
+        for key in MEASURES:
+            found = interval(np.array([
+                results[arm][s][key] - results['byol'][s][key]
+                for s in seeds]))
+            cells.append('–' if found is None else
+                         '{:+.1f} [{:+.1f}, {:+.1f}]'.format(*found))
+        lines.append(f'| {ARMS.get(arm, arm)} | {len(seeds)} | '
+                     f'{" | ".join(cells)} |')
+    return '\n'.join(lines)
+
+
+def main() -> None:
+    args = parse_args()
+    try:
+        if args.unit:
+            run_unit(args, args.unit[0], int(args.unit[1]))
+            return
+        if not args.report:
+            run_units(args)
+        if not args.dry_run:
+            results = read_results(Path(args.results))
+            if not results:
+                raise FileNotFoundError(
+                    f"'{args.results}' has no results: run without --report")
+            print(report(results))
+    except (ValueError, FileNotFoundError) as e:
+        raise SystemExit(f'error: {e}') from None
+
+
+if __name__ == '__main__':
+    main()

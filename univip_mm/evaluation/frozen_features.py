@@ -1,0 +1,125 @@
+"""What a frozen backbone knows of a COCO data set: classifiers on features of
+whole images, and of their objects."""
+from pathlib import Path
+from typing import NamedTuple, Union
+
+import cv2
+import numpy as np
+import torch
+from torch import nn
+
+from ..coco import read_coco
+from .knn_classes import knn_classes
+from .linear import linear_scores, standardise
+from .multi_label_probe import average_precision
+
+BATCH = 128
+
+
+class Split(NamedTuple):
+    """A split's pictures, RGB uint8, and what is on them.
+
+    ``images`` (N, 3, H, W) and the classes that are on each, ``labels``
+    (N, L) bool; ``objects`` (M, 3, S, S), cut out at their boxes, and the
+    class of each, ``classes`` (M,).
+    """
+    images: torch.Tensor
+    labels: np.ndarray
+    objects: torch.Tensor
+    classes: torch.Tensor
+
+
+def load_split(ann_file: Union[str, Path], folder: Union[str, Path],
+               image_size: tuple[int, int], object_size: int,
+               max_objects: int) -> Split:
+    """Read a split into memory.
+
+    Args:
+        ann_file (str or Path): COCO json.
+        folder (str or Path): Of the images.
+        image_size (tuple): Width and height that the images are resized to,
+            pixels.
+        object_size (int): Side that the objects are resized to, pixels.
+        max_objects (int): The first so many objects are taken.
+
+    Raises:
+        FileNotFoundError: An image is missing.
+    """
+    content = read_coco(ann_file)
+    ids = sorted(x['id'] for x in content['categories'])
+    things = {}
+    for thing in content['annotations']:
+        things.setdefault(thing['image_id'], []).append(thing)
+    images, labels, objects, classes = [], [], [], []
+    for image in content['images']:
+        path = Path(folder) / image['file_name']
+        picture = cv2.imread(str(path))
+        if picture is None:
+            raise FileNotFoundError(f"there is no image '{path}' of "
+                                    f"'{ann_file}'")
+        images.append(_to_tensor(picture, image_size))
+        here = things.get(image['id'], [])
+        labels.append(np.isin(ids, [x['category_id'] for x in here]))
+        for thing in here[:max_objects - len(objects)]:
+            x, y, w, h = (round(v) for v in thing['bbox'])
+            cut = picture[max(y, 0):y + h, max(x, 0):x + w]
+            objects.append(_to_tensor(cut, (object_size, object_size)))
+            classes.append(ids.index(thing['category_id']))
+    return Split(
+        torch.stack(images), np.stack(labels), torch.stack(objects),
+        torch.tensor(classes))
+
+
+def _to_tensor(picture: np.ndarray, size: tuple[int, int]) -> torch.Tensor:
+    small = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+    return torch.from_numpy(small[..., ::-1].copy()).permute(2, 0, 1)
+
+
+@torch.no_grad()
+def pooled_features(backbone: nn.Module, pictures: torch.Tensor,
+                    preprocessor: nn.Module) -> torch.Tensor:
+    """The backbone's last output, averaged over its positions, (N, C).
+
+    Args:
+        backbone (nn.Module): In evaluation mode.
+        pictures (Tensor): (N, 3, H, W) uint8, RGB.
+        preprocessor (nn.Module): Whose ``mean`` and ``std`` are taken.
+    """
+    features = []
+    for batch in pictures.split(BATCH):
+        batch = (batch.float() - preprocessor.mean) / preprocessor.std
+        batch = batch.contiguous(memory_format=torch.channels_last)
+        features.append(backbone(batch)[-1].mean((2, 3)))
+    return torch.cat(features)
+
+
+def measure(backbone: nn.Module, preprocessor: nn.Module, train: Split,
+            val: Split) -> dict[str, float]:
+    """Linear mAP on whole images, and the accuracy of a linear classifier and
+    of the 20 nearest neighbours on objects, in percent. The classifiers are
+    fitted on ``train`` and scored on ``val``."""
+    from sklearn.linear_model import LogisticRegression
+    backbone.eval()
+
+    def features_of(name: str) -> list[torch.Tensor]:
+        return [
+            pooled_features(backbone, getattr(split, name), preprocessor)
+            for split in (train, val)
+        ]
+
+    known, asked = features_of('images')
+    scores = linear_scores(known, torch.from_numpy(train.labels), asked)
+    mean_ap = average_precision(val.labels, scores.numpy()).mean()
+
+    known, asked = features_of('objects')
+    votes = knn_classes(
+        known, train.classes, asked, train.labels.shape[1], k=20)
+    knn = (votes.argmax(1) == val.classes).float().mean().item()
+    known, asked = standardise(known, asked)
+    classifier = LogisticRegression(C=1 / known.shape[1], max_iter=1000)
+    classifier.fit(known, train.classes)
+    linear = classifier.score(asked, val.classes)
+    return dict(
+        linear_mAP=100 * mean_ap,
+        object_linear=100 * linear,
+        object_knn=100 * knn)
