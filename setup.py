@@ -53,5 +53,10 @@ setup(
         'simplejpeg', 'torch', 'torchvision', 'tqdm'
     ],
     extras_require=dict(
-        proposals=['ijson', 'opencv-contrib-python-headless']),
+        proposals=['ijson', 'opencv-contrib-python-headless'],
+        # mmcv with its operators, which both need, is built or found for the
+        # machine's PyTorch: see docs/downstream.md.
+        det=['mmdet>=3.3'],
+        seg=['mmsegmentation>=1.2.2', 'ftfy', 'regex', 'prettytable'],
+        dev=read_requirements('dev.txt')),
 )
