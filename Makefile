@@ -20,7 +20,7 @@ HOSTS_INPUTS := $(addprefix requirements/,runtime.txt hosts.txt hosts-constraint
 HOSTS_PINS := -c requirements/hosts-constraints.txt
 WHEELS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/univip_mm/wheels
 
-.PHONY: help env demo test bench test-downstream test-hosts lint clean
+.PHONY: help env demo test bench quality docs test-downstream test-hosts lint clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/'
@@ -111,8 +111,14 @@ $(NUMPY1): $(READY)
 data/demo/annotations: | $(READY)
 	$(BIN)/python tools/demo/make_data.py
 
+quality: env  ## does UniVIP learn better than BYOL? hours on 2 cores; killed, it goes on
+	$(BIN)/python tools/benchmarks/quality.py --jobs 2
+
+docs: env  ## the documentation site, in docs/_build/html
+	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
+
 lint: env  ## ruff
 	$(BIN)/ruff check .
 
 clean:  ## remove .venv and what demo and tests leave behind
-	rm -rf $(VENV) $(DOWNSTREAM) $(HOSTS) build $(DEMO_DIR) data/demo .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(DOWNSTREAM) $(HOSTS) build $(DEMO_DIR) data/demo .pytest_cache .ruff_cache .hypothesis docs/_build data/quality work_dirs/quality

@@ -1,5 +1,5 @@
-# UniVIP at a size whose comparison with BYOL (tools/benchmarks/quality.py) takes
-# hours on a machine of two cores: ResNet-18 of a quarter of its width,
+# UniVIP at a size whose comparison with BYOL (tools/benchmarks/quality.py)
+# takes hours on a machine of two cores: ResNet-18 of a quarter of its width,
 # scenes of 64 and instances of 32 pixels. docs/results.md says why each value
 # is what it is; what is not here is the demo's, and so the paper's.
 _base_ = '../univip_r18_demo.py'
