@@ -85,7 +85,7 @@ $(HOSTS)/mmselfsup/.ready: requirements/mmselfsup.txt $(HOSTS_INPUTS)
 	echo 'mmcv-lite==2.0.1' >> $(@D)/constraints.txt
 	$(@D)/bin/python -m pip install -q -r $(@D)/runtime.txt -r requirements/mmselfsup.txt -r requirements/hosts.txt -c $(@D)/constraints.txt $(HOSTS_PINS)
 	$(@D)/bin/python -m pip install -q --force-reinstall --no-deps -r requirements/opencv.txt
-	$(@D)/bin/python -m pip install -q --no-deps --target $(@D)/mmpretrain mmpretrain importlib_metadata zipp mat4py -c requirements/constraints.txt
+	$(@D)/bin/python -m pip install -q --no-deps --target $(@D)/mmpretrain mmpretrain -c requirements/constraints.txt
 	touch $@
 
 test-hosts: $(HOSTS)/mmpretrain/.ready $(HOSTS)/mmselfsup/.ready  ## the wheel in a project of MMPretrain, and in one of MMSelfSup

@@ -95,22 +95,34 @@ train_dataloader = dict(dataset=dict(
     assert len(train(project, 'configs/own.py', 'work_dirs/own')) == 2
 
 
-def test_mim_trains_a_config_of_the_wheel(project):
+@pytest.mark.parametrize('package, config', [
+    (HOST, 'univip_mm::univip_r18_demo.py'),
+    ('univip_mm', 'univip_r18_demo.py')])
+def test_mim_trains_a_config_of_the_wheel(project, package, config):
     said = run(
-        project, 'mim', 'train', HOST, 'univip_mm::univip_r18_demo.py',
-        '--gpus', 0, '--work-dir', 'work_dirs/mim', '--cfg-options',
-        'train_cfg.max_epochs=1', 'param_scheduler.0.end=1',
-        'train_dataloader.batch_size=4', 'default_hooks.checkpoint.interval=1')
+        project, 'mim', 'train', package, config, '--gpus', 0, '--work-dir',
+        f'work_dirs/mim_{package}', '--cfg-options', 'train_cfg.max_epochs=1',
+        'param_scheduler.0.end=1', 'train_dataloader.batch_size=4',
+        'default_hooks.checkpoint.interval=1')
     assert 'Training finished successfully' in said
-    assert (project / 'work_dirs/mim/epoch_1.pth').is_file()
+    assert (project / f'work_dirs/mim_{package}/epoch_1.pth').is_file()
 
 
-def test_mim_runs_our_own_tools(project):
-    said = run(project, 'mim', 'run', 'univip_mm', 'inspect_proposals',
-               'data/demo/proposals/train.npz')
-    assert 'The script finished successfully' in said
+def test_mim_runs_our_own_tools(project, trained):
+    checkpoint = 'work_dirs/one/epoch_2.pth'
+    for command in [
+        ['inspect_proposals', 'data/demo/proposals/train.npz'],
+        ['browse_dataset', 'configs/mine.py', '-n', 2],
+        ['test', 'configs/mine.py', checkpoint, '--out', 'metrics.json'],
+        ['extract_backbone', checkpoint, 'backbone.pth']]:
+        said = run(project, 'mim', 'run', 'univip_mm', *command)
+        assert 'The script finished successfully' in said
     assert (project / 'data/demo/proposals/train.inspect/histograms.png'
             ).is_file()
+    assert (project / 'work_dirs/mine/browse/scenes_001.png').is_file()
+    metrics = json.loads((project / 'metrics.json').read_text())
+    assert 0 <= metrics['probe/linear_mAP'] <= 100
+    assert (project / 'backbone.pth').is_file()
 
 
 def test_a_config_that_is_not_there_is_told_with_those_that_are(project):
