@@ -81,7 +81,7 @@ def pooled_features(backbone: nn.Module, pictures: torch.Tensor,
     """The backbone's last output, averaged over its positions, (N, C).
 
     Args:
-        backbone (nn.Module): In evaluation mode.
+        backbone (nn.Module): Its mode is left as it is.
         pictures (Tensor): (N, 3, H, W) uint8, RGB.
         preprocessor (nn.Module): Whose ``mean`` and ``std`` are taken.
     """
@@ -93,13 +93,38 @@ def pooled_features(backbone: nn.Module, pictures: torch.Tensor,
     return torch.cat(features)
 
 
+@torch.no_grad()
+def estimate_statistics(backbone: nn.Module, pictures: torch.Tensor,
+                        preprocessor: nn.Module) -> None:
+    """Set the running statistics of the backbone's BN layers to the means
+    over batches of pictures, and the backbone to evaluation mode.
+
+    Those of a pre-training are of its views, whose sizes and scales are not
+    those of whole images, and which UniVIP has others of than BYOL; so each
+    network gets the statistics of what it is measured on.
+
+    Args:
+        backbone (nn.Module): Changed in place.
+        pictures (Tensor): (N, 3, H, W) uint8, RGB; the first 1024 are taken.
+        preprocessor (nn.Module): Whose ``mean`` and ``std`` are taken.
+    """
+    for layer in backbone.modules():
+        if isinstance(layer, nn.modules.batchnorm._BatchNorm):
+            layer.reset_running_stats()
+            layer.momentum = None  # a plain mean
+    backbone.train()
+    pooled_features(backbone, pictures[:1024], preprocessor)
+    backbone.eval()
+
+
 def measure(backbone: nn.Module, preprocessor: nn.Module, train: Split,
             val: Split) -> dict[str, float]:
     """Linear mAP on whole images, and the accuracy of a linear classifier and
     of the 20 nearest neighbours on objects, in percent. The classifiers are
-    fitted on ``train`` and scored on ``val``."""
+    fitted on ``train`` and scored on ``val``; BN has the statistics of the
+    images of ``train``."""
     from sklearn.linear_model import LogisticRegression
-    backbone.eval()
+    estimate_statistics(backbone, train.images, preprocessor)
 
     def features_of(name: str) -> list[torch.Tensor]:
         return [
@@ -120,6 +145,6 @@ def measure(backbone: nn.Module, preprocessor: nn.Module, train: Split,
     classifier.fit(known, train.classes)
     linear = classifier.score(asked, val.classes)
     return dict(
-        linear_mAP=100 * mean_ap,
-        object_linear=100 * linear,
+        linear_mAP=float(100 * mean_ap),
+        object_linear=float(100 * linear),
         object_knn=100 * knn)
