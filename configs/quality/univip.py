@@ -22,7 +22,7 @@ train_dataloader = dict(
     persistent_workers=False,
     dataset=dict(data_root=data_root))
 
-epochs = 40
+epochs = 25
 optim_wrapper = dict(optimizer=dict(lr=0.1))
 auto_scale_lr = dict(base_batch_size=64)
 param_scheduler = [
