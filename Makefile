@@ -117,8 +117,9 @@ quality: env  ## does UniVIP learn better than BYOL? hours on 2 cores; killed, i
 docs: env  ## the documentation site, in docs/_build/html
 	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
 
-lint: env  ## ruff
+lint: env  ## ruff, and mypy on the modules of the public names
 	$(BIN)/ruff check .
+	$(BIN)/python -m mypy
 
 clean:  ## remove .venv and what demo and tests leave behind
 	rm -rf $(VENV) $(DOWNSTREAM) $(HOSTS) build $(DEMO_DIR) data/demo .pytest_cache .ruff_cache .hypothesis docs/_build data/quality work_dirs/quality

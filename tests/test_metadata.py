@@ -1,4 +1,7 @@
 """What MIM, modelindex and GitHub read of this project."""
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import modelindex
@@ -6,6 +9,8 @@ import pytest
 import yaml
 from mmengine.config import Config
 from tiny import CONFIGS, ROOT
+
+from univip_mm.version import __version__
 
 METAFILES = sorted(CONFIGS.rglob('metafile.yml'))
 
@@ -49,3 +54,24 @@ def test_entries_say_what_the_configs_do(name):
 def test_nothing_claims_a_result_that_nobody_measured():
     for entry in entries():
         assert entry['Results'] is None and 'Weights' not in entry
+
+
+def test_citation_is_of_this_version():
+    citation = yaml.safe_load((ROOT / 'CITATION.cff').read_text())
+    assert citation['version'] == __version__
+    assert f'## {__version__}' in (ROOT / 'CHANGELOG.md').read_text()
+
+
+def test_pre_commit_has_the_ruff_of_make_lint():
+    pinned = re.search(
+        r'^ruff==.*$', (ROOT / 'requirements/constraints.txt').read_text(),
+        re.MULTILINE)[0]
+    hook = yaml.safe_load((ROOT / '.pre-commit-config.yaml').read_text())[
+        'repos'][0]['hooks'][0]
+    assert hook['additional_dependencies'] == [pinned]
+
+
+def test_types_of_the_public_names_hold():
+    said = subprocess.run([sys.executable, '-m', 'mypy'], cwd=ROOT,
+                          capture_output=True, text=True)
+    assert said.returncode == 0, said.stdout

@@ -5,6 +5,7 @@ from typing import Optional
 
 import cv2
 import numpy as np
+from numpy.typing import ArrayLike
 
 
 @dataclass(frozen=True)
@@ -40,22 +41,22 @@ class ProposalRules:
         return asdict(self)
 
 
-def xywh_to_xyxy(boxes: np.ndarray) -> np.ndarray:
+def xywh_to_xyxy(boxes: ArrayLike) -> np.ndarray:
     """(N, 4) x, y, width, height, to (N, 4) xyxy."""
-    boxes = np.asarray(boxes).reshape(-1, 4)
-    return np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
+    xywh = np.asarray(boxes).reshape(-1, 4)
+    return np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1)
 
 
-def iou(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
+def iou(boxes: ArrayLike, others: ArrayLike) -> np.ndarray:
     """Intersection over union of (N, 4) with (M, 4), as (N, M) float64."""
-    boxes = np.asarray(boxes, dtype=np.float64)
-    others = np.asarray(others, dtype=np.float64)
-    low = np.maximum(boxes[:, None, :2], others[None, :, :2])
-    high = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
+    a = np.asarray(boxes, dtype=np.float64)
+    b = np.asarray(others, dtype=np.float64)
+    low = np.maximum(a[:, None, :2], b[None, :, :2])
+    high = np.minimum(a[:, None, 2:], b[None, :, 2:])
     intersection = np.prod(np.clip(high - low, 0, None), axis=2)
-    area = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
-    other_area = np.prod(others[:, 2:] - others[:, :2], axis=1)
-    union = area[:, None] + other_area[None] - intersection
+    area_a = np.prod(a[:, 2:] - a[:, :2], axis=1)
+    area_b = np.prod(b[:, 2:] - b[:, :2], axis=1)
+    union = area_a[:, None] + area_b[None] - intersection
     return intersection / np.maximum(union, np.finfo(np.float64).tiny)
 
 
@@ -84,7 +85,7 @@ def filter_boxes(boxes: np.ndarray,
         return boxes
     # Non-maximum suppression, with the place in the order for a score.
     xywh = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
-    scores = np.arange(len(boxes), 0, -1, dtype=np.float32)
+    scores = list(range(len(boxes), 0, -1))
     # In float32, where an IoU equal to the limit may come out a little larger.
     kept = cv2.dnn.NMSBoxes(xywh.tolist(), scores, 0., rules.iou_thr + 2e-7)
     return boxes[np.ravel(kept)[:top_n]]

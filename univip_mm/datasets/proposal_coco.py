@@ -69,6 +69,8 @@ class ProposalCocoDataset(BaseDataset):
             rules; no image is large enough.
     """
 
+    ann_file: Paths
+
     def __init__(self,
                  ann_file: Paths,
                  proposal_file: Paths,

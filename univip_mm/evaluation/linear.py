@@ -45,16 +45,16 @@ def linear_scores(features: torch.Tensor,
     if not cost > 0:
         raise ValueError(f'linear_scores: cost is {cost}, but must be above '
                          '0; leave it out for 1 / C')
-    features, queries = standardise(features, queries)
-    labels = np.asarray(labels.cpu()).astype(bool)
-    scores = np.empty((len(queries), labels.shape[1]))
-    for column, label in enumerate(labels.T):
+    known, asked = standardise(features, queries)
+    present = np.asarray(labels.cpu()).astype(bool)
+    scores = np.empty((len(asked), present.shape[1]))
+    for column, label in enumerate(present.T):
         if label.all() or not label.any():
             scores[:, column] = label[0]
-        elif len(queries):
+        elif len(asked):
             classifier = LogisticRegression(C=cost, max_iter=1000)
-            classifier.fit(features, label)
-            scores[:, column] = classifier.predict_proba(queries)[:, 1]
+            classifier.fit(known, label)
+            scores[:, column] = classifier.predict_proba(asked)[:, 1]
     return torch.from_numpy(scores)
 
 
@@ -70,10 +70,10 @@ def standardise(features: torch.Tensor,
     Returns:
         tuple[np.ndarray, np.ndarray]: (N, C) and (M, C), float64.
     """
-    features, queries = (
+    known, asked = (
         x.detach().cpu().double().numpy() for x in (features, queries))
-    mean, std = features.mean(axis=0), features.std(axis=0)
+    mean, std = known.mean(axis=0), known.std(axis=0)
     # What rounding leaves of a constant is no spread.
-    noise = 10 * np.finfo(float).eps * np.abs(features).max(axis=0)
+    noise = 10 * np.finfo(float).eps * np.abs(known).max(axis=0)
     std[std <= noise] = 1
-    return (features - mean) / std, (queries - mean) / std
+    return (known - mean) / std, (asked - mean) / std

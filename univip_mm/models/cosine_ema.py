@@ -48,11 +48,11 @@ class ForeachCosineEMA(ExponentialMovingAverage):
         """Move the average towards the model by the current momentum."""
         if self._num_updates is None:
             self._num_updates = int(self.steps)
-        source = (
+        named = (
             model.state_dict()
             if self.update_buffers else dict(model.named_parameters()))
         average = list(self.avg_parameters.values())
-        source = [source[name] for name in self.avg_parameters]
+        source = [named[name] for name in self.avg_parameters]
         if self._num_updates == 0:
             torch._foreach_copy_(average, source)
         elif self._num_updates % self.interval == 0:
@@ -60,7 +60,7 @@ class ForeachCosineEMA(ExponentialMovingAverage):
                         if x.is_floating_point()]
             torch._foreach_lerp_([average[i] for i in floating],
                                  [source[i] for i in floating],
-                                 self._momentum())
+                                 self._momentum(self._num_updates))
         if not self.update_buffers:
             buffers = list(self.module.buffers())
             if buffers:
@@ -68,12 +68,12 @@ class ForeachCosineEMA(ExponentialMovingAverage):
         self.steps += 1
         self._num_updates += 1
 
-    def _momentum(self) -> float:
-        """Share of the model in this update."""
+    def _momentum(self, number: int) -> float:
+        """Share of the model in this update, the first being 0."""
         last = self.max_updates
         if last is None:
             last = MessageHub.get_current_instance().get_info('max_iters')
-        annealing = (math.cos(math.pi * self._num_updates / last) + 1) / 2
+        annealing = (math.cos(math.pi * number / last) + 1) / 2
         return (self.end_momentum
                 - (self.end_momentum - self.momentum) * annealing)
 

@@ -162,8 +162,9 @@ class UniVIPDataPreprocessor(ImgDataPreprocessor):
 
 
 def _augmentation(name: str, options: Optional[dict]) -> Augmentation:
+    options = options or {}
     try:
-        augmentation = Augmentation(**(options or {}))
+        augmentation = Augmentation(**options)
     except TypeError:
         known = list(Augmentation.__dataclass_fields__)
         unknown = sorted(set(options) - set(known))

@@ -1,4 +1,4 @@
-from typing import Optional, Union
+from typing import Any, Optional, Union
 
 import torch
 from mmengine.structures import BaseDataElement
@@ -8,7 +8,7 @@ from ..registry import MODELS
 from .cosine_ema import ForeachCosineEMA
 from .unit_vectors import unit_vectors
 
-BYOL = MODELS.get('BYOL')
+BYOL: Any = MODELS.get('BYOL')
 
 
 @MODELS.register_module()
@@ -91,7 +91,7 @@ class UniVIP(BYOL):
         """As the host's, with one more mode: ``predict`` writes the pooled
         feature of each image, (C,), to ``feature`` of its data sample."""
         if mode == 'predict':
-            return self.predict(inputs, data_samples)
+            return self.predict(inputs, data_samples)  # type: ignore
         return super().forward(inputs, data_samples, mode)
 
     def extract_feat(

@@ -175,7 +175,7 @@ class ProposalFile(Mapping):
         return dict(path=self.path)
 
     def __setstate__(self, state: dict) -> None:
-        self.__init__(state['path'])
+        ProposalFile.__init__(self, state['path'])
 
 
 def _map_members(path: Path) -> dict:

@@ -180,7 +180,7 @@ class OverlapSceneCrop(BaseTransform):
                    overlap[3] - overlap[1]) < self.rules.min_size:
                 continue
             contained = _contained(proposals, overlap)
-            count = min(np.count_nonzero(contained), self.num_instances)
+            count = min(int(np.count_nonzero(contained)), self.num_instances)
             if count > most:
                 best, most = (scenes, overlap, contained), count
             if most == self.num_instances:
