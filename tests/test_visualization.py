@@ -255,7 +255,7 @@ def test_the_average_runs_over_the_finite_values_around():
     np.testing.assert_allclose(smooth(values[:3], 1), values[:3])
 
 
-@pytest.mark.parametrize('options', [[], ['--augment']])
+@pytest.mark.parametrize('options', [['--no-augment'], [], ['--augment']])
 def test_browse_dataset_draws_samples(coco_folder, options, capsys):
     run_tool(
         'browse_dataset',

@@ -63,6 +63,7 @@ param_scheduler = [
     dict(type='CosineAnnealingLR', eta_min=0., by_epoch=True, begin=1, end=2,
          convert_to_iter_based=True)]
 train_cfg = dict(max_epochs=2)
+default_hooks = dict(view_sheet=dict(interval=0))  # a second each
 custom_hooks = [
     dict(type='WatchTraining', {options})]
 '''

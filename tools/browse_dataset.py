@@ -1,28 +1,25 @@
 """Draw samples of the training data: proposals, scenes, overlap, instances."""
 import argparse
 import os.path as osp
-from typing import Optional
 
 import numpy as np
-import torch
 from mmengine.config import Config, DictAction
-from mmengine.dataset import Compose, default_collate
 from mmengine.registry import init_default_scope
 from mmengine.runner import set_random_seed
 
 import univip_mm  # noqa: F401
-from univip_mm.datasets.transforms import EncodedImage
 from univip_mm.progress import track
 from univip_mm.registry import DATASETS, MODELS
-from univip_mm.visualization import draw_scene_sheet, draw_scenes
+from univip_mm.view_sheets import augmented_views, draw_samples, open_views
+from univip_mm.visualization import draw_scene_sheet
 
 ROWS = 4  # of a sheet
 
 EXAMPLE = '''
 examples:
   python tools/browse_dataset.py configs/univip_r18_demo.py
-  python tools/browse_dataset.py configs/univip_r50_coco.py --augment \\
-      --show-number 20 --seed 1 --output-dir pictures \\
+  python tools/browse_dataset.py configs/univip_r50_coco.py --epoch 100 \\
+      --show-number 20 --output-dir pictures \\
       --cfg-options train_dataloader.dataset.data_root=/data/coco/
 '''
 
@@ -46,15 +43,22 @@ def parse_args() -> argparse.Namespace:
         help='images to draw, picked at random (default: %(default)s)')
     parser.add_argument(
         '--augment',
-        action='store_true',
-        help="show the views after the model's data preprocessor as well, as "
-        'the network gets them')
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="below the views, show them after the model's data preprocessor, "
+        'pixel for pixel as the network gets them (default: yes)')
     parser.add_argument(
         '--seed',
         type=int,
         default=0,
-        help='of the picked images, their crops and their augmentation '
-        '(default: %(default)s)')
+        help="of the picked images and of the views; the training's "
+        'randomness.seed (default: %(default)s)')
+    parser.add_argument(
+        '--epoch',
+        type=int,
+        default=1,
+        metavar='N',
+        help='whose views are shown, from 1 (default: %(default)s)')
     parser.add_argument(
         '--cfg-options',
         nargs='+',
@@ -66,77 +70,18 @@ def parse_args() -> argparse.Namespace:
     if args.show_number < 1:
         parser.error(f'--show-number is {args.show_number}: it must be at '
                      'least 1')
+    if args.epoch < 1:
+        parser.error(f'--epoch is {args.epoch}: the first is 1')
     return args
 
 
-def keep_photo(results: dict) -> dict:
-    """The step before ``OverlapSceneCrop``, which replaces the image."""
-    photo = results['img']
-    if isinstance(photo, EncodedImage):
-        photo = photo.decode()
-    return {**results, 'photo': photo}
-
-
-def build_dataset(cfg: Config) -> tuple:
-    """The training data set without its packing, and the packing.
-
-    Raises:
-        ValueError: The pipeline has no ``OverlapSceneCrop``.
-    """
-    dataset = DATASETS.build(cfg.train_dataloader.dataset)
-    steps = getattr(getattr(dataset, 'pipeline', None), 'transforms', [])
-    names = [type(step).__name__ for step in steps]
-    if 'OverlapSceneCrop' not in names:
-        raise ValueError(
-            f'train_dataloader.dataset of {cfg.filename} is a '
-            f'{type(dataset).__name__} without OverlapSceneCrop in its '
-            'pipeline: give a pre-training config of UniVIP')
-    crop = names.index('OverlapSceneCrop')
-    pack = names.index('PackInputs') if 'PackInputs' in names else len(names)
-    dataset.pipeline = Compose(steps[:crop] + [keep_photo] + steps[crop:pack])
-    return dataset, Compose(steps[pack:])
-
-
-def augment(batch: list, pack: Compose, preprocessor: torch.nn.Module) -> list:
-    """The views of each sample as the network gets them, but for mean and
-    std, which are taken back: for each sample, 2 + K arrays (h, w, 3) uint8,
-    RGB."""
-    data = preprocessor(
-        default_collate([pack(dict(sample)) for sample in batch]),
-        training=True)
-    mean, std = preprocessor.mean, preprocessor.std
-    views = [
-        (view * std + mean).round().clamp(0, 255).byte().permute(0, 2, 3, 1)
-        for view in data['inputs']
-    ]
-    return [[view[i].numpy() for view in views] for i in range(len(batch))]
-
-
-def draw_sample(sample: dict, augmented: Optional[list] = None) -> np.ndarray:
-    """A row of the sheet."""
-    height, width = sample['photo'].shape[:2]
-    number, proposed = len(sample['instance_boxes']), sample['num_proposed']
-    return draw_scenes(
-        image=sample['photo'][..., ::-1],
-        proposals=sample['proposals'],
-        scene_boxes=sample['scene_boxes'],
-        overlap_box=sample['overlap_box'],
-        instance_boxes=sample['instance_boxes'],
-        num_proposed=proposed,
-        views=[view[..., ::-1] for view in sample['img']],
-        title=f'{osp.basename(sample["img_path"])}   {width} x {height}, '
-        f'{len(sample["proposals"])} proposals; instances that are '
-        f'proposals: {proposed} of {number}',
-        augmented=augmented)
-
-
 def browse(cfg: Config, output_dir: str, show_number: int,
-           with_augmentation: bool, seed: int) -> None:
+           with_augmentation: bool, seed: int, epoch: int) -> None:
     """Draw the sheets and say where they lie."""
     set_random_seed(seed)
-    dataset, pack = build_dataset(cfg)
-    if hasattr(dataset, 'set_epoch'):  # as a training of this seed begins
-        dataset.set_epoch(seed, 0)
+    dataset, _, pack = open_views(DATASETS.build(cfg.train_dataloader.dataset))
+    if hasattr(dataset, 'set_epoch'):
+        dataset.set_epoch(seed, epoch - 1)
     preprocessor = None
     if with_augmentation:
         preprocessor = MODELS.build({
@@ -148,15 +93,13 @@ def browse(cfg: Config, output_dir: str, show_number: int,
     paths, proposed, instances = [], 0, 0
     for start in range(0, len(picked), ROWS):
         batch = [dataset[int(i)] for i in picked[start:start + ROWS]]
-        augmented = [None] * len(batch)
+        augmented = None
         if preprocessor is not None:
-            augmented = augment(batch, pack, preprocessor)
-        rows = []
-        for sample, views in zip(batch, augmented):
-            rows.append(draw_sample(sample, views))
-            proposed += sample['num_proposed']
-            instances += len(sample['instance_boxes'])
-            bar.update()
+            augmented = augmented_views(batch, pack, preprocessor)
+        rows = draw_samples(batch, augmented)
+        proposed += sum(x['num_proposed'] for x in batch)
+        instances += sum(len(x['instance_boxes']) for x in batch)
+        bar.update(len(batch))
         paths.append(osp.join(output_dir, f'scenes_{len(paths) + 1:03}.png'))
         draw_scene_sheet(rows, paths[-1])
     bar.close()
@@ -176,7 +119,8 @@ def main() -> None:
         init_default_scope(cfg.get('default_scope', 'univip_mm'))
         output_dir = args.output_dir or osp.join(
             'work_dirs', osp.splitext(osp.basename(args.config))[0], 'browse')
-        browse(cfg, output_dir, args.show_number, args.augment, args.seed)
+        browse(cfg, output_dir, args.show_number, args.augment, args.seed,
+               args.epoch)
     except (ValueError, FileNotFoundError) as e:
         raise SystemExit(f'error: {e}') from None
 

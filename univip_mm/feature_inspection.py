@@ -14,7 +14,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from mmengine.config import Config, DictAction
-from mmengine.dataset import BaseDataset, Compose
+from mmengine.dataset import BaseDataset
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import init_default_scope
 from mmengine.runner import set_random_seed
@@ -29,6 +29,7 @@ from .models.sinkhorn_ot_loss import marginal, sinkhorn
 from .models.unit_vectors import unit_vectors
 from .progress import track
 from .registry import DATASETS, MODELS
+from .view_sheets import open_views
 
 BATCH = 64  # views that pass the network at a time
 
@@ -147,29 +148,14 @@ def load_model(cfg: Config, checkpoint: dict, path: str) -> nn.Module:
 
 
 def load_dataset(cfg: Config) -> tuple[BaseDataset, OverlapSceneCrop]:
-    """The training data without its packing, and what crops it. A sample
-    also has ``photo``, the whole image (H, W, 3) uint8, BGR.
+    """The training data without its packing, and what crops it; see
+    :class:`univip_mm.view_sheets.ViewSource`.
 
     Raises:
         ValueError: The pipeline has no ``OverlapSceneCrop``.
     """
-    dataset = DATASETS.build(cfg.train_dataloader.dataset)
-    steps = getattr(getattr(dataset, 'pipeline', None), 'transforms', [])
-    for at, step in enumerate(steps):
-        if isinstance(step, OverlapSceneCrop):
-            dataset.pipeline = Compose([*steps[:at], _keep_photo, step])
-            return dataset, step
-    raise ValueError(
-        f"train_dataloader.dataset of '{cfg.filename}' is a "
-        f'{type(dataset).__name__} without OverlapSceneCrop in its '
-        'pipeline: give a pre-training config of UniVIP')
-
-
-def _keep_photo(results: dict) -> dict:
-    photo = results['img']
-    if isinstance(photo, EncodedImage):
-        photo = photo.decode()
-    return {**results, 'photo': photo}
+    source = open_views(DATASETS.build(cfg.train_dataloader.dataset))
+    return source.dataset, source.crop
 
 
 def pick_samples(setup: Setup, number: int) -> list[dict]:

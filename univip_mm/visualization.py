@@ -189,18 +189,20 @@ def draw_scenes(image: np.ndarray,
     return row
 
 
-def draw_scene_sheet(rows: Sequence[np.ndarray], path: PathLike) -> None:
-    """Write rows of :func:`draw_scenes`, below one legend, as a PNG.
+def scene_sheet(rows: Sequence[np.ndarray]) -> np.ndarray:
+    """Rows of :func:`draw_scenes`, below one legend.
 
     Args:
         rows (Sequence[np.ndarray]): Pictures (height, width, 3) uint8, RGB.
-        path (str or Path): File to write. Its folder is made.
+
+    Returns:
+        np.ndarray: The sheet, (height, width, 3) uint8, RGB.
 
     Raises:
         ValueError: There is no row.
     """
     if len(rows) == 0:
-        raise ValueError(f"no rows to draw in '{path}': give at least one "
+        raise ValueError('there are no rows to draw: give at least one '
                          'picture of draw_scenes')
     width = max(row.shape[1] for row in rows)
     parts = [_draw_legend(width)]
@@ -209,8 +211,22 @@ def draw_scene_sheet(rows: Sequence[np.ndarray], path: PathLike) -> None:
         parts.append(
             np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0)),
                    constant_values=255))
+    return np.concatenate(parts)
+
+
+def draw_scene_sheet(rows: Sequence[np.ndarray], path: PathLike) -> None:
+    """Write a :func:`scene_sheet` as a PNG.
+
+    Args:
+        rows (Sequence[np.ndarray]): Pictures (height, width, 3) uint8, RGB.
+        path (str or Path): File to write. Its folder is made.
+
+    Raises:
+        ValueError: There is no row.
+    """
+    sheet = scene_sheet(rows)
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    matplotlib.image.imsave(path, np.concatenate(parts), format='png')
+    matplotlib.image.imsave(path, sheet, format='png')
 
 
 def draw_proposal_histograms(counts: np.ndarray, boxes: np.ndarray,

@@ -17,7 +17,9 @@ default_hooks = dict(
     safe_resume=dict(type='SafeResumeHook'),
     non_finite=dict(type='NonFiniteHook'),
     skipped_images=dict(type='SkippedImagesHook'),
-    preemption=dict(type='PreemptionHook'))
+    preemption=dict(type='PreemptionHook'),
+    # What the network sees, as pictures, in the first epoch and every 50.
+    view_sheet=dict(type='ViewSheetHook', interval=50))
 
 # Means over the last iterations, of the model's statistics too.
 log_processor = dict(

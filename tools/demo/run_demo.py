@@ -121,8 +121,7 @@ def main() -> None:
             for word in (f'--{name.replace("_", "-")}', value)
         ], '--max-side', 128)
     run('A look at what the network will see', 'tools/browse_dataset.py',
-        args.config, '--output-dir', work_dir / 'scenes', '--augment',
-        *options)
+        args.config, '--output-dir', work_dir / 'scenes', *options)
     run('Pre-training', 'tools/train.py', args.config, '--work-dir', pretrain,
         *options)
     checkpoint = (ROOT / pretrain / 'last_checkpoint').read_text().strip()

@@ -6,9 +6,10 @@ from .safe_checkpoint_hook import SafeCheckpointHook
 from .safe_resume_hook import SafeResumeHook
 from .skipped_images_hook import SkippedImagesHook
 from .target_update_hook import TargetUpdateHook
+from .view_sheet_hook import ViewSheetHook
 
 __all__ = [
     'IterSeedHook', 'NonFiniteHook', 'OnlineProbeHook', 'PreemptionHook',
     'SafeCheckpointHook', 'SafeResumeHook', 'SkippedImagesHook',
-    'TargetUpdateHook'
+    'TargetUpdateHook', 'ViewSheetHook'
 ]
