@@ -1,5 +1,9 @@
 import builtins
 import os
+import pickle
+import re
+import tarfile
+import zipfile
 from collections import OrderedDict
 
 import numpy as np
@@ -8,14 +12,28 @@ import torch
 import torchvision
 from mmengine.logging import MessageHub
 from mmengine.logging.history_buffer import HistoryBuffer
+from mmengine.runner import CheckpointLoader
 
+from univip_mm.engine import checkpoint
 from univip_mm.engine.checkpoint import (
+    IS_OLD,
     allow_checkpoint_types,
     check_torchvision,
     extract_backbone,
     load_checkpoint,
 )
 from univip_mm.registry import MODELS
+
+
+@pytest.fixture(autouse=True, params=[True] if IS_OLD else [False, True],
+                ids=lambda old: 'before 2.6' if old else '')
+def is_old(request, monkeypatch):
+    """Both ways of loading: by PyTorch's own weights_only, and by what takes
+    its place where PyTorch is older, which works with every PyTorch."""
+    monkeypatch.setattr(checkpoint, 'IS_OLD', request.param)
+    monkeypatch.setattr(CheckpointLoader, '_schemes',
+                        OrderedDict(CheckpointLoader._schemes))
+    return request.param
 
 
 class Call:
@@ -97,13 +115,71 @@ def test_pickles_of_old_pytorch_are_refused_alike(tmp_path):
     assert not marker.exists()
 
 
-def test_loading_is_as_safe_by_pytorchs_own_default(tmp_path):
+def test_the_runner_loads_as_safely(tmp_path):
     marker = tmp_path / 'executed'
     allow_checkpoint_types()
     path = save([Call(os.system, f'touch {marker}')], tmp_path / 'evil.pth')
-    with pytest.raises(Exception, match='Weights only load failed'):
-        torch.load(path)
+    with pytest.raises(pickle.UnpicklingError, match='nsupported (?i:global)'):
+        CheckpointLoader.load_checkpoint(path, 'cpu')
     assert not marker.exists()
+
+
+def test_tensors_share_memory_as_they_did_when_they_were_saved(tmp_path):
+    whole = torch.arange(12, dtype=torch.bfloat16).reshape(3, 4)
+    weights = OrderedDict(whole=whole, row=whole[1].t(),
+                          parameter=torch.nn.Parameter(torch.ones(2)))
+    for zipped in (True, False):
+        torch.save(dict(state_dict=weights), tmp_path / 'x.pth',
+                   _use_new_zipfile_serialization=zipped)
+        loaded = load_checkpoint(tmp_path / 'x.pth')['state_dict']
+        assert type(loaded) is OrderedDict and torch.equal(
+            loaded['whole'], whole)
+        assert type(loaded['parameter']) is torch.nn.Parameter
+        loaded['row'][0] = 99
+        assert loaded['whole'][1, 0] == 99
+
+
+def rewrite(path, change):
+    """Change the pickle in a checkpoint."""
+    with zipfile.ZipFile(path) as archive:
+        files = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, 'w') as archive:
+        for name, content in files.items():
+            archive.writestr(name, change(content) if name.endswith(
+                'data.pkl') else content)
+
+
+@pytest.mark.parametrize('core', [b'numpy.core', b'numpy._core'])
+def test_a_log_that_another_numpy_wrote_is_loaded(tmp_path, core):
+    path = save(dict(array=np.arange(3.), scalar=np.float64(2)),
+                tmp_path / 'x.pth')
+    rewrite(path, lambda content: re.sub(
+        rb'cnumpy\._?core\.', b'c' + core + b'.', content))
+    loaded = load_checkpoint(path)
+    assert loaded['array'].tolist() == [0, 1, 2] and loaded['scalar'] == 2
+
+
+@pytest.mark.parametrize('made', ['script', 'tar'])
+def test_what_pytorch_leaves_to_other_loaders_is_refused(tmp_path, made):
+    path = tmp_path / 'x.pth'
+    if made == 'script':
+        torch.jit.script(torch.nn.ReLU()).save(str(path))
+    else:
+        with tarfile.open(path, 'w') as archive:
+            archive.add(__file__, 'storages')
+    with pytest.raises(ValueError, match='not safe to load'):
+        load_checkpoint(path)
+
+
+def test_a_file_does_not_change_the_classes_that_it_names(tmp_path):
+    path = save({}, tmp_path / 'x.pth')
+    # HistoryBuffer.update = None, in the pickle's own words.
+    rewrite(path, lambda _: b'\x80\x02'
+            b'cmmengine.logging.history_buffer\nHistoryBuffer\n'
+            b'N}X\x06\x00\x00\x00updateNs\x86b.')
+    with pytest.raises(ValueError, match='not safe to load'):
+        load_checkpoint(path)
+    assert HistoryBuffer.update is not None
 
 
 def test_a_missing_checkpoint_is_named(tmp_path):

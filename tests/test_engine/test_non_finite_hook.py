@@ -16,6 +16,11 @@ from tiny import ROOT, error_of, free_port, run_tool, write_config
 from univip_mm.engine import NonFiniteHook
 from univip_mm.engine.replay import load_replay
 
+# Without a GPU; that of CUDA does nothing there.
+needs_scaler = pytest.mark.skipif(
+    not hasattr(torch.amp, 'GradScaler'),
+    reason='PyTorch before 2.3 scales losses on GPUs alone')
+
 BLACK = '3.jpg'
 WITH_HOOK = """
 train_dataloader = dict(batch_size=4)
@@ -181,6 +186,7 @@ def test_large_finite_gradients_are_no_fault(tmp_path):
     step(1., 1e30)  # whose square is beyond float32
 
 
+@needs_scaler
 def test_overflow_is_the_loss_scalers_affair_unless_it_is_at_its_end(tmp_path):
     step, said, _, runner = start(tmp_path, lambda x: Amp(x, 4.))
     assert step(1., 1.) == pytest.approx(0.9)
@@ -192,6 +198,7 @@ def test_overflow_is_the_loss_scalers_affair_unless_it_is_at_its_end(tmp_path):
         step(1., NAN)
 
 
+@needs_scaler
 def test_a_loss_is_a_fault_under_mixed_precision_too(tmp_path):
     step, _, _, _ = start(tmp_path, lambda x: Amp(x, 2.**16))
     with pytest.raises(FloatingPointError, match='loss_x'):

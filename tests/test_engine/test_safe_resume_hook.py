@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 
@@ -7,31 +8,47 @@ from mmengine.logging import MessageHub
 from mmengine.runner.priority import get_priority
 
 from univip_mm.engine import SafeResumeHook
+from univip_mm.engine.checkpoint import IS_OLD
 
 PROGRAM = '''
-import sys, torch
+import sys
+from mmengine.runner import CheckpointLoader
 from univip_mm.engine import SafeResumeHook
-def load():
+def load(path):
     try:
-        torch.load(sys.argv[1], weights_only=True)
+        CheckpointLoader.load_checkpoint(path, 'cpu')
         return 'loaded'
     except Exception as e:
         return 'refused'
-print(load())
+log, evil = sys.argv[1:]
+before = load(log)
 SafeResumeHook().before_run(runner=None)
-print(load())
+print(before, load(log), load(evil))
 '''
 
 
-def test_a_log_is_loaded_once_the_hook_has_run(tmp_path):
+class Payload:
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.system, (f'touch {self.path}', )
+
+
+def test_once_the_hook_has_run_a_log_is_loaded_and_a_program_is_not(tmp_path):
     hub = MessageHub('log')
     hub.update_scalar('train/loss', 1.)
-    torch.save(hub.state_dict(), tmp_path / 'x.pth')
+    torch.save(hub.state_dict(), tmp_path / 'log.pth')
+    torch.save(Payload(tmp_path / 'canary'), tmp_path / 'evil.pth')
     # What is admitted is so for the whole process: it takes a new one.
-    said = subprocess.run(
-        [sys.executable, '-c', PROGRAM, tmp_path / 'x.pth'], text=True,
-        capture_output=True, check=True).stdout
-    assert said.split() == ['refused', 'loaded']
+    before, *after = subprocess.run(
+        [sys.executable, '-c', PROGRAM, tmp_path / 'log.pth',
+         tmp_path / 'evil.pth'], text=True, capture_output=True,
+        check=True).stdout.splitlines()[-1].split()
+    assert after == ['loaded', 'refused']
+    assert before == ('loaded' if IS_OLD else 'refused')
+    assert not (tmp_path / 'canary').exists()
 
 
 def test_a_config_to_execute_is_taken_out_and_nothing_else():

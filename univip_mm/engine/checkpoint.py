@@ -6,13 +6,19 @@ import re
 import zipfile
 from collections import OrderedDict
 from pathlib import Path
-from typing import Optional
+from typing import Any, Optional
 
 import numpy as np
 import torch
 from mmengine.logging.history_buffer import HistoryBuffer
+from mmengine.runner import CheckpointLoader
+from mmengine.utils import digit_version
 
 from ..version import __version__
+from . import old_pytorch
+
+# Whether `weights_only` cannot do what is needed: be told of a name.
+IS_OLD = digit_version(torch.__version__) < digit_version('2.6')
 
 
 def _history_buffer_method(owner: type, name: str):
@@ -27,23 +33,57 @@ def _history_buffer_method(owner: type, name: str):
     raise ValueError(f'a checkpoint has no use for {owner}.{name}')
 
 
-def allow_checkpoint_types() -> None:
-    """Admit to ``torch.load(weights_only=True)``, the default since PyTorch
-    2.6, what an MMEngine checkpoint holds beyond tensors: the logged scalars
-    of its message hub and the NumPy arrays in them. So a run can be resumed
-    with ``weights_only`` on, and nothing else gets in."""
-    if not hasattr(torch.serialization, 'add_safe_globals'):
-        return  # before PyTorch 2.4
+def _admitted() -> dict[str, Any]:
+    """What an MMEngine checkpoint holds beyond tensors: the logged scalars of
+    its message hub and the NumPy arrays in them. By the names that they have
+    in checkpoints, whichever NumPy wrote them."""
     try:
         from numpy._core.multiarray import _reconstruct, scalar
     except ImportError:  # NumPy 1
         from numpy.core.multiarray import _reconstruct, scalar
+    names = {
+        'builtins.getattr': _history_buffer_method,
+        'mmengine.logging.history_buffer.HistoryBuffer': HistoryBuffer,
+        'numpy.ndarray': np.ndarray,
+        'numpy.dtype': np.dtype,
+        '_codecs.encode': _bytes_of,
+    }
+    for core in ('numpy.core', 'numpy._core'):
+        names[f'{core}.multiarray._reconstruct'] = _reconstruct
+        names[f'{core}.multiarray.scalar'] = scalar
+    return names
+
+
+def _bytes_of(text: str, encoding: str) -> bytes:
+    """What stands in for ``codecs.encode``, by which a pickle spells bytes."""
+    if encoding != 'latin1':
+        raise ValueError(f"a checkpoint has no use for the codec '{encoding}'")
+    return text.encode('latin1')
+
+
+def allow_checkpoint_types() -> None:
+    """From now on, in this process, a checkpoint is loaded without executing
+    anything in it, by ``torch.load`` and by MMEngine's Runner, and what
+    MMEngine's log needs is admitted. So a run can be resumed.
+
+    ``torch.load(weights_only=True)``, the default since PyTorch 2.6, is told
+    what to admit. Before, MMEngine is told to load local files by
+    :mod:`.old_pytorch`, and ``torch.load`` stays as it is.
+    """
+    if IS_OLD:
+        CheckpointLoader.register_scheme('', _load_local, force=True)
+        return
     dtypes = [np.dtype(name) for name in ('float32', 'float64', 'int64')]
     torch.serialization.add_safe_globals([
-        (_history_buffer_method, 'builtins.getattr'), HistoryBuffer,
-        np.ndarray, np.dtype, _reconstruct, scalar,
+        *((what, name) for name, what in _admitted().items()),
         *(type(dtype) for dtype in dtypes)
     ])
+
+
+def _load_local(filename: str, map_location: Any = None) -> Any:
+    """In place of MMEngine's loader of local files."""
+    return old_pytorch.load(
+        os.path.expanduser(filename), map_location, _admitted())
 
 
 def load_checkpoint(path: str) -> dict:
@@ -56,7 +96,10 @@ def load_checkpoint(path: str) -> dict:
     """
     allow_checkpoint_types()
     try:
-        content = torch.load(path, map_location='cpu', weights_only=True)
+        if IS_OLD:
+            content = old_pytorch.load(path, 'cpu', _admitted())
+        else:
+            content = torch.load(path, map_location='cpu', weights_only=True)
     except FileNotFoundError:
         raise FileNotFoundError(f"there is no checkpoint '{path}'") from None
     except Exception as e:

@@ -25,6 +25,9 @@ SECTIONS = ('model', 'train_dataloader', 'optim_wrapper', 'param_scheduler',
             'train_cfg', 'default_hooks', 'custom_hooks', 'log_processor',
             'visualizer')
 
+# The type of `int | None`, which Python 3.9 does not have.
+UNION = getattr(types, 'UnionType', typing.Union)
+
 # Keys that the builders of MMEngine take out before they call the class.
 TAKEN_OUT = {'type', '_scope_', 'priority', 'convert_to_iter_based',
              'init_cfg', 'paramwise_cfg', 'constructor', 'num_batch_per_epoch'}
@@ -48,11 +51,11 @@ def check_config(cfg: Config) -> None:
     Raises:
         ValueError: With the key and the cure, in one line.
     """
+    _check_arguments(DataLoader, cfg.train_dataloader, 'train_dataloader')
     for section in SECTIONS:
         node = cfg.get(section)
         _check_node(node, section)
         _check_ranges(node, section)
-    _check_arguments(DataLoader, cfg.train_dataloader, 'train_dataloader')
 
 
 def check_network(cfg: Config) -> None:
@@ -222,7 +225,7 @@ def _fits(value: Any, hint: Any) -> bool:
     or bool, or one of these or None. Of other hints nothing is held: they are
     often narrower than the code."""
     options = (typing.get_args(hint) if typing.get_origin(hint) in (
-        typing.Union, types.UnionType) else (hint, ))
+        typing.Union, UNION) else (hint, ))
     if not {int, float, bool} & set(options):
         return True
     if not set(options) <= {int, float, bool, type(None), str}:
@@ -242,6 +245,9 @@ def _check_ranges(node: Any, path: str) -> None:
     for where, part in _dicts_in(node, path):
         for key, (smallest, largest) in RANGES.items():
             value = part.get(key)
+            if isinstance(value, str):  # where the signature has no type
+                raise ValueError(f'{where}.{key} is {value!r}, a str, but '
+                                 'must be a number')
             if isinstance(value, (int, float)) and not (
                     smallest <= value <= largest):
                 raise ValueError(

@@ -7,7 +7,8 @@ from ..checkpoint import allow_checkpoint_types
 @HOOKS.register_module()
 class SafeResumeHook(Hook):
     """Lets ``--resume`` and ``load_from`` read MMEngine's checkpoints with
-    ``torch.load``'s ``weights_only`` left on, as PyTorch 2.6 has it.
+    ``torch.load``'s ``weights_only`` left on, as PyTorch 2.6 has it. Where
+    PyTorch is older, local files are read by the same rules.
 
     MMEngine stores its log in the checkpoint as objects that PyTorch refuses
     by default. Exactly these types are admitted; any other is still refused.
