@@ -1,0 +1,51 @@
+"""Other places than files for the log and the pictures: one line of a config,
+as in docs/tracking.md."""
+import subprocess
+import sys
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import (
+    EventAccumulator,
+)
+from tiny import ROOT, watched, write_config
+
+LOSSES = {'loss', 'loss_scene', 'loss_scene_instance', 'loss_instance'}
+
+
+def train(folder, backend):
+    path = write_config(folder)
+    path.write_text(path.read_text() + f'''
+visualizer = dict(vis_backends=[dict(type='LocalVisBackend'), {backend}])
+default_hooks = dict(view_sheet=dict(interval=1))
+''')
+    said = subprocess.run(
+        [sys.executable, '-W', 'ignore', ROOT / 'tools/train.py', path,
+         '--work-dir', folder / 'out'], text=True, capture_output=True,
+        cwd=folder, env=dict(PYTHONPATH=str(ROOT / 'tests'), HOME=str(folder),
+                             PATH=sys.exec_prefix, CUDA_VISIBLE_DEVICES=''))
+    assert said.returncode == 0, said.stderr[-3000:]
+    return folder / 'out'
+
+
+def test_tensorboard_has_losses_statistics_and_pictures(coco_folder):
+    work_dir = train(coco_folder, "dict(type='TensorboardVisBackend')")
+    events = EventAccumulator(str(next(work_dir.glob('*/vis_data'))))
+    events.Reload()
+    names = set(events.Tags()['scalars'])
+    assert LOSSES | {'lr', 'projection_std', 'plan_entropy'} <= names
+    # The log's window is ten iterations, and so it holds the mean of all.
+    logged = events.Scalars('loss')[-1].value
+    seen = [line['loss'] for line in watched(work_dir)]
+    assert logged == pytest.approx(sum(seen) / len(seen), rel=1e-4)
+    assert [x.step for x in events.Images('views')] == [1, 2]
+
+
+def test_wandb_runs_offline(coco_folder):
+    work_dir = train(
+        coco_folder, "dict(type='WandbVisBackend', init_kwargs=dict("
+        "project='univip', mode='offline'))")
+    run = next(work_dir.glob('*/vis_data/wandb/offline-run-*'))
+    [record] = run.glob('run-*.wandb')
+    content = record.read_bytes()
+    assert all(name.encode() in content for name in LOSSES)
+    assert list(run.glob('files/media/images/views_*.png'))
