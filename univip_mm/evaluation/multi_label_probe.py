@@ -28,15 +28,15 @@ class MultiLabelProbe(BaseMetric):
     says how many are left out). A class that no train image has is counted,
     and gets what chance gets.
 
-    =========================== ============================================
-    ``knn_mAP``                 Mean average precision, no interpolation, of
-    ``linear_mAP``              the ranking of the val images by score.
-    ``chance_mAP``              Its expected value for a random ranking.
-    ``knn_balanced_accuracy``   Mean of the share of images with the class
+    ============================ ===========================================
+    ``knn_mAP``                  Mean average precision, no interpolation, of
+    ``linear_mAP``               the ranking of the val images by score.
+    ``chance_mAP``               Its expected value for a random ranking.
+    ``knn_balanced_accuracy``    Mean of the share of images with the class
     ``linear_balanced_accuracy`` that are said to have it and the share of
-                                those without that are said not to. Chance,
-                                and any constant answer, have 50.
-    =========================== ============================================
+                                 those without that are said not to. Chance,
+                                 and any constant answer, have 50.
+    ============================ ===========================================
 
     An image is said to have a class where its score, an estimate of the
     probability, is above the class's share in train: the decision that is
