@@ -4,6 +4,7 @@ import sys
 
 import numpy as np
 import pytest
+from PIL import Image
 from scipy.stats import ttest_1samp
 from tiny import ROOT, load_tool, run_tool
 
@@ -101,6 +102,14 @@ def test_report_pairs_the_seeds():
     assert '| BYOL | 2 | 25.0 ± 7.1 |' in table
     # Seed 3 has no BYOL, and takes no part.
     assert '| UniVIP (both) | 2 | +2.0 [-10.7, +14.7] |' in table
+
+
+def test_results_are_drawn(folder, first):
+    picture = folder / 'pictures/results.png'
+    said = run(folder, '--report', '--plot', picture)
+    assert f'picture: {picture}' in said.stdout
+    with Image.open(picture) as image:
+        assert image.width > 1000
 
 
 @pytest.mark.parametrize('options, words', [

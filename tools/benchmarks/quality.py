@@ -87,6 +87,8 @@ def parse_args() -> argparse.Namespace:
         '--report', action='store_true',
         help='only print the tables of what is there')
     parser.add_argument(
+        '--plot', metavar='PNG', help='also draw the results')
+    parser.add_argument(
         '--dry-run', action='store_true', help='only say what would be done')
     parser.add_argument('--unit', nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -380,6 +382,49 @@ def report(results: dict) -> str:
     return '\n'.join(lines)
 
 
+def plot(results: dict, path: str) -> None:
+    """Every seed of every arm, and how well the scenes agreed in training."""
+    from matplotlib.figure import Figure
+    order = [arm for arm in ARMS if arm in results]
+    order += [arm for arm in results if arm not in ARMS]
+    shown = [arm for arm in order if arm != 'supervised']
+    figure = Figure(figsize=(15, 4.6), layout='constrained')
+    panels = figure.subplots(1, len(MEASURES) + 1, width_ratios=[1, 1, 1, 1.4])
+    for panel, (key, title) in zip(panels, MEASURES.items()):
+        for place, arm in enumerate(shown):
+            values = [run[key] for run in results[arm].values()]
+            panel.plot(values, [place] * len(values), 'o', color='C0',
+                       alpha=0.6)
+            panel.plot(np.mean(values), place, '|', color='C1', ms=22, mew=3)
+        panel.set_title(f'{title}, percent')
+        panel.set_yticks(range(len(shown)),
+                         [ARMS.get(arm, arm) for arm in shown])
+        panel.invert_yaxis()
+        panel.grid(alpha=0.3)
+        if panel is not panels[0]:
+            panel.set_yticklabels([])
+    for arm in shown:
+        curves = [scene_loss(run) for run in results[arm].values()
+                  if run['curve']]
+        if curves:
+            length = min(map(len, curves))
+            mean = np.mean([curve[:length] for curve in curves], axis=0)
+            panels[-1].plot(range(1, length + 1), mean,
+                            label=ARMS.get(arm, arm))
+    panels[-1].set_title('scene-scene loss over the epochs')
+    if panels[-1].lines:
+        panels[-1].legend(fontsize='small')
+    panels[-1].grid(alpha=0.3)
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=80)
+
+
+def scene_loss(run: dict) -> list:
+    """Of each epoch, from 2 to -2; the host's BYOL states its double."""
+    return [x['loss_scene'] if 'loss_scene' in x else x['loss'] / 2
+            for x in run['curve']]
+
+
 def main() -> None:
     args = parse_args()
     try:
@@ -394,6 +439,9 @@ def main() -> None:
                 raise FileNotFoundError(
                     f"'{args.results}' has no results: run without --report")
             print(report(results))
+            if args.plot:
+                plot(results, args.plot)
+                print(f'picture: {args.plot}')
     except (ValueError, FileNotFoundError) as e:
         raise SystemExit(f'error: {e}') from None
 
