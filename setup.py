@@ -58,5 +58,7 @@ setup(
         # machine's PyTorch: see docs/downstream.md.
         det=['mmdet>=3.3'],
         seg=['mmsegmentation>=1.2.2', 'ftfy', 'regex', 'prettytable'],
-        dev=read_requirements('dev.txt')),
+        dev=read_requirements('dev.txt') + read_requirements('docs.txt'),
+        # Which hosts and mmcv MIM installs: mim install "univip-mm[mim]".
+        mim=read_requirements('mminstall.txt')),
 )

@@ -108,6 +108,12 @@ def test_mim_trains_a_config_of_the_wheel(project, package, config):
     assert (project / f'work_dirs/mim_{package}/epoch_1.pth').is_file()
 
 
+def test_mim_finds_the_configs_by_what_they_are(project):
+    said = run(project, 'mim', 'search', 'univip_mm', '--local', '--field',
+               'epochs', 'training_data', '--model', 'UniVIP')
+    assert 'config id: univip_r50_coco' in said.replace('\x1b[0m', '')
+
+
 def test_mim_runs_our_own_tools(project, trained):
     checkpoint = 'work_dirs/one/epoch_2.pth'
     for command in [
