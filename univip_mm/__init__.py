@@ -1,4 +1,4 @@
-"""UniVIP self-supervised pre-training for MMPretrain.
+"""UniVIP self-supervised pre-training for MMPretrain and MMSelfSup.
 
 Importing the package registers its parts in scope ``univip_mm``, under the
 installed host. With ``UNIVIP_HOST=none`` in the environment nothing is
