@@ -1,0 +1,43 @@
+from importlib import metadata
+
+import pytest
+
+from univip_mm.versions import check_pairs
+
+
+@pytest.fixture
+def installed(monkeypatch):
+    """Packages and their versions, in place of those of the machine."""
+    versions = {}
+
+    def version(package):
+        if package not in versions:
+            raise metadata.PackageNotFoundError(package)
+        return versions[package]
+
+    monkeypatch.setattr(metadata, 'version', version)
+    return versions
+
+
+@pytest.mark.parametrize('numpy, torch', [
+    ('2.0.0', '2.1.2'), ('2.2.6', '2.2.2+cu121'), ('2.4.6', '2.2.2+cpu')])
+def test_numpy_2_is_refused_beside_a_pytorch_built_for_numpy_1(
+        installed, numpy, torch):
+    installed.update(numpy=numpy, torch=torch)
+    with pytest.raises(ImportError) as e:
+        check_pairs()
+    message = str(e.value)
+    assert '\n' not in message and "pip install \"numpy<2\"'" in message
+    assert f'numpy {numpy}, but {torch} is installed' in message
+
+
+@pytest.mark.parametrize('versions', [
+    dict(numpy='1.26.4', torch='2.1.2'),
+    dict(numpy='2.2.6', torch='2.3.1+cu121'),
+    dict(numpy='2.4.6', torch='2.11.0'),
+    dict(numpy='2.4.6'),  # PyTorch of a source tree
+    dict(),
+])
+def test_pairs_that_work_are_taken(installed, versions):
+    installed.update(versions)
+    check_pairs()
