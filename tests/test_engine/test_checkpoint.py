@@ -182,6 +182,19 @@ def test_a_file_does_not_change_the_classes_that_it_names(tmp_path):
     assert HistoryBuffer.update is not None
 
 
+def test_the_size_of_a_number_is_not_forged(tmp_path, is_old):
+    path = save(dict(x=np.dtype('float64')), tmp_path / 'x.pth')
+    assert load_checkpoint(path)['x'] == np.float64
+    plain = b'NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00t'
+    forged = b'NNNK\x01K\x01K\x00t'
+    rewrite(path, lambda content: content.replace(plain, forged))
+    if is_old:
+        with pytest.raises(ValueError, match='Unsupported state of dtype'):
+            load_checkpoint(path)
+    else:
+        assert load_checkpoint(path)['x'].itemsize == 8
+
+
 def test_a_missing_checkpoint_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="checkpoint '.*no.pth'"):
         load_checkpoint(tmp_path / 'no.pth')

@@ -7,6 +7,7 @@ from collections import OrderedDict
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import torch
 
 # What PyTorch's own `weights_only` admits and checkpoints need. Storages are
@@ -17,6 +18,9 @@ TENSORS = {
     'torch._utils._rebuild_parameter': torch._utils._rebuild_parameter,
     'torch._utils._rebuild_tensor_v2': torch._utils._rebuild_tensor_v2,
 }
+
+# The states of NumPy's numbers. Another one would have their size forged.
+PLAIN = [(3, order, None, None, None, -1, -1, 0) for order in '<>|']
 
 
 def load(path: str, map_location: Any, admitted: dict[str, Any]) -> Any:
@@ -54,9 +58,10 @@ def load(path: str, map_location: Any, admitted: dict[str, Any]) -> Any:
 
         def load_build(self) -> None:
             # It sets attributes: of what was made, not of what it is made by.
-            if not isinstance(self.stack[-2], states):
-                raise pickle.UnpicklingError(
-                    f'Unsupported state of {self.stack[-2]!r}')
+            made, state = self.stack[-2:]
+            if not isinstance(made, states) or (
+                    isinstance(made, np.dtype) and state not in PLAIN):
+                raise pickle.UnpicklingError(f'Unsupported state of {made!r}')
             super().load_build()
 
         dispatch[pickle.BUILD[0]] = load_build
