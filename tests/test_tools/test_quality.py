@@ -104,6 +104,21 @@ def test_report_pairs_the_seeds():
     assert '| UniVIP (both) | 2 | +2.0 [-10.7, +14.7] |' in table
 
 
+def test_share_of_a_box_within_others():
+    box = np.array([10, 10, 30, 20])
+    assert quality.covered(box, np.array([[0, 0, 20, 40]])) == 0.5
+    assert quality.covered(box, np.array([[0, 0, 20, 40.2],
+                                          [10, 10, 15, 15]])) == 0.5
+    assert quality.covered(box, np.array([[40, 0, 60, 40]])) == 0
+    assert quality.covered(box, np.array([[0, 0, 99, 99]])) == 1
+
+
+def test_instances_are_described(folder, first):
+    lines = run(folder, '--instances').stdout.splitlines()
+    assert lines[2].startswith('| UniVIP (both) | ')
+    assert lines[3].startswith('| UniVIP, random boxes | ')
+
+
 def test_results_are_drawn(folder, first):
     picture = folder / 'pictures/results.png'
     said = run(folder, '--report', '--plot', picture)

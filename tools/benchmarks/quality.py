@@ -87,6 +87,9 @@ def parse_args() -> argparse.Namespace:
         '--report', action='store_true',
         help='only print the tables of what is there')
     parser.add_argument(
+        '--instances', action='store_true',
+        help='only print what the instances of the first epoch show')
+    parser.add_argument(
         '--plot', metavar='PNG', help='also draw the results')
     parser.add_argument(
         '--dry-run', action='store_true', help='only say what would be done')
@@ -322,6 +325,51 @@ def wait_for_one(running: list, failed: list, bar) -> list:
     return [x for x in running if x[2].poll() is None]
 
 
+def describe_instances(args: argparse.Namespace) -> str:
+    """What the instances of a first epoch show, as a table in Markdown: the
+    share that is about an object (IoU of at least 0.5 with its box), and the
+    share that is background (less than a quarter of it within any box)."""
+    from mmengine.registry import init_default_scope
+
+    from univip_mm.boxes import iou, xywh_to_xyxy
+    from univip_mm.coco import read_coco
+    from univip_mm.registry import DATASETS
+    from univip_mm.view_sheets import open_views
+    content = read_coco(Path(args.data_dir) / 'annotations/train.json')
+    objects = defaultdict(list)
+    for thing in content['annotations']:
+        objects[thing['image_id']].append(thing['bbox'])
+    lines = ['| instances | IoU >= 0.5 with an object | background |',
+             '|---|---|---|']
+    for arm in ('univip', 'univip_random_boxes'):
+        cfg = load_config(args, arm, args.seeds[0])
+        init_default_scope('univip_mm')
+        dataset = open_views(
+            DATASETS.build(cfg.train_dataloader.dataset)).dataset
+        dataset.set_epoch(args.seeds[0], 0)
+        overlaps, within = [], []
+        for i in range(len(dataset)):
+            sample = dataset[i]
+            boxes = sample['instance_boxes']
+            truth = xywh_to_xyxy(objects[sample['img_id']])
+            overlaps += iou(boxes, truth).max(axis=1).tolist()
+            within += [covered(box, truth) for box in boxes]
+        about = np.mean(np.array(overlaps) >= 0.5)
+        background = np.mean(np.array(within) < 0.25)
+        lines.append(f'| {ARMS[arm]} | {about:.0%} | {background:.0%} |')
+    return '\n'.join(lines)
+
+
+def covered(box: np.ndarray, others: np.ndarray) -> float:
+    """The share of a box, xyxy in whole pixels, that lies within others."""
+    x1, y1, x2, y2 = map(int, box)
+    inside = np.zeros((y2 - y1, x2 - x1), bool)
+    for a1, b1, a2, b2 in np.round(others).astype(int).tolist():
+        inside[max(b1 - y1, 0):max(b2 - y1, 0),
+               max(a1 - x1, 0):max(a2 - x1, 0)] = True
+    return float(inside.mean())
+
+
 # The report.
 
 
@@ -430,6 +478,9 @@ def main() -> None:
     try:
         if args.unit:
             run_unit(args, args.unit[0], int(args.unit[1]))
+            return
+        if args.instances:
+            print(describe_instances(args))
             return
         if not args.report:
             run_units(args)
