@@ -14,6 +14,8 @@ from importlib.util import find_spec
 from mmengine.registry import Registry
 from mmengine.utils import digit_version
 
+from .versions import check_pairs
+
 HOSTS = ('mmpretrain', 'mmselfsup')
 # The first versions of the framework that this package is written for: the
 # hosts' 0.x are built on mmcv 1, and have other names.
@@ -72,6 +74,7 @@ def check_version(package: str) -> None:
 HOST = find_host()
 check_version('mmengine')
 check_version(HOST)
+check_pairs()
 # The parents have to hold the host's parts before a child can find them.
 with warnings.catch_warnings():
     # mmcv-lite says at each import that it is not mmcv, which pre-training
