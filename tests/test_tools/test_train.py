@@ -7,7 +7,7 @@ import torch
 from tiny import CONFIGS, Stopped, error_of, run_tool, watched, write_config
 
 from univip_mm.boxes import ProposalRules
-from univip_mm.engine.checkpoint import allow_checkpoint_types
+from univip_mm.engine.checkpoint import load_checkpoint
 from univip_mm.proposals import write_proposals
 
 
@@ -45,14 +45,10 @@ def test_a_resumed_training_goes_on_as_if_never_interrupted(coco_folder):
     assert [x['share'] for x in found[1:]] == pytest.approx([
         0.01 * (math.cos(math.pi * k / 8) + 1) / 2 for k in range(1, 8)
     ], rel=1e-3)
-    ends = [load(folder / 'epoch_2.pth') for folder in (whole, parts)]
+    ends = [load_checkpoint(folder / 'epoch_2.pth')
+            for folder in (whole, parts)]
     assert [x['meta']['iter'] for x in ends] == [8, 8]
     assert [x['state_dict']['target_net.steps'] for x in ends] == [8, 8]
-
-
-def load(path):
-    allow_checkpoint_types()
-    return torch.load(path, weights_only=True)
 
 
 def test_resume_goes_on_from_the_checkpoint_that_is_named(coco_folder):
@@ -87,7 +83,7 @@ def test_a_config_in_a_checkpoint_is_not_executed(coco_folder):
     config = write_config(coco_folder)
     run_tool('train', config, '--work-dir', work_dir, '--cfg-options',
              'train_cfg.max_epochs=1')
-    checkpoint = load(work_dir / 'epoch_1.pth')
+    checkpoint = load_checkpoint(work_dir / 'epoch_1.pth')
     checkpoint['meta']['config'] = f'open({str(marker)!r}, "w").close()'
     torch.save(checkpoint, coco_folder / 'evil.pth')
     run_tool('train', config, '--work-dir', work_dir, '--resume',

@@ -8,82 +8,23 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import Any, Optional
 
-import numpy as np
 import torch
-from mmengine.logging.history_buffer import HistoryBuffer
 from mmengine.runner import CheckpointLoader
-from mmengine.utils import digit_version
 
 from ..version import __version__
-from . import old_pytorch
-
-# Whether `weights_only` cannot do what is needed: be told of a name.
-IS_OLD = digit_version(torch.__version__) < digit_version('2.6')
-
-
-def _history_buffer_method(owner: type, name: str):
-    """What stands in for ``getattr`` while a checkpoint is loaded.
-
-    A HistoryBuffer pickles its four statistics as attributes of its class,
-    so its pickle names the builtin ``getattr``, which must not be had: it
-    leads from any object to any other.
-    """
-    if owner is HistoryBuffer and name in ('min', 'max', 'mean', 'current'):
-        return getattr(HistoryBuffer, name)
-    raise ValueError(f'a checkpoint has no use for {owner}.{name}')
-
-
-def _admitted() -> dict[str, Any]:
-    """What an MMEngine checkpoint holds beyond tensors: the logged scalars of
-    its message hub and the NumPy arrays in them. By the names that they have
-    in checkpoints, whichever NumPy wrote them."""
-    try:
-        from numpy._core.multiarray import _reconstruct, scalar
-    except ImportError:  # NumPy 1
-        from numpy.core.multiarray import _reconstruct, scalar
-    names = {
-        'builtins.getattr': _history_buffer_method,
-        'mmengine.logging.history_buffer.HistoryBuffer': HistoryBuffer,
-        'numpy.ndarray': np.ndarray,
-        'numpy.dtype': np.dtype,
-        '_codecs.encode': _bytes_of,
-    }
-    for core in ('numpy.core', 'numpy._core'):
-        names[f'{core}.multiarray._reconstruct'] = _reconstruct
-        names[f'{core}.multiarray.scalar'] = scalar
-    return names
-
-
-def _bytes_of(text: str, encoding: str) -> bytes:
-    """What stands in for ``codecs.encode``, by which a pickle spells bytes."""
-    if encoding != 'latin1':
-        raise ValueError(f"a checkpoint has no use for the codec '{encoding}'")
-    return text.encode('latin1')
+from . import safe_pickle
 
 
 def allow_checkpoint_types() -> None:
-    """From now on, in this process, a checkpoint is loaded without executing
-    anything in it, by ``torch.load`` and by MMEngine's Runner, and what
-    MMEngine's log needs is admitted. So a run can be resumed.
-
-    ``torch.load(weights_only=True)``, the default since PyTorch 2.6, is told
-    what to admit. Before, MMEngine is told to load local files by
-    :mod:`.old_pytorch`, and ``torch.load`` stays as it is.
-    """
-    if IS_OLD:
-        CheckpointLoader.register_scheme('', _load_local, force=True)
-        return
-    dtypes = [np.dtype(name) for name in ('float32', 'float64', 'int64')]
-    torch.serialization.add_safe_globals([
-        *((what, name) for name, what in _admitted().items()),
-        *(type(dtype) for dtype in dtypes)
-    ])
+    """From now on, in this process, MMEngine's Runner loads local files by
+    :mod:`.safe_pickle`: nothing in them is executed, and what MMEngine's log
+    needs is admitted, so that a run can be resumed."""
+    CheckpointLoader.register_scheme('', _load_local, force=True)
 
 
 def _load_local(filename: str, map_location: Any = None) -> Any:
     """In place of MMEngine's loader of local files."""
-    return old_pytorch.load(
-        os.path.expanduser(filename), map_location, _admitted())
+    return safe_pickle.load(os.path.expanduser(filename), map_location)
 
 
 def load_checkpoint(path: str) -> dict:
@@ -94,12 +35,8 @@ def load_checkpoint(path: str) -> dict:
         ValueError: It is not a checkpoint, is cut short, or holds an object
             of a type that no checkpoint of ours needs.
     """
-    allow_checkpoint_types()
     try:
-        if IS_OLD:
-            content = old_pytorch.load(path, 'cpu', _admitted())
-        else:
-            content = torch.load(path, map_location='cpu', weights_only=True)
+        content = safe_pickle.load(path, 'cpu')
     except FileNotFoundError:
         raise FileNotFoundError(f"there is no checkpoint '{path}'") from None
     except Exception as e:

@@ -6,14 +6,14 @@ from ..checkpoint import allow_checkpoint_types
 
 @HOOKS.register_module()
 class SafeResumeHook(Hook):
-    """Lets ``--resume`` and ``load_from`` read MMEngine's checkpoints with
-    ``torch.load``'s ``weights_only`` left on, as PyTorch 2.6 has it. Where
-    PyTorch is older, local files are read by the same rules.
+    """Lets ``--resume`` and ``load_from`` read MMEngine's checkpoints without
+    executing anything in them, with every PyTorch.
 
     MMEngine stores its log in the checkpoint as objects that PyTorch refuses
-    by default. Exactly these types are admitted; any other is still refused.
-    And the Runner executes, as a config, what a checkpoint of an early
-    MMEngine has in ``meta.config``; it is taken out.
+    by default since 2.6; before, it executed whatever was in the file.
+    Exactly the types of the log are admitted; any other is refused. And the
+    Runner executes, as a config, what a checkpoint of an early MMEngine has
+    in ``meta.config``; it is taken out.
     """
     priority = 'VERY_HIGH'
 
