@@ -31,7 +31,7 @@ from torch.utils.data import ConcatDataset, DataLoader
 
 from univip_mm.coco import read_coco
 from univip_mm.models import SinkhornOTLoss, sinkhorn
-from univip_mm.models.cosine_ema import CosineEMA, ForeachCosineEMA
+from univip_mm.models.cosine_ema import ForeachCosineEMA
 from univip_mm.proposals import (
     ProposalFile,
     Search,
@@ -357,7 +357,8 @@ def measure_ema(args: argparse.Namespace) -> dict:
     model = nn.Sequential(MODELS.build(cfg.backbone), MODELS.build(cfg.neck))
     model = model.to(device())
     ours, theirs = (cls(model, momentum=0.01).to(device())
-                    for cls in (ForeachCosineEMA, CosineEMA))
+                    for cls in (ForeachCosineEMA,
+                                MODELS.get('CosineEMA')))
     seconds = timed({
         'ours': lambda: ours.update_parameters(model),
         'loop': lambda: theirs.update_parameters(model)}, turns=10)
