@@ -1,5 +1,7 @@
 import os
 import stat
+import subprocess
+import sys
 
 import pytest
 import torch.distributed as dist
@@ -50,3 +52,38 @@ def test_slurm_s_variables_become_torchrun_s(environment, tmp_path):
 def test_launcher_that_did_not_start_this_process_is_told(launcher, message):
     with pytest.raises(ValueError, match=message):
         start_gloo(launcher)
+
+
+ONE_PROCESS = '''
+import os
+import torch
+from torch.nn.parallel import DistributedDataParallel
+from univip_mm.distributed import is_started, leave, start_gloo
+
+def count_threads():
+    return len(os.listdir('/proc/self/task'))
+
+def train():
+    network = DistributedDataParallel(torch.nn.Linear(10, 10))
+    network(torch.rand(4, 10)).sum().backward()
+
+torch.set_num_threads(1)
+torch.nn.Linear(10, 10)(torch.rand(4, 10)).sum().backward()
+before = count_threads()
+start_gloo('pytorch')
+train()
+during = count_threads()
+leave()
+print(before, during, count_threads(), is_started())
+'''
+
+
+def test_who_leaves_the_group_has_none_of_its_threads_left(tmp_path):
+    # One that is left aborts Python at its end, now and then.
+    said = subprocess.run(
+        [sys.executable, '-m', 'torch.distributed.run', '--standalone',
+         '--nproc-per-node=1', '--no-python', sys.executable, '-c',
+         ONE_PROCESS], text=True, check=True, env=dict(os.environ),
+        stdout=subprocess.PIPE, cwd=tmp_path).stdout.split()
+    before, during, after = map(int, said[:3])
+    assert during > before >= after and said[3] == 'False'

@@ -15,6 +15,7 @@ from univip_mm.coco import list_folder, read_coco
 from univip_mm.distributed import (
     LAUNCHERS,
     broadcast,
+    leave,
     rank_and_world_size,
     start_gloo,
 )
@@ -138,3 +139,4 @@ def list_images(args: argparse.Namespace) -> tuple:
 
 if __name__ == '__main__':
     main()
+    leave()

@@ -7,6 +7,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
 import univip_mm  # noqa: F401
+from univip_mm.distributed import leave
 from univip_mm.engine.checkpoint import describe_refusal
 from univip_mm.engine.config import (
     add_config_arguments,
@@ -65,3 +66,4 @@ def main() -> None:
 
 if __name__ == '__main__':
     main()
+    leave()

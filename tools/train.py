@@ -9,6 +9,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 import univip_mm  # noqa: F401
+from univip_mm.distributed import leave
 from univip_mm.engine.checkpoint import describe_refusal
 from univip_mm.engine.config import (
     add_config_arguments,
@@ -116,3 +117,4 @@ def main() -> None:
 
 if __name__ == '__main__':
     main()
+    leave()

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from mmengine.config import Config, DictAction
 
-from ..distributed import start_gloo
+from ..distributed import leave, start_gloo
 from ..engine.checkpoint import allow_checkpoint_types
 from ..engine.config import parts_of_type
 from .hosts import host_tool
@@ -39,6 +39,7 @@ def run_host_tool(host: str, tool: str, config: str, launcher: str,
     # The working directory leads to a user's modules, as for the tool itself.
     sys.path.insert(0, os.getcwd())
     runpy.run_path(str(path), run_name='__main__')
+    leave()
 
 
 def cpu_options(cfg: Config, launcher: str) -> list[str]:
