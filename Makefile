@@ -75,8 +75,8 @@ $(HOSTS)/mmpretrain/.ready: $(HOSTS_INPUTS)
 	$(@D)/bin/python -m pip install -q --force-reinstall --no-deps -r requirements/opencv.txt
 	touch $@
 
-# MMSelfSup's mmcv is another one. The folder `mmpretrain` in it holds the
-# other host, for the tests with both.
+# MMSelfSup's mmcv is another one, and NumPy that of its time. The folder
+# `mmpretrain` in it holds the other host, for the tests with both.
 $(HOSTS)/mmselfsup/.ready: requirements/mmselfsup.txt $(HOSTS_INPUTS)
 	@echo 'Building $(@D): 5.6 GB once unpacked, some 3 minutes, once.'
 	$(PYTHON) -m venv --clear $(@D)
@@ -84,7 +84,7 @@ $(HOSTS)/mmselfsup/.ready: requirements/mmselfsup.txt $(HOSTS_INPUTS)
 	grep -v -E '^mmcv-lite' requirements/constraints.txt > $(@D)/constraints.txt
 	echo 'mmcv-lite==2.0.1' >> $(@D)/constraints.txt
 	$(@D)/bin/python -m pip install -q -r $(@D)/runtime.txt -r requirements/mmselfsup.txt -r requirements/hosts.txt -c $(@D)/constraints.txt $(HOSTS_PINS)
-	$(@D)/bin/python -m pip install -q --force-reinstall --no-deps -r requirements/opencv.txt
+	$(@D)/bin/python -m pip install -q --force-reinstall --no-deps -r requirements/opencv.txt numpy==1.26.4
 	$(@D)/bin/python -m pip install -q --no-deps --target $(@D)/mmpretrain mmpretrain -c requirements/constraints.txt
 	touch $@
 

@@ -280,7 +280,7 @@ class ProposalCocoDataset(BaseDataset):
 def _seed_of(seed: int, epoch: int, source: int, img_id: int) -> int:
     """A number of 63 bits that depends on each of the four."""
     sequence = np.random.SeedSequence([seed, epoch, source, img_id % 2**64])
-    return int(sequence.generate_state(1, np.uint64)[0] >> 1)
+    return int(sequence.generate_state(1, np.uint64)[0]) >> 1
 
 
 def _spell(rules: Optional[dict]) -> str:
