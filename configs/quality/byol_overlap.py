@@ -11,3 +11,6 @@ model = dict(
     backbone={{_base_.model.backbone}},
     neck={{_base_.model.neck}},
     head={{_base_.model.head}})
+# The host's loss is twice UniVIP's scene-scene term: with half the learning
+# rate both take the same steps by it.
+optim_wrapper = dict(optimizer=dict(lr=0.1))

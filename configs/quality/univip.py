@@ -23,7 +23,7 @@ train_dataloader = dict(
     dataset=dict(data_root=data_root))
 
 epochs = 25
-optim_wrapper = dict(optimizer=dict(lr=0.1))
+optim_wrapper = dict(optimizer=dict(lr=0.2))
 auto_scale_lr = dict(base_batch_size=64)
 param_scheduler = [
     dict(

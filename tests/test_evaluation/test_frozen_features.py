@@ -71,6 +71,22 @@ def test_so_many_objects_are_taken_and_all_images(folder):
     assert len(split.images) == 24
 
 
+def test_objects_that_show_nothing_are_left_out(folder, tmp_path):
+    content = json.loads((folder / 'all.json').read_text())
+    content['annotations'][0]['bbox'] = [20, 10, 0.3, 30]
+    (tmp_path / 'all.json').write_text(json.dumps(content))
+    split = load_split(tmp_path / 'all.json', folder, (40, 30), 16, 5)
+    assert len(split.objects) == 5 and split.labels[0].any()
+
+
+def test_a_class_that_no_image_has_is_not_scored(folder):
+    split = read(folder)
+    first = split._replace(
+        labels=np.column_stack([split.labels, np.zeros(24, bool)]))
+    assert measure(Backbone(), Preprocessor(), first,
+                   first)['linear_mAP'] == 100
+
+
 def test_a_missing_image_is_named(folder, tmp_path):
     with pytest.raises(FileNotFoundError, match='0.png'):
         load_split(folder / 'all.json', tmp_path, (40, 30), 16, 5)

@@ -4,6 +4,7 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from scipy.stats import ttest_1samp
 from tiny import ROOT, load_tool, run_tool
@@ -49,7 +50,7 @@ def test_units_are_trained_and_measured(folder, first):
     for arm in ('random', 'univip'):
         measured, _ = result(folder, arm)
         assert measured['seed'] == 5 and measured['num_train'] == 16
-        for key in ('linear_mAP', 'object_linear', 'object_knn'):
+        for key in quality.MEASURES:
             assert 0 <= measured[key] <= 100
     losses = result(folder, 'univip')[0]['curve'][0]
     assert {'loss', 'loss_scene', 'loss_instance'} <= losses.keys()
@@ -76,6 +77,9 @@ def test_every_arm_computes_its_own_terms(folder, first, arm):
     views = cfg.train_dataloader.dataset.pipeline[1].type
     assert views == ('MultiView' if arm == 'byol' else 'OverlapSceneCrop')
     assert cfg.model.type == ('BYOL' if 'byol' in arm else 'UniVIP')
+    # The host's BYOL has twice the loss for the same agreement.
+    assert cfg.optim_wrapper.optimizer.lr == (
+        0.1 if 'byol' in arm else 0.2)
     weights = cfg.model.get('loss_weights', {})
     assert [weights.get(x) for x in ('scene_instance', 'instance')] == dict(
         byol=[None, None], byol_overlap=[None, None],
@@ -94,14 +98,21 @@ def test_interval_is_that_of_student(folder):
 
 def test_report_pairs_the_seeds():
     def runs(**values):
-        return {int(seed[1:]): dict(linear_mAP=x, object_linear=x,
-                                    object_knn=x)
+        return {int(seed[1:]): dict.fromkeys(quality.MEASURES, x)
                 for seed, x in values.items()}
     table = quality.report(dict(
         byol=runs(s1=20.0, s2=30.0), univip=runs(s1=21.0, s2=33.0, s3=99.0)))
     assert '| BYOL | 2 | 25.0 ± 7.1 |' in table
     # Seed 3 has no BYOL, and takes no part.
     assert '| UniVIP (both) | 2 | +2.0 [-10.7, +14.7] |' in table
+
+
+def test_a_measure_that_a_run_lacks_is_not_made_up():
+    table = quality.report(dict(
+        byol={1: dict.fromkeys(quality.MEASURES, 20.0)},
+        univip={1: dict(linear_mAP=21.0, object_linear=22.0,
+                        object_knn=23.0)}))
+    assert '| UniVIP (both) | 1 | 21.0 | 22.0 | 23.0 | – |' in table
 
 
 def test_share_of_a_box_within_others():
@@ -127,8 +138,50 @@ def test_results_are_drawn(folder, first):
         assert image.width > 1000
 
 
+def test_neighbours_are_drawn(folder, first):
+    picture = folder / 'pictures/neighbours.png'
+    said = run(folder, '--neighbours', picture)
+    assert f'picture: {picture}' in said.stdout, said.stderr
+    with Image.open(picture) as image:  # two arms have networks
+        assert 600 < image.width < 700
+
+
+def test_a_frame_tells_right_from_wrong():
+    picture = torch.full((3, 10, 10), 7, dtype=torch.uint8)
+    framed = quality.framed(picture, (0, 160, 0))
+    assert framed.shape == (18, 18, 3)
+    assert (framed[4:-4, 4:-4] == 7).all()
+    assert framed[0, 0].tolist() == framed[-1, -1].tolist() == [0, 160, 0]
+
+
+def test_three_of_four_photographs_are_trained_on(coco_folder, tmp_path):
+    content = json.loads((coco_folder / 'train.json').read_text())
+    ann_file, tmp_path = tmp_path / 'all.json', tmp_path / 'split'
+    ann_file.write_text(json.dumps(dict(
+        content, categories=[dict(id=1, name='a')],
+        annotations=[dict(id=i, image_id=x['id'], bbox=[0, 0, 9, 9],
+                          category_id=1)
+                     for i, x in enumerate(content['images'])])))
+    quality.split_photographs(ann_file, coco_folder / 'images', tmp_path)
+    counts, ids = [], set()
+    for split in ('train', 'val'):
+        content = json.loads(
+            (tmp_path / f'annotations/{split}.json').read_text())
+        for image in content['images']:
+            assert (tmp_path / split / image['file_name']).is_file()
+        here = {x['id'] for x in content['images']}
+        assert {x['image_id'] for x in content['annotations']} == here
+        assert not ids & here
+        ids |= here
+        counts.append(len(here))
+    assert counts[0] == 3 * counts[1]
+
+
 @pytest.mark.parametrize('options, words', [
     (['--report', '--results', 'nowhere'], 'has no results'),
+    (['--neighbours', 'x.png', '--work-dir', 'nowhere'], 'no network'),
+    (['--ann-file', 'a.json', '--img-prefix', 'b'], '--name NAME'),
+    (['--ann-file', 'a.json', '--name', 'b'], 'give both or none'),
     (['--cfg-options', 'a=1'], '--name NAME'),
     (['--jobs', '0'], 'at least 1'),
 ])

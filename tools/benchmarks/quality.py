@@ -31,7 +31,8 @@ ARMS = dict(
 MEASURES = dict(
     linear_mAP='linear mAP, images',
     object_linear='linear, objects',
-    object_knn='k-NN, objects')
+    object_knn='k-NN, objects',
+    box_AP50='detection AP50')
 
 EXAMPLE = '''
 examples:
@@ -41,6 +42,10 @@ examples:
 another learning rate, as arms of their own:
   python tools/benchmarks/quality.py --arms byol univip --name lr0.4 \\
       --cfg-options optim_wrapper.optimizer.lr=0.4
+photographs, a quarter of them to measure on:
+  python tools/benchmarks/quality.py --data-dir data/photographs \\
+      --ann-file data/coco128/annotations/instances_train2017.json \\
+      --img-prefix data/coco128/train2017 --epochs 300 --name photographs
 '''
 
 
@@ -64,6 +69,11 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--num-val', type=int, default=1000, metavar='N',
         help='scenes to measure on (default: %(default)s)')
+    parser.add_argument(
+        '--ann-file', metavar='JSON',
+        help='COCO json of photographs in the place of drawn scenes: three of '
+        'four to train on, the fourth to measure on')
+    parser.add_argument('--img-prefix', metavar='DIR', help='their folder')
     parser.add_argument(
         '--results', default='work_dirs/quality/results',
         help='folder of the results, a json for each unit (default: '
@@ -92,14 +102,21 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--plot', metavar='PNG', help='also draw the results')
     parser.add_argument(
+        '--neighbours', metavar='PNG',
+        help='only draw objects and their nearest neighbours by the first '
+        "seed's networks")
+    parser.add_argument(
         '--dry-run', action='store_true', help='only say what would be done')
     parser.add_argument('--unit', nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.jobs < 1:
         parser.error(f'--jobs is {args.jobs}: it must be at least 1')
-    if args.cfg_options and not args.name:
-        parser.error('--cfg-options without --name: the results would pass '
-                     "for those of the configs'; give --name NAME")
+    if (args.cfg_options or args.ann_file) and not args.name:
+        parser.error('--cfg-options or --ann-file without --name: the results '
+                     "would pass for those of the configs' and of the drawn "
+                     'scenes; give --name NAME')
+    if bool(args.ann_file) != bool(args.img_prefix):
+        parser.error('--ann-file and --img-prefix: give both or none')
     return args
 
 
@@ -107,12 +124,16 @@ def parse_args() -> argparse.Namespace:
 
 
 def make_data(args: argparse.Namespace) -> None:
-    """Scenes, the proposals of selective search, and a file of none."""
+    """Scenes or photographs, the proposals of selective search, and a file
+    of none."""
     from univip_mm.coco import read_coco
     from univip_mm.proposals import ProposalFile, write_proposals
     folder = Path(args.data_dir)
-    run('demo/make_data.py', folder, '--num-train', args.num_train,
-        '--num-val', args.num_val, '--seed', 1)
+    if args.ann_file:
+        split_photographs(args.ann_file, args.img_prefix, folder)
+    else:
+        run('demo/make_data.py', folder, '--num-train', args.num_train,
+            '--num-val', args.num_val, '--seed', 1)
     proposals = folder / 'proposals/train.npz'
     ann_file = folder / 'annotations/train.json'
     run('generate_proposals.py', '--img-prefix', folder / 'train',
@@ -123,6 +144,28 @@ def make_data(args: argparse.Namespace) -> None:
         folder / 'proposals/none.npz', {x['id']: [] for x in images},
         dict(method='none', rules=ProposalFile(proposals).meta['rules']),
         {x['id']: x['file_name'] for x in images})
+
+
+def split_photographs(ann_file: str, img_prefix: str, folder: Path) -> None:
+    """Three of four images to ``train``, the fourth to ``val``, as links."""
+    from univip_mm.coco import read_coco
+    content = read_coco(ann_file)
+    for split in ('train', 'val'):
+        images = [x for i, x in enumerate(content['images'])
+                  if (i % 4 == 3) == (split == 'val')]
+        ids = {x['id'] for x in images}
+        path = folder / f'annotations/{split}.json'
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(dict(
+            images=images, categories=content['categories'],
+            annotations=[x for x in content['annotations']
+                         if x['image_id'] in ids])))
+        for image in images:
+            link = folder / split / image['file_name']
+            link.parent.mkdir(parents=True, exist_ok=True)
+            if not link.is_symlink():
+                link.symlink_to(
+                    Path(img_prefix, image['file_name']).resolve())
 
 
 def run(tool: str, *options) -> None:
@@ -149,12 +192,9 @@ def run_unit(args: argparse.Namespace, arm: str, seed: int) -> None:
     torch.set_num_threads(1)
     from mmengine.runner import set_random_seed
 
-    from univip_mm.evaluation.frozen_features import load_split, measure
-    data = Path(args.data_dir)
-    train, val = (
-        load_split(
-            data / f'annotations/{split}.json', data / split, (160, 120), 64,
-            number) for split, number in (('train', 8000), ('val', 4000)))
+    from univip_mm.evaluation.frozen_features import measure
+    from univip_mm.evaluation.short_detection import fine_tune, load_boxes
+    train, val = load_splits(args)
     start = time.time()
     cfg = load_config(args, 'univip' if arm in ('random', 'supervised')
                       else arm, seed)
@@ -166,17 +206,42 @@ def run_unit(args: argparse.Namespace, arm: str, seed: int) -> None:
     else:
         model, curve = pretrain(cfg)
     seconds = time.time() - start
+    backbone = model.backbone
     preprocessor = build_model(cfg).data_preprocessor
+    scores = measure(backbone, preprocessor, train, val)
+    weights = backbone_path(args, arm, seed)
+    weights.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(backbone.state_dict(), weights)
+    # Few labels and few steps: what a pre-training is for.
+    boxes = (load_boxes(
+        Path(args.data_dir, f'annotations/{split}.json'),
+        Path(args.data_dir, split), (160, 120), number)
+        for split, number in (('train', 500), ('val', 500)))
+    scores.update(fine_tune(backbone, preprocessor, *boxes,
+                            train.labels.shape[1], epochs=8, seed=seed))
     result = dict(
         arm=arm, name=args.name, seed=seed, epochs=cfg.train_cfg.max_epochs,
         options=args.cfg_options, seconds=round(seconds), curve=curve,
-        num_train=len(train.images), num_val=len(val.images),
-        **measure(model.backbone, preprocessor, train, val))
+        num_train=len(train.images), num_val=len(val.images), **scores)
     path = result_path(args, arm, seed)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix('.part')
     part.write_text(json.dumps(result, indent=1))
     part.replace(path)
+
+
+def backbone_path(args: argparse.Namespace, arm: str, seed: int) -> Path:
+    return (Path(args.work_dir) / result_path(args, arm, seed).stem
+            / 'backbone.pth')
+
+
+def load_splits(args: argparse.Namespace) -> list:
+    from univip_mm.evaluation.frozen_features import load_split
+    data = Path(args.data_dir)
+    return [
+        load_split(
+            data / f'annotations/{split}.json', data / split, (160, 120), 64,
+            number) for split, number in (('train', 8000), ('val', 4000))]
 
 
 def load_config(args: argparse.Namespace, arm: str, seed: int):
@@ -406,7 +471,10 @@ def report(results: dict) -> str:
         runs = list(results[arm].values())
         cells = []
         for key in MEASURES:
-            values = np.array([x[key] for x in runs])
+            values = np.array([x[key] for x in runs if key in x])
+            if not len(values):
+                cells.append('–')
+                continue
             spread = (f' ± {values.std(ddof=1):.1f}' if len(values) > 1
                       else '')
             cells.append(f'{values.mean():.1f}{spread}')
@@ -422,7 +490,8 @@ def report(results: dict) -> str:
         for key in MEASURES:
             found = interval(np.array([
                 results[arm][s][key] - results['byol'][s][key]
-                for s in seeds]))
+                for s in seeds if key in results[arm][s]
+                and key in results['byol'][s]]))
             cells.append('–' if found is None else
                          '{:+.1f} [{:+.1f}, {:+.1f}]'.format(*found))
         lines.append(f'| {ARMS.get(arm, arm)} | {len(seeds)} | '
@@ -436,14 +505,18 @@ def plot(results: dict, path: str) -> None:
     order = [arm for arm in ARMS if arm in results]
     order += [arm for arm in results if arm not in ARMS]
     shown = [arm for arm in order if arm != 'supervised']
-    figure = Figure(figsize=(15, 4.6), layout='constrained')
-    panels = figure.subplots(1, len(MEASURES) + 1, width_ratios=[1, 1, 1, 1.4])
+    figure = Figure(figsize=(17, 4.6), layout='constrained')
+    panels = figure.subplots(1, len(MEASURES) + 1,
+                             width_ratios=[1] * len(MEASURES) + [1.4])
     for panel, (key, title) in zip(panels, MEASURES.items()):
         for place, arm in enumerate(shown):
-            values = [run[key] for run in results[arm].values()]
+            values = [run[key] for run in results[arm].values()
+                      if key in run]
             panel.plot(values, [place] * len(values), 'o', color='C0',
                        alpha=0.6)
-            panel.plot(np.mean(values), place, '|', color='C1', ms=22, mew=3)
+            if values:
+                panel.plot(np.mean(values), place, '|', color='C1', ms=22,
+                           mew=3)
         panel.set_title(f'{title}, percent')
         panel.set_yticks(range(len(shown)),
                          [ARMS.get(arm, arm) for arm in shown])
@@ -473,6 +546,60 @@ def scene_loss(run: dict) -> list:
             for x in run['curve']]
 
 
+def plot_neighbours(args: argparse.Namespace, path: str) -> None:
+    """Objects of the second split, and their nearest ones of the first, by
+    the features of each arm."""
+    import torch
+    from matplotlib.figure import Figure
+
+    from univip_mm.evaluation.frozen_features import pooled_features
+    seed = args.seeds[0]
+    arms = [x for x in args.arms if backbone_path(args, x, seed).is_file()]
+    if not arms:
+        raise FileNotFoundError(
+            f"'{args.work_dir}' has no network of seed {seed}: run without "
+            '--neighbours')
+    train, val = load_splits(args)
+    # One object of each class, of eight classes at most.
+    asked = [int((val.classes == c).nonzero()[0])
+             for c in val.classes.unique().tolist()][:8]
+    model = build_model(load_config(args, 'univip', seed))
+    width, shown = 1 + len(arms), 5
+    figure = Figure(figsize=(1.0 + 3.6 * len(arms), 0.85 * len(asked) + 0.4),
+                    layout='constrained')
+    panels = figure.subplots(len(asked), width, squeeze=False,
+                             width_ratios=[1] + [shown] * len(arms))
+    for row, one in enumerate(asked):
+        panels[row, 0].imshow(val.objects[one].permute(1, 2, 0))
+    for column, arm in enumerate(arms, 1):
+        model.backbone.load_state_dict(
+            torch.load(backbone_path(args, arm, seed), weights_only=True))
+        model.backbone.eval()
+        known, queries = (
+            torch.nn.functional.normalize(pooled_features(
+                model.backbone, pictures, model.data_preprocessor))
+            for pictures in (train.objects, val.objects[asked]))
+        nearest = (queries @ known.T).topk(shown).indices
+        for row, chosen in enumerate(nearest):
+            right = train.classes[chosen] == val.classes[asked[row]]
+            strip = [framed(picture, (0, 160, 0) if fits else (200, 0, 0))
+                     for picture, fits in zip(train.objects[chosen], right)]
+            panels[row, column].imshow(np.concatenate(strip, axis=1))
+        panels[0, column].set_title(ARMS[arm], fontsize='small')
+    for panel in panels.flat:
+        panel.set_axis_off()
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=80)
+
+
+def framed(picture, colour: tuple) -> np.ndarray:
+    """A picture (3, S, S) in a frame of 4 pixels, (S + 8, S + 8, 3)."""
+    side = picture.shape[-1] + 8
+    canvas = np.full((side, side, 3), colour, np.uint8)
+    canvas[4:-4, 4:-4] = picture.permute(1, 2, 0)
+    return canvas
+
+
 def main() -> None:
     args = parse_args()
     try:
@@ -481,6 +608,10 @@ def main() -> None:
             return
         if args.instances:
             print(describe_instances(args))
+            return
+        if args.neighbours:
+            plot_neighbours(args, args.neighbours)
+            print(f'picture: {args.neighbours}')
             return
         if not args.report:
             run_units(args)

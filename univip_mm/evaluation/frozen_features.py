@@ -14,6 +14,7 @@ from .linear import linear_scores, standardise
 from .multi_label_probe import average_precision
 
 BATCH = 128
+MIN_SIDE = 8  # of an object, pixels: a smaller one shows nothing
 
 
 class Split(NamedTuple):
@@ -40,7 +41,8 @@ def load_split(ann_file: Union[str, Path], folder: Union[str, Path],
         image_size (tuple): Width and height that the images are resized to,
             pixels.
         object_size (int): Side that the objects are resized to, pixels.
-        max_objects (int): The first so many objects are taken.
+        max_objects (int): The first so many objects are taken, of those that
+            are at least ``MIN_SIDE`` pixels wide and high.
 
     Raises:
         FileNotFoundError: An image is missing.
@@ -60,7 +62,8 @@ def load_split(ann_file: Union[str, Path], folder: Union[str, Path],
         images.append(_to_tensor(picture, image_size))
         here = things.get(image['id'], [])
         labels.append(np.isin(ids, [x['category_id'] for x in here]))
-        for thing in here[:max_objects - len(objects)]:
+        large = [x for x in here if min(x['bbox'][2:]) >= MIN_SIDE]
+        for thing in large[:max_objects - len(objects)]:
             x, y, w, h = (round(v) for v in thing['bbox'])
             cut = picture[max(y, 0):y + h, max(x, 0):x + w]
             objects.append(_to_tensor(cut, (object_size, object_size)))
@@ -134,7 +137,9 @@ def measure(backbone: nn.Module, preprocessor: nn.Module, train: Split,
 
     known, asked = features_of('images')
     scores = linear_scores(known, torch.from_numpy(train.labels), asked)
-    mean_ap = average_precision(val.labels, scores.numpy()).mean()
+    seen = val.labels.any(axis=0)  # of the others there is nothing to find
+    mean_ap = average_precision(
+        val.labels[:, seen], scores.numpy()[:, seen]).mean()
 
     known, asked = features_of('objects')
     votes = knn_classes(
