@@ -89,14 +89,14 @@ $(HOSTS)/mmselfsup/.ready: requirements/mmselfsup.txt $(HOSTS_INPUTS)
 	touch $@
 
 test-hosts: $(HOSTS)/mmpretrain/.ready $(HOSTS)/mmselfsup/.ready  ## the wheel in a project of MMPretrain, and in one of MMSelfSup
-	rm -rf build $(HOSTS)/wheel $(HOSTS)/losses
-	mkdir -p $(HOSTS)/losses
+	rm -rf build $(HOSTS)/wheel $(HOSTS)/shared
+	mkdir -p $(HOSTS)/shared
 	$(HOSTS)/mmpretrain/bin/python -m pip wheel -q --no-deps --no-build-isolation -w $(HOSTS)/wheel .
 	set -e; for host in mmpretrain mmselfsup; do \
 	    python='$(CURDIR)/$(HOSTS)'/$$host/bin/python; \
 	    $$python -m pip install -q --no-deps --force-reinstall $(HOSTS)/wheel/*.whl; \
 	    echo "== $$host"; \
-	    (cd tests/hosts && UNIVIP_LOSSES='$(CURDIR)/$(HOSTS)/losses' $$python -m pytest .); \
+	    (cd tests/hosts && UNIVIP_SHARED='$(CURDIR)/$(HOSTS)/shared' $$python -m pytest .); \
 	    $$python tests/hosts/import_time.py; \
 	done
 

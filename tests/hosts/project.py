@@ -2,6 +2,7 @@
 own tools, with the installed wheel of univip_mm."""
 import json
 import os
+import shutil
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -82,6 +83,13 @@ def make_project(folder: Path) -> Path:
         data / 'train', '--ann-file', data / 'annotations/train.json',
         '--out', data / 'proposals/train.npz', '--min-size', 32,
         '--max-side', 128)
+    # Another NumPy rounds a drawing otherwise; one data set serves all hosts.
+    shared = Path(os.environ['UNIVIP_SHARED'], 'data')
+    if shared.is_dir():
+        shutil.rmtree(folder / 'data')
+        shutil.copytree(shared, folder / 'data')
+    else:
+        shutil.copytree(folder / 'data', shared)
     (folder / 'configs').mkdir()
     (folder / 'cpu_group.py').write_text(CPU_GROUP)
     one = CONFIG.format(imports="'univip_mm'", batch_size=4)

@@ -45,7 +45,7 @@ def test_a_project_trains_with_the_host_s_own_tool(project, trained):
 
 def test_losses_are_those_under_the_other_host(trained):
     # `make test-hosts` trains under MMPretrain first.
-    folder = Path(os.environ['UNIVIP_LOSSES'])
+    folder = Path(os.environ['UNIVIP_SHARED'])
     (folder / f'{HOST}.json').write_text(json.dumps(losses(trained)))
     assert losses(trained) == json.loads(
         (folder / 'mmpretrain.json').read_text())
