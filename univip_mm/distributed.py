@@ -40,7 +40,9 @@ def start_gloo(launcher: str, timeout: Optional[timedelta] = None) -> None:
                          'this process: start it with torchrun, or leave '
                          '--launcher out')
     import torch.distributed
-    torch.distributed.init_process_group('gloo', timeout=timeout)
+    # PyTorch before 2.2 takes no None.
+    options = {} if timeout is None else dict(timeout=timeout)
+    torch.distributed.init_process_group('gloo', **options)
 
 
 def _environment_of_slurm() -> None:
