@@ -31,7 +31,16 @@ def test_numpy_2_is_refused_beside_a_pytorch_built_for_numpy_1(
     assert f'numpy {numpy}, but {torch} is installed' in message
 
 
+def test_a_formatter_that_mmengine_cannot_call_is_refused(installed):
+    installed.update(yapf='0.43.0', mmengine='0.8.3')
+    with pytest.raises(ImportError, match='needs mmengine >= 0.8.5 beside '
+                       'yapf 0.43.0, .* "yapf<0.40.2"'):
+        check_pairs()
+
+
 @pytest.mark.parametrize('versions', [
+    dict(yapf='0.40.1', mmengine='0.8.3'),
+    dict(yapf='0.43.0', mmengine='0.8.5'),
     dict(numpy='1.26.4', torch='2.1.2'),
     dict(numpy='2.2.6', torch='2.3.1+cu121'),
     dict(numpy='2.4.6', torch='2.11.0'),

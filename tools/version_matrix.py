@@ -42,15 +42,15 @@ COLUMNS = dict(torch='PyTorch', numpy='NumPy',
 
 def row(python: str, torch: str, numpy: str, opencv: str,
         mmpretrain: str = '1.2.0', mmengine: str = '0.10.7',
-        mmcv: str = '2.1.0', setuptools: str = '<81') -> dict:
+        mmcv: str = '2.1.0', yapf: str = '') -> dict:
     """What is installed."""
     return dict(
         python=python, opencv=opencv, requirements=[
             f'torch=={torch}', f'torchvision=={TORCHVISION[torch]}',
             f'numpy=={numpy}', f'opencv-python=={opencv}',
             f'mmpretrain=={mmpretrain}', f'mmengine=={mmengine}',
-            f'mmcv-lite=={mmcv}', f'setuptools{setuptools}', 'scikit-learn',
-            'matplotlib', 'tqdm', 'ijson', 'simplejpeg', 'hypothesis',
+            f'mmcv-lite=={mmcv}', 'setuptools<81', f'yapf{yapf}',
+            'scikit-learn', 'matplotlib', 'tqdm', 'ijson', 'simplejpeg', 'hypothesis',
             'kornia', 'POT', 'pycocotools', 'pytest', 'pytest-timeout'])
 
 
@@ -61,11 +61,10 @@ ROWS = {
     'py311-torch2.6': row('3.11', '2.6.0', '2.2.6', '4.12.0.88'),
     'py311-torch2.11': row('3.11', '2.11.0', '2.4.6', '5.0.0.93'),
     'py310-torch2.1-oldest': row('3.10', '2.1.2', '1.26.4', '4.11.0.86',
-                                 '1.0.0', '0.8.3', '2.0.1'),
+                                 '1.0.0', '0.8.3', '2.0.1', yapf='<0.40.2'),
     'py311-torch2.11-oldest': row('3.11', '2.11.0', '2.4.6', '5.0.0.93',
-                                  '1.0.0', '0.8.3', '2.0.1'),
-    'py312-torch2.11': row('3.12', '2.11.0', '2.4.6', '5.0.0.93',
-                           setuptools='>=82'),
+                                  '1.0.0', '0.8.3', '2.0.1', yapf='<0.40.2'),
+    'py312-torch2.11': row('3.12', '2.11.0', '2.4.6', '5.0.0.93'),
     'py312-torch2.4': row('3.12', '2.4.1', '2.2.6', '4.13.0.92'),
     'py39-torch2.8': row('3.9', '2.8.0', '2.0.2', '4.12.0.88'),
     'py313-torch2.11': row('3.13', '2.11.0', '2.4.6', '5.0.0.93'),

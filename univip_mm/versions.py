@@ -7,6 +7,7 @@ from mmengine.utils import digit_version
 # the last is what else can be done. docs/versions.md says what was seen.
 PAIRS = (
     ('numpy', '2', 'torch', '2.3', '"numpy<2"'),
+    ('yapf', '0.40.2', 'mmengine', '0.8.5', '"yapf<0.40.2"'),
 )
 
 
