@@ -50,8 +50,9 @@ def row(python: str, torch: str, numpy: str, opencv: str,
             f'numpy=={numpy}', f'opencv-python=={opencv}',
             f'mmpretrain=={mmpretrain}', f'mmengine=={mmengine}',
             f'mmcv-lite=={mmcv}', 'setuptools<81', f'yapf{yapf}',
-            'scikit-learn', 'matplotlib', 'tqdm', 'ijson', 'simplejpeg', 'hypothesis',
-            'kornia', 'POT', 'pycocotools', 'pytest', 'pytest-timeout'])
+            'scikit-learn', 'matplotlib', 'tqdm', 'ijson', 'simplejpeg',
+            'hypothesis', 'kornia', 'POT', 'pycocotools', 'pytest',
+            'pytest-timeout'])
 
 
 ROWS = {
