@@ -5,6 +5,7 @@
 _base_ = '../univip_r18_demo.py'
 
 model = dict(
+    base_momentum=0.003,  # 1,150 steps: see docs/results.md
     data_preprocessor=dict(
         channels_last=True,
         scene1=dict(blur_kernel=5),
