@@ -175,11 +175,13 @@ def watched(work_dir, rank=0):
 
 
 def load_tool(name):
-    """``tools/NAME.py`` as a module."""
-    spec = importlib.util.spec_from_file_location(
-        f'tool_{name}', ROOT / 'tools' / f'{name}.py')
+    """``tools/NAME.py`` as a module; it may import what lies beside it."""
+    path = ROOT / 'tools' / f'{name}.py'
+    spec = importlib.util.spec_from_file_location(f'tool_{name}', path)
     tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(path.parent))
+        spec.loader.exec_module(tool)
     return tool
 
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from scipy.stats import ttest_1samp
 from tiny import ROOT, load_tool, run_tool
 
 quality = load_tool('benchmarks/quality')
+MEASURES = load_tool('benchmarks/quality_report').MEASURES
 
 
 @pytest.fixture(scope='module')
@@ -50,7 +50,7 @@ def test_units_are_trained_and_measured(folder, first):
     for arm in ('random', 'univip'):
         measured, _ = result(folder, arm)
         assert measured['seed'] == 5 and measured['num_train'] == 16
-        for key in quality.MEASURES:
+        for key in MEASURES:
             assert 0 <= measured[key] <= 100
     losses = result(folder, 'univip')[0]['curve'][0]
     assert {'loss', 'loss_scene', 'loss_instance'} <= losses.keys()
@@ -86,33 +86,6 @@ def test_every_arm_computes_its_own_terms(folder, first, arm):
         scene_instance=[1, 0], instance_instance=[0, 1]).get(arm, [1, 1])
     file = cfg.train_dataloader.dataset.proposal_file
     assert ('none' in file) == (arm == 'univip_random_boxes')
-
-
-def test_interval_is_that_of_student(folder):
-    differences = np.random.default_rng(0).normal(2, 1, 4)
-    low, high = ttest_1samp(differences, 0).confidence_interval(0.95)
-    assert quality.interval(differences) == pytest.approx(
-        (differences.mean(), low, high))
-    assert quality.interval(differences[:1]) is None
-
-
-def test_report_pairs_the_seeds():
-    def runs(**values):
-        return {int(seed[1:]): dict.fromkeys(quality.MEASURES, x)
-                for seed, x in values.items()}
-    table = quality.report(dict(
-        byol=runs(s1=20.0, s2=30.0), univip=runs(s1=21.0, s2=33.0, s3=99.0)))
-    assert '| BYOL | 2 | 25.0 ± 7.1 |' in table
-    # Seed 3 has no BYOL, and takes no part.
-    assert '| UniVIP (both) | 2 | +2.0 [-10.7, +14.7] |' in table
-
-
-def test_a_measure_that_a_run_lacks_is_not_made_up():
-    table = quality.report(dict(
-        byol={1: dict.fromkeys(quality.MEASURES, 20.0)},
-        univip={1: dict(linear_mAP=21.0, object_linear=22.0,
-                        object_knn=23.0)}))
-    assert '| UniVIP (both) | 1 | 21.0 | 22.0 | 23.0 | – |' in table
 
 
 def test_share_of_a_box_within_others():
