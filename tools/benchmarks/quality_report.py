@@ -66,8 +66,7 @@ def report(results: dict) -> str:
             cells.append(f'{values.mean():.1f}{spread}')
         lines.append(f'| {ARMS.get(arm, arm)} | {len(runs)} | '
                      f'{" | ".join(cells)} |')
-    lines += ['', f'| less BYOL, same seed | seeds | {head} |',
-              '|---' * (2 + len(MEASURES)) + '|']
+    paired = []
     for arm in order:
         seeds = sorted(results[arm].keys() & results.get('byol', {}).keys())
         if arm == 'byol' or not seeds:
@@ -80,8 +79,11 @@ def report(results: dict) -> str:
                 and key in results['byol'][s]]))
             cells.append('–' if found is None else
                          '{:+.1f} [{:+.1f}, {:+.1f}]'.format(*found))
-        lines.append(f'| {ARMS.get(arm, arm)} | {len(seeds)} | '
-                     f'{" | ".join(cells)} |')
+        paired.append(f'| {ARMS.get(arm, arm)} | {len(seeds)} | '
+                      f'{" | ".join(cells)} |')
+    if paired:
+        lines += ['', f'| less BYOL, same seed | seeds | {head} |',
+                  '|---' * (2 + len(MEASURES)) + '|', *paired]
     return '\n'.join(lines)
 
 
