@@ -85,7 +85,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--plot', metavar='PNG', help='also draw the results')
     parser.add_argument(
-        '--neighbours', metavar='PNG',
+        '--neighbours', metavar='PICTURE',
         help='only draw objects and their nearest neighbours by the first '
         "seed's networks")
     parser.add_argument(
