@@ -15,10 +15,10 @@ from mmengine.logging.history_buffer import HistoryBuffer
 from mmengine.runner import CheckpointLoader
 
 from univip_mm.engine.checkpoint import (
-    allow_checkpoint_types,
     check_torchvision,
     extract_backbone,
     load_checkpoint,
+    load_checkpoints_safely,
 )
 from univip_mm.registry import MODELS
 
@@ -106,7 +106,7 @@ def test_the_runner_loads_as_safely(tmp_path, monkeypatch):
     monkeypatch.setattr(CheckpointLoader, '_schemes',
                         OrderedDict(CheckpointLoader._schemes))
     marker = tmp_path / 'executed'
-    allow_checkpoint_types()
+    load_checkpoints_safely()
     path = save([Call(os.system, f'touch {marker}')], tmp_path / 'evil.pth')
     with pytest.raises(pickle.UnpicklingError, match='posix.system was not'):
         CheckpointLoader.load_checkpoint(path, 'cpu')

@@ -9,7 +9,7 @@ import torch
 from mmengine.config import Config, DictAction
 
 from ..distributed import leave, start_gloo
-from ..engine.checkpoint import allow_checkpoint_types
+from ..engine.checkpoint import load_checkpoints_safely
 from ..engine.config import parts_of_type
 from .hosts import host_tool
 
@@ -27,7 +27,7 @@ def run_host_tool(host: str, tool: str, config: str, launcher: str,
         options (Sequence[str]): For ``--cfg-options``, "key=value".
         arguments (Sequence[str]): What comes after the config.
     """
-    allow_checkpoint_types()
+    load_checkpoints_safely()
     options = [*options, *cpu_options(Config.fromfile(config), launcher)]
     if launcher != 'none' and not torch.cuda.is_available():
         # MMEngine's own start of the processes asks for a GPU.

@@ -11,14 +11,14 @@ from typing import Any, Optional
 import torch
 from mmengine.runner import CheckpointLoader
 
+from .. import safe_pickle
 from ..version import __version__
-from . import safe_pickle
 
 
-def allow_checkpoint_types() -> None:
+def load_checkpoints_safely() -> None:
     """From now on, in this process, MMEngine's Runner loads local files by
-    :mod:`.safe_pickle`: nothing in them is executed, and what MMEngine's log
-    needs is admitted, so that a run can be resumed."""
+    :mod:`univip_mm.safe_pickle`: nothing in them is executed, and what
+    MMEngine's log needs is admitted, so that a run can be resumed."""
     CheckpointLoader.register_scheme('', _load_local, force=True)
 
 

@@ -359,8 +359,8 @@ class _RefusedError(Exception):
 
 
 def _load_tensors(file):
-    import torch
-    return torch.load(file, map_location='cpu', weights_only=True)
+    from ..safe_pickle import load  # PyTorch is slow to import
+    return load(file, 'cpu')
 
 
 def _load_storage(data: bytes):

@@ -1,7 +1,7 @@
 from mmengine.hooks import Hook
 
 from ...registry import HOOKS
-from ..checkpoint import allow_checkpoint_types
+from ..checkpoint import load_checkpoints_safely
 
 
 @HOOKS.register_module()
@@ -19,7 +19,7 @@ class SafeResumeHook(Hook):
 
     def before_run(self, runner) -> None:
         """Runs before the Runner loads a checkpoint."""
-        allow_checkpoint_types()
+        load_checkpoints_safely()
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
         """Runs before the Runner looks into the checkpoint."""

@@ -12,7 +12,7 @@ import tarfile
 import zipfile
 from collections import Counter, OrderedDict
 from types import SimpleNamespace
-from typing import Any
+from typing import IO, Any, Union
 from unittest import mock
 
 import numpy as np
@@ -112,31 +112,38 @@ _MODULE = SimpleNamespace(
     load=lambda file, **options: Unpickler(file, **options).load())
 
 
-def load(path: str, map_location: Any) -> Any:
+def load(file: Union[str, IO[bytes]], map_location: Any) -> Any:
     """The content of a file.
 
     Args:
-        path (str): The file.
+        file (str or file): Its path, or the file, open at its start.
         map_location: As of ``torch.load``.
 
     Raises:
         UnpicklingError: It names what is not in :data:`ADMITTED`, or is not
             of ``torch.save``'s own formats.
     """
-    if _is_of_another_loader(path):
+    if _is_of_another_loader(file):
         raise pickle.UnpicklingError('Unsupported format, TorchScript or tar')
     with mock.patch.dict(os.environ):
         # It is obeyed here, by what PyTorch cannot know to be as safe.
         os.environ.pop('TORCH_FORCE_WEIGHTS_ONLY_LOAD', None)
         return torch.load(
-            path, map_location=map_location, weights_only=False,
+            file, map_location=map_location, weights_only=False,
             pickle_module=_MODULE)
 
 
-def _is_of_another_loader(path: str) -> bool:
+def _is_of_another_loader(file: Union[str, IO[bytes]]) -> bool:
     """Whether PyTorch would leave the file to TorchScript, or unpack it."""
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            return any(name.split('/')[-1] == 'constants.pkl'
-                       for name in archive.namelist())
-    return tarfile.is_tarfile(path)
+    if isinstance(file, (str, os.PathLike)):
+        with open(file, 'rb') as opened:
+            return _is_of_another_loader(opened)
+    if zipfile.is_zipfile(file):
+        with zipfile.ZipFile(file) as archive:
+            found = any(name.split('/')[-1] == 'constants.pkl'
+                        for name in archive.namelist())
+    else:
+        file.seek(0)
+        found = tarfile.is_tarfile(file)
+    file.seek(0)
+    return found
