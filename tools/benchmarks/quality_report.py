@@ -46,11 +46,16 @@ def interval(differences: np.ndarray) -> Optional[tuple]:
     return mean, mean - half, mean + half
 
 
+def in_order(results: dict) -> list:
+    """The arms in the paper's order, and then those of other names."""
+    return sorted(results, key=lambda arm: (
+        list(ARMS).index(arm) if arm in ARMS else len(ARMS)))
+
+
 def report(results: dict) -> str:
     """The tables, as Markdown: means and standard deviations over the seeds,
     and paired differences from BYOL."""
-    order = [arm for arm in ARMS if arm in results]
-    order += [arm for arm in results if arm not in ARMS]
+    order = in_order(results)
     head = ' | '.join(MEASURES.values())
     lines = [f'| arm | seeds | {head} |', '|---' * (2 + len(MEASURES)) + '|']
     for arm in order:
@@ -90,9 +95,7 @@ def report(results: dict) -> str:
 def plot(results: dict, path: str) -> None:
     """Every seed of every arm, and how well the scenes agreed in training."""
     from matplotlib.figure import Figure
-    order = [arm for arm in ARMS if arm in results]
-    order += [arm for arm in results if arm not in ARMS]
-    shown = [arm for arm in order if arm != 'supervised']
+    shown = [arm for arm in in_order(results) if arm != 'supervised']
     figure = Figure(figsize=(17, 4.6), layout='constrained')
     panels = figure.subplots(1, len(MEASURES) + 1,
                              width_ratios=[1] * len(MEASURES) + [1.4])

@@ -54,26 +54,36 @@ def load_split(ann_file: Union[str, Path], folder: Union[str, Path],
         things.setdefault(thing['image_id'], []).append(thing)
     images, labels, objects, classes = [], [], [], []
     for image in content['images']:
-        path = Path(folder) / image['file_name']
-        picture = cv2.imread(str(path))
-        if picture is None:
-            raise FileNotFoundError(f"there is no image '{path}' of "
-                                    f"'{ann_file}'")
-        images.append(_to_tensor(picture, image_size))
+        picture = read_picture(Path(folder, image['file_name']), ann_file)
+        images.append(to_tensor(picture, image_size))
         here = things.get(image['id'], [])
         labels.append(np.isin(ids, [x['category_id'] for x in here]))
         large = [x for x in here if min(x['bbox'][2:]) >= MIN_SIDE]
         for thing in large[:max_objects - len(objects)]:
             x, y, w, h = (round(v) for v in thing['bbox'])
             cut = picture[max(y, 0):y + h, max(x, 0):x + w]
-            objects.append(_to_tensor(cut, (object_size, object_size)))
+            objects.append(to_tensor(cut, (object_size, object_size)))
             classes.append(ids.index(thing['category_id']))
     return Split(
         torch.stack(images), np.stack(labels), torch.stack(objects),
         torch.tensor(classes))
 
 
-def _to_tensor(picture: np.ndarray, size: tuple[int, int]) -> torch.Tensor:
+def read_picture(path: Path, ann_file: Union[str, Path]) -> np.ndarray:
+    """An image of a COCO json, (H, W, 3), BGR.
+
+    Raises:
+        FileNotFoundError: It is missing, or is not an image.
+    """
+    picture = cv2.imread(str(path))
+    if picture is None:
+        raise FileNotFoundError(f"there is no image '{path}' of '{ann_file}'")
+    return picture
+
+
+def to_tensor(picture: np.ndarray, size: tuple[int, int]) -> torch.Tensor:
+    """A picture (H, W, 3), BGR, resized to a width and height: (3, H, W),
+    RGB."""
     small = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
     return torch.from_numpy(small[..., ::-1].copy()).permute(2, 0, 1)
 

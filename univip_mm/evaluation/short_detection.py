@@ -6,11 +6,12 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import Any, Union
 
-import cv2
 import torch
 from torch import nn
+from torchvision.ops import FeaturePyramidNetwork, box_convert
 
 from ..coco import read_coco
+from .frozen_features import read_picture, to_tensor
 
 BATCH = 16
 
@@ -20,7 +21,6 @@ class _Pyramid(nn.Module):
 
     def __init__(self, backbone: nn.Module, channels: list[int],
                  out_channels: int) -> None:
-        from torchvision.ops import FeaturePyramidNetwork
         super().__init__()
         self.backbone = backbone
         self.pyramid = FeaturePyramidNetwork(channels, out_channels)
@@ -57,27 +57,22 @@ def load_boxes(ann_file: Union[str, Path], folder: Union[str, Path],
     ids = sorted(x['id'] for x in content['categories'])
     things: dict[Any, list] = {}
     for thing in content['annotations']:
-        x, y, w, h = thing['bbox']
-        if w > 0 and h > 0 and not thing.get('iscrowd'):
-            things.setdefault(thing['image_id'], []).append(
-                (x, y, x + w, y + h, ids.index(thing['category_id']) + 1))
+        if min(thing['bbox'][2:]) > 0 and not thing.get('iscrowd'):
+            things.setdefault(thing['image_id'], []).append(thing)
     images, targets = [], []
     for image in content['images']:
         if len(images) == max_images or image['id'] not in things:
             continue
-        path = Path(folder) / image['file_name']
-        picture = cv2.imread(str(path))
-        if picture is None:
-            raise FileNotFoundError(f"there is no image '{path}' of "
-                                    f"'{ann_file}'")
+        picture = read_picture(Path(folder, image['file_name']), ann_file)
         height, width = picture.shape[:2]
-        small = cv2.resize(picture, image_size, interpolation=cv2.INTER_AREA)
-        images.append(torch.from_numpy(
-            small[..., ::-1].copy()).permute(2, 0, 1).float() / 255)
-        rows = torch.tensor(things[image['id']], dtype=torch.float32)
+        images.append(to_tensor(picture, image_size).float() / 255)
+        here = things[image['id']]
+        boxes = torch.tensor([x['bbox'] for x in here], dtype=torch.float32)
         scale = torch.tensor([image_size[0] / width, image_size[1] / height])
-        targets.append(dict(boxes=rows[:, :4] * scale.repeat(2),
-                            labels=rows[:, 4].long()))
+        targets.append(dict(
+            boxes=box_convert(boxes, 'xywh', 'xyxy') * scale.repeat(2),
+            labels=torch.tensor([
+                ids.index(x['category_id']) + 1 for x in here])))
     return images, targets
 
 
@@ -182,6 +177,5 @@ def _score(detector: nn.Module, images: list, targets: list) -> dict:
 
 def _rows(answer: dict) -> list:
     """Boxes as xywh, and labels."""
-    return [([x1, y1, x2 - x1, y2 - y1], label)
-            for (x1, y1, x2, y2), label in zip(
-                answer['boxes'].tolist(), answer['labels'].tolist())]
+    boxes = box_convert(answer['boxes'], 'xyxy', 'xywh')
+    return [*zip(boxes.tolist(), answer['labels'].tolist())]
