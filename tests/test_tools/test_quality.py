@@ -135,6 +135,8 @@ def test_three_of_four_photographs_are_trained_on(coco_folder, tmp_path):
         annotations=[dict(id=i, image_id=x['id'], bbox=[0, 0, 9, 9],
                           category_id=1)
                      for i, x in enumerate(content['images'])])))
+    with pytest.raises(ValueError, match="train.json' has no 'annotations'"):
+        quality.split_photographs(coco_folder / 'train.json', 'x', tmp_path)
     quality.split_photographs(ann_file, coco_folder / 'images', tmp_path)
     counts, ids = [], set()
     for split in ('train', 'val'):
@@ -155,6 +157,8 @@ def test_three_of_four_photographs_are_trained_on(coco_folder, tmp_path):
     (['--neighbours', 'x.png', '--work-dir', 'nowhere'], 'no network'),
     (['--ann-file', 'a.json', '--img-prefix', 'b'], '--name NAME'),
     (['--ann-file', 'a.json', '--name', 'b'], 'give both or none'),
+    (['--ann-file', 'a.json', '--img-prefix', 'b', '--name', 'c'],
+     'another --data-dir'),
     (['--cfg-options', 'a=1'], '--name NAME'),
     (['--jobs', '0'], 'at least 1'),
 ])

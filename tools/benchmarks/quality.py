@@ -100,6 +100,9 @@ def parse_args() -> argparse.Namespace:
                      'scenes; give --name NAME')
     if bool(args.ann_file) != bool(args.img_prefix):
         parser.error('--ann-file and --img-prefix: give both or none')
+    if args.ann_file and args.data_dir == parser.get_default('data_dir'):
+        parser.error(f"--ann-file would write over the drawn scenes of "
+                     f"'{args.data_dir}': give another --data-dir")
     return args
 
 
@@ -133,6 +136,10 @@ def split_photographs(ann_file: str, img_prefix: str, folder: Path) -> None:
     """Three of four images to ``train``, the fourth to ``val``, as links."""
     from univip_mm.coco import read_coco
     content = read_coco(ann_file)
+    for key in ('annotations', 'categories'):
+        if key not in content:
+            raise ValueError(f"'{ann_file}' has no '{key}': what is learnt is "
+                             'measured by them; give a json of objects')
     for split in ('train', 'val'):
         images = [x for i, x in enumerate(content['images'])
                   if (i % 4 == 3) == (split == 'val')]
