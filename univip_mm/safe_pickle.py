@@ -88,6 +88,13 @@ class Unpickler(pickle._Unpickler):
     """Knows :data:`ADMITTED` alone."""
     dispatch = dict(pickle._Unpickler.dispatch)
 
+    def load(self) -> Any:
+        try:
+            return super().load()
+        except KeyError as e:  # a byte that stands for nothing
+            raise pickle.UnpicklingError(
+                f'not a pickle: byte {e} has no meaning') from None
+
     def find_class(self, module: str, name: str) -> Any:
         module = module.replace('__builtin__', 'builtins')
         try:

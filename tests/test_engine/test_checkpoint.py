@@ -209,6 +209,14 @@ def test_milestones_of_a_scheduler_are_loaded(tmp_path):
     assert load_checkpoint(path)['milestones'] == milestones
 
 
+def test_a_text_is_told_to_be_no_pickle(tmp_path):
+    path = tmp_path / 'notes.pth'
+    path.write_text('# notes')
+    with pytest.raises(ValueError, match="notes.pth' is not a checkpoint.*"
+                       'not a pickle: byte 35'):
+        load_checkpoint(str(path))
+
+
 def test_a_missing_checkpoint_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="checkpoint '.*no.pth'"):
         load_checkpoint(tmp_path / 'no.pth')
