@@ -54,6 +54,16 @@ def test_boxes_are_scaled_with_the_images(folder):
     assert len(load_boxes(folder / 'all.json', folder, (64, 32), 5)[0]) == 5
 
 
+def test_crowds_and_empty_boxes_are_no_objects(folder, tmp_path):
+    content = json.loads((folder / 'all.json').read_text())
+    content['annotations'] += [
+        dict(id=98, image_id=0, category_id=5, bbox=[0, 0, 9, 0]),
+        dict(id=99, image_id=0, category_id=5, bbox=[0, 0, 9, 9], iscrowd=1)]
+    (tmp_path / 'all.json').write_text(json.dumps(content))
+    _, targets = load_boxes(tmp_path / 'all.json', folder, (64, 32), 1)
+    assert targets[0]['boxes'].shape == (1, 4)
+
+
 def test_a_missing_image_is_named(folder, tmp_path):
     with pytest.raises(FileNotFoundError, match='0.png'):
         load_boxes(folder / 'all.json', tmp_path, (64, 32), 5)

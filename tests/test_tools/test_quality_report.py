@@ -25,6 +25,12 @@ def test_report_pairs_the_seeds():
     assert '| UniVIP (both) | 2 | +2.0 [-10.7, +14.7] |' in table
 
 
+def test_arms_are_in_the_paper_s_order_and_others_come_last():
+    names = ['univip-lr0.4', 'univip', 'random', 'byol-lr0.4', 'byol']
+    assert report.in_order(dict.fromkeys(names)) == [
+        'random', 'byol', 'univip', 'univip-lr0.4', 'byol-lr0.4']
+
+
 def test_a_measure_that_a_run_lacks_is_not_made_up():
     table = report.report(dict(
         byol={1: dict.fromkeys(report.MEASURES, 20.0)},
