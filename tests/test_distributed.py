@@ -65,6 +65,7 @@ def count_threads():
 
 def train():
     network = DistributedDataParallel(torch.nn.Linear(10, 10))
+    network.cycle = [network]  # as a Runner and its hooks are one
     network(torch.rand(4, 10)).sum().backward()
 
 torch.set_num_threads(1)
