@@ -160,7 +160,9 @@ def test_three_of_four_photographs_are_trained_on(coco_folder, tmp_path):
     (['--ann-file', 'a.json', '--img-prefix', 'b', '--name', 'c'],
      'another --data-dir'),
     (['--cfg-options', 'a=1'], '--name NAME'),
+    (['--bf16'], '--name NAME'),
     (['--jobs', '0'], 'at least 1'),
+    (['--epochs', '2'], 'at least 3'),
 ])
 def test_mistakes_are_told_in_a_line(options, words, capsys):
     with pytest.raises(SystemExit) as e:

@@ -71,6 +71,12 @@ def parse_args() -> argparse.Namespace:
         '--epochs', type=int, metavar='N',
         help="of the pre-training (default: the configs')")
     parser.add_argument(
+        '--bf16', action='store_true',
+        help='pre-train under autocast to bfloat16')
+    parser.add_argument(
+        '--skip-detection', action='store_true',
+        help='do not fine-tune the detector')
+    parser.add_argument(
         '--name', help='added to the name of each arm; needed where options '
         'are changed')
     parser.add_argument(
@@ -92,12 +98,15 @@ def parse_args() -> argparse.Namespace:
         '--dry-run', action='store_true', help='only say what would be done')
     parser.add_argument('--unit', nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if args.epochs is not None and args.epochs < 3:
+        parser.error(f'--epochs is {args.epochs}: the warm-up takes 2, give '
+                     'at least 3')
     if args.jobs < 1:
         parser.error(f'--jobs is {args.jobs}: it must be at least 1')
-    if (args.cfg_options or args.ann_file) and not args.name:
-        parser.error('--cfg-options or --ann-file without --name: the results '
-                     "would pass for those of the configs' and of the drawn "
-                     'scenes; give --name NAME')
+    if (args.cfg_options or args.ann_file or args.bf16) and not args.name:
+        parser.error('--cfg-options, --bf16 or --ann-file without --name: the '
+                     "results would pass for those of the configs' and of the "
+                     'drawn scenes; give --name NAME')
     if bool(args.ann_file) != bool(args.img_prefix):
         parser.error('--ann-file and --img-prefix: give both or none')
     if args.ann_file and args.data_dir == parser.get_default('data_dir'):
@@ -111,10 +120,17 @@ def parse_args() -> argparse.Namespace:
 
 def make_data(args: argparse.Namespace) -> None:
     """Scenes or photographs, the proposals of selective search, and a file
-    of none."""
+    of none. Two that start at the same time do it one after the other."""
+    from filelock import FileLock
+    folder = Path(args.data_dir)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f'{folder}.lock'):
+        write_data(args, folder)
+
+
+def write_data(args: argparse.Namespace, folder: Path) -> None:
     from univip_mm.coco import read_coco
     from univip_mm.proposals import ProposalFile, write_proposals
-    folder = Path(args.data_dir)
     if args.ann_file:
         split_photographs(args.ann_file, args.img_prefix, folder)
     else:
@@ -194,7 +210,7 @@ def run_unit(args: argparse.Namespace, arm: str, seed: int) -> None:
     elif arm == 'supervised':
         model, curve = train_supervised(cfg, train)
     else:
-        model, curve = pretrain(cfg)
+        model, curve = pretrain(cfg, args.bf16)
     seconds = time.time() - start
     backbone = model.backbone
     preprocessor = build_model(cfg).data_preprocessor
@@ -202,16 +218,18 @@ def run_unit(args: argparse.Namespace, arm: str, seed: int) -> None:
     weights = backbone_path(args, arm, seed)
     weights.parent.mkdir(parents=True, exist_ok=True)
     torch.save(backbone.state_dict(), weights)
-    # Few labels and few steps: what a pre-training is for.
-    boxes = (load_boxes(
-        Path(args.data_dir, f'annotations/{split}.json'),
-        Path(args.data_dir, split), (160, 120), number)
-        for split, number in (('train', 500), ('val', 500)))
-    scores.update(fine_tune(backbone, preprocessor, *boxes,
-                            train.labels.shape[1], epochs=8, seed=seed))
+    if not args.skip_detection:
+        # Few labels and few steps: what a pre-training is for.
+        boxes = (load_boxes(
+            Path(args.data_dir, f'annotations/{split}.json'),
+            Path(args.data_dir, split), (160, 120), number)
+            for split, number in (('train', 500), ('val', 500)))
+        scores.update(fine_tune(backbone, preprocessor, *boxes,
+                                train.labels.shape[1], epochs=8, seed=seed))
     result = dict(
         arm=arm, name=args.name, seed=seed, epochs=cfg.train_cfg.max_epochs,
-        options=args.cfg_options, seconds=round(seconds), curve=curve,
+        options=args.cfg_options, bf16=args.bf16, seconds=round(seconds),
+        curve=curve,
         num_train=len(train.images), num_val=len(val.images), **scores)
     path = result_path(args, arm, seed)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -264,14 +282,19 @@ def build_model(cfg):
     return model
 
 
-def pretrain(cfg) -> tuple:
+def pretrain(cfg, bf16: bool = False) -> tuple:
     """Train as tools/train.py does. The model, and the losses of each epoch:
     a dict of means for each."""
+    import torch
+    from mmengine.device import get_device
     from mmengine.runner import Runner
 
     from univip_mm.engine.config import find_checkpoint
     find_checkpoint(cfg)
     runner = Runner.from_cfg(cfg)
+    if bf16:
+        cast = torch.autocast(get_device(), torch.bfloat16)
+        runner.model.loss = cast(runner.model.loss)
     model = runner.train()
     epochs = defaultdict(lambda: defaultdict(list))
     for log in sorted(Path(cfg.work_dir).glob('*/vis_data/scalars.json')):

@@ -1,0 +1,129 @@
+import itertools
+import json
+import re
+import sys
+
+import numpy as np
+import pytest
+from scipy.stats import ttest_ind
+from tiny import load_tool, run_tool
+
+quality = load_tool('benchmarks/quality')
+sweep = load_tool('benchmarks/quality_sweep')
+
+
+def commands(study, folder='nowhere'):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, 'argv', ['x', study, '--results', str(folder)])
+        return sweep.commands(sweep.parse_args())
+
+
+def write(folder, name, **measures):
+    arm, label, seed = re.fullmatch(r'(.*)-(.*)-seed(\d+)', name).groups()
+    folder.mkdir(exist_ok=True)
+    (folder / f'{name}.json').write_text(json.dumps(dict(
+        arm=arm, name=label, seed=int(seed), **measures)))
+
+
+@pytest.mark.parametrize('study', sweep.STUDIES)
+def test_settings_are_not_mixed_with_others_or_with_pairs(study):
+    levels = sweep.design(study)
+    columns = levels.T
+    assert (levels.T @ levels == len(levels) * np.eye(len(columns))).all()
+    assert (levels.sum(axis=0) == 0).all()
+    for a, b, c in itertools.permutations(columns, 3):
+        assert (a * b) @ c == 0
+
+
+@pytest.mark.parametrize('study', sweep.STUDIES)
+def test_each_run_trains_with_its_values(study):
+    levels = sweep.design(study)
+    factors = sweep.STUDIES[study][1].values()
+    for row, options in zip(levels, commands(study).values()):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, 'argv', ['quality.py', *options])
+            args = quality.parse_args()
+        cfg = quality.load_config(args, args.arms[0], args.seeds[0])
+        for level, factor in zip(row, factors):
+            value = factor.low if level < 0 else factor.high
+            for key in factor.keys:
+                found = cfg
+                for part in key.split('.'):
+                    found = found[int(part) if part.isdigit() else part]
+                assert found == float(value)
+            if not factor.keys:
+                assert args.arms == [value]
+
+
+def test_each_run_has_its_own_seed():
+    for study in sweep.STUDIES:
+        names = list(commands(study))
+        assert len({x.split('seed')[-1] for x in names}) == len(names)
+
+
+def test_an_effect_of_one_setting_is_students():
+    rng = np.random.default_rng(0)
+    low, high = rng.normal(20, 2, 5), rng.normal(23, 2, 7)
+    levels = np.repeat([-1, 1], [5, 7])[:, None]
+    effect, half = sweep.effects(levels, np.concatenate([low, high]))
+    wanted = ttest_ind(high, low).confidence_interval(0.95)
+    assert effect[0] - half[0] == pytest.approx(wanted.low)
+    assert effect[0] + half[0] == pytest.approx(wanted.high)
+
+
+def test_effects_are_found_though_runs_are_missing():
+    levels = sweep.design('univip')
+    planted = np.array([1.5, -2, 0, 0, 4, 0.5, -0.25])
+    values = 30 + levels @ planted / 2
+    there = np.r_[0:3, 4:11, 12:16]
+    effect, half = sweep.effects(levels[there], values[there])
+    assert effect == pytest.approx(planted)
+    assert half == pytest.approx(0, abs=1e-9)
+    with pytest.raises(ValueError, match='too few'):
+        sweep.effects(levels[:8], values[:8])
+
+
+def test_the_report_has_each_setting(tmp_path, capsys):
+    levels = sweep.design('byol')
+    rng = np.random.default_rng(1)
+    for name, row in zip(commands('byol'), levels):
+        write(tmp_path, name, linear_mAP=20 + 3 * row[1] + rng.normal(0, .1),
+              object_linear=30.0)
+    write(tmp_path, 'byol-other-seed1', linear_mAP=99.0)
+    run_tool('benchmarks/quality_sweep', 'byol', '--report', '--results',
+             tmp_path)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == '8 of 8 runs'
+    assert lines[2] == '| setting | values | linear mAP, images | ' \
+        'linear, objects |'
+    assert lines[5].startswith('| EMA, base_momentum | 0.0015 → 0.006 | +')
+    effect = float(lines[5].split('|')[3].split('±')[0])
+    assert effect == pytest.approx(6, abs=0.3)
+
+
+def test_only_what_is_missing_is_run(tmp_path, capsys):
+    results = tmp_path / 'results'
+    names = list(commands('byol'))
+    for i, name in enumerate(names[:-1]):
+        write(results, name, linear_mAP=i, object_linear=i, object_knn=i)
+    before = {x: x.stat().st_mtime_ns for x in results.iterdir()}
+    run_tool('benchmarks/quality_sweep', 'byol', '--results', results,
+             '--work-dir', tmp_path / 'runs', '--data-dir', tmp_path / 'data',
+             '--num-train', 64, '--num-val', 8, '--epochs', 3, '--bf16')
+    said = capsys.readouterr().out
+    assert '8 runs, 7 of them done' in said and '8 of 8 runs' in said
+    assert {x: x.stat().st_mtime_ns for x in before} == before
+    made = json.loads((results / f'{names[-1]}.json').read_text())
+    assert made['bf16'] and len(made['curve']) == 3
+    assert 'box_AP50' not in made
+
+
+@pytest.mark.parametrize('options, words', [
+    (['byol', '--report', '--results', 'nowhere'], 'has no runs'),
+    (['byol', '--jobs', '0'], 'at least 1'),
+    (['byol', '--results', 'nowhere', '--nonsense'], 'nonsense'),
+])
+def test_mistakes_are_told_in_a_line(options, words, capsys):
+    with pytest.raises(SystemExit) as e:
+        run_tool('benchmarks/quality_sweep', *options)
+    assert words in f'{e.value.code} {capsys.readouterr().err}'

@@ -1,0 +1,208 @@
+"""What moves UniVIP and BYOL: the settings that may matter, all at once.
+
+Each run of quality.py has its own seed and a low or a high value of every
+setting, by a two-level fractional factorial design (columns of a Hadamard
+matrix). So each run tells about every setting, and the effect of one, the mean
+of the runs with its high value less that of the others, rests on all runs;
+seeds differ by more than most settings do, and one run for each value would
+show the seeds. Effects of single settings are not mixed with one another, nor
+with those of pairs. Killed, the same command goes on where it was.
+"""
+import argparse
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from quality_report import MEASURES, read_results
+
+QUALITY = Path(__file__).with_name('quality.py')
+EXAMPLE = '''
+examples:
+  python tools/benchmarks/quality_sweep.py univip --jobs 2
+  python tools/benchmarks/quality_sweep.py byol --jobs 2
+  python tools/benchmarks/quality_sweep.py univip --report
+'''
+
+
+class Factor(NamedTuple):
+    """A setting of a config, its keys there, and two values of it; without
+    keys, the arm of quality.py."""
+    title: str
+    low: str
+    high: str
+    keys: tuple[str, ...] = ()
+
+
+LEARNING_RATE = ('optim_wrapper.optimizer.lr', )
+MOMENTUM = Factor('EMA, base_momentum', '0.0015', '0.006',
+                  ('model.base_momentum', ))
+# A study's factors and the columns of a Hadamard matrix that they follow:
+# single bits, and sums of three of them (resolution IV).
+STUDIES = dict(
+    univip=(16, {
+        1: Factor('learning rate', '0.1', '0.3', LEARNING_RATE),
+        2: MOMENTUM,
+        4: Factor('epsilon', '0.02', '0.1',
+                  ('model.instance_loss.epsilon', )),
+        8: Factor('weight of scene-instance', '0.25', '1.0',
+                  ('model.loss_weights.scene_instance', )),
+        7: Factor('weight of instance-instance', '0.5', '2.0',
+                  ('model.loss_weights.instance', )),
+        11: Factor('K', '2', '4',
+                   ('model.fusion_neck.num_instances',
+                    'train_dataloader.dataset.pipeline.1.num_instances')),
+        13: Factor('instances, pixels', '32', '48',
+                   ('train_dataloader.dataset.pipeline.1.instance_size', )),
+    }),
+    byol=(8, {
+        1: Factor('learning rate', '0.05', '0.15', LEARNING_RATE),
+        2: MOMENTUM,
+        4: Factor('scenes', 'byol', 'byol_overlap'),
+    }))
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        'study', choices=STUDIES, help='whose settings are swept')
+    parser.add_argument(
+        '--first-seed', type=int, default=101, metavar='N',
+        help='of the first run, each has the next (default: %(default)s)')
+    parser.add_argument(
+        '--results', default='work_dirs/quality/sweep',
+        help='folder of the results (default: %(default)s)')
+    parser.add_argument(
+        '--jobs', type=int, default=1, metavar='N',
+        help='runs at a time, one thread each (default: %(default)s)')
+    parser.add_argument(
+        '--report', action='store_true',
+        help='only print the table of what is there')
+    parser.add_argument(
+        '--dry-run', action='store_true', help='only say what would be done')
+    args, args.rest = parser.parse_known_args()
+    if args.jobs < 1:
+        parser.error(f'--jobs is {args.jobs}: it must be at least 1')
+    return args
+
+
+def design(study: str) -> np.ndarray:
+    """(runs, factors) of -1 and 1: the low and the high value."""
+    from scipy.linalg import hadamard
+    number, factors = STUDIES[study]
+    return -hadamard(number)[:, list(factors)]
+
+
+def commands(args: argparse.Namespace) -> dict[str, list]:
+    """The name of each run's result to its options of quality.py."""
+    found = {}
+    for number, levels in enumerate(design(args.study)):
+        arm, options = args.study, []
+        for factor, level in zip(STUDIES[args.study][1].values(), levels):
+            value = factor.low if level < 0 else factor.high
+            if factor.keys:
+                options += [f'{key}={value}' for key in factor.keys]
+            else:
+                arm = value
+        name, seed = f'sweep{number:02d}', args.first_seed + number
+        found[f'{arm}-{name}-seed{seed}'] = [
+            '--name', name, '--seeds', str(seed), '--arms', arm,
+            '--skip-detection', '--results', args.results, *args.rest,
+            '--cfg-options', *options
+        ]
+    return found
+
+
+def run_all(args: argparse.Namespace) -> None:
+    """Run what has no result yet."""
+    from univip_mm.progress import track
+    wanted = commands(args)
+    missing = [options for name, options in wanted.items()
+               if not Path(args.results, f'{name}.json').is_file()]
+    print(f'{len(wanted)} runs, {len(wanted) - len(missing)} of them done')
+    if args.dry_run:
+        for options in missing:
+            print('to do: quality.py', *options)
+        return
+    failed = []
+    with ThreadPoolExecutor(args.jobs) as pool:
+        for done in track(pool.map(run, missing), len(missing), unit='run'):
+            if done.returncode:
+                failed.append(done.stderr.strip().splitlines()[-1])
+    if failed:
+        raise SystemExit(f'error: {len(failed)} runs failed, the first of '
+                         f'them: {failed[0]}')
+
+
+def run(options: list) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, str(QUALITY), *options], capture_output=True,
+        text=True, env=dict(os.environ, OMP_NUM_THREADS='1'))
+
+
+def effects(levels: np.ndarray, values: np.ndarray) -> tuple:
+    """By least squares: the effect of each factor, from its low value to its
+    high one, and half the width of its 95 % confidence interval.
+
+    Args:
+        levels (np.ndarray): (runs, factors) of -1 and 1.
+        values (np.ndarray): (runs,).
+    """
+    from scipy.stats import t
+    terms = np.column_stack([np.ones(len(values)), levels])
+    solution, _, rank, _ = np.linalg.lstsq(terms, values, rcond=None)
+    free = len(values) - terms.shape[1]
+    if free < 1 or rank < terms.shape[1]:
+        raise ValueError(f'{len(values)} runs are too few to tell '
+                         f'{levels.shape[1]} effects from chance')
+    rest = values - terms @ solution
+    errors = np.sqrt(np.diag(np.linalg.inv(terms.T @ terms))
+                     * (rest @ rest) / free)
+    return 2 * solution[1:], 2 * t.ppf(0.975, free) * errors[1:]
+
+
+def report(args: argparse.Namespace) -> str:
+    """The effects on each measure, as a table in Markdown."""
+    results = {f'{arm}-seed{seed}': result
+               for arm, runs in read_results(Path(args.results)).items()
+               for seed, result in runs.items()}
+    names = list(commands(args))
+    there = [i for i, name in enumerate(names) if name in results]
+    if not there:
+        raise FileNotFoundError(f"'{args.results}' has no runs of "
+                                f"'{args.study}': run without --report")
+    levels = design(args.study)[there]
+    measures = {key: title for key, title in MEASURES.items()
+                if key in results[names[there[0]]]}
+    columns = []
+    for key in measures:
+        values = np.array([results[names[i]][key] for i in there])
+        columns.append(list(zip(*effects(levels, values))))
+    lines = [f'| setting | values | {" | ".join(measures.values())} |',
+             '|---' * (2 + len(measures)) + '|']
+    for factor, cells in zip(STUDIES[args.study][1].values(), zip(*columns)):
+        lines.append(f'| {factor.title} | {factor.low} → {factor.high} | '
+                     + ' | '.join(f'{x:+.1f} ± {half:.1f}'
+                                  for x, half in cells) + ' |')
+    return '\n'.join([f'{len(there)} of {len(names)} runs', '', *lines])
+
+
+def main() -> None:
+    args = parse_args()
+    try:
+        if not args.report:
+            run_all(args)
+        if not args.dry_run:
+            print(report(args))
+    except (ValueError, FileNotFoundError) as e:
+        raise SystemExit(f'error: {e}') from None
+
+
+if __name__ == '__main__':
+    main()
