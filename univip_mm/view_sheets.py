@@ -62,7 +62,8 @@ def augmented_views(samples: Sequence[dict], pack: Compose,
         preprocessor (nn.Module): The model's.
 
     Returns:
-        list: For each sample its 2 + K views, (h, w, 3) uint8, RGB.
+        list: For each sample its 2 + K views, (h, w, 3) uint8, RGB: those
+        of the online branch, where the target's are others.
     """
     with torch.no_grad():
         data = preprocessor(
@@ -71,7 +72,7 @@ def augmented_views(samples: Sequence[dict], pack: Compose,
     mean, std = preprocessor.mean, preprocessor.std
     views = [
         (view * std + mean).round().clamp(0, 255).byte().permute(0, 2, 3, 1)
-        .cpu().numpy() for view in data['inputs']
+        .cpu().numpy() for view in data['inputs'][:len(samples[0]['img'])]
     ]
     return [[view[i] for view in views] for i in range(len(samples))]
 

@@ -109,6 +109,23 @@ def test_views_get_the_augmentation_of_their_kind(monkeypatch):
     assert (seen[1].blur_prob, seen[1].solarize_prob) == (0.1, 0.2)
 
 
+def test_the_target_may_have_its_own_views_of_the_instances():
+    def augment(**options):
+        data = views(num_instances=3)
+        data['data_samples'] = [
+            BaseDataElement(metainfo=dict(view_seed=s)) for s in (5, 6, 7)]
+        preprocessor = UniVIPDataPreprocessor(**options)
+        return preprocessor(data, training=True)['inputs']
+
+    plain, both = augment(), augment(instance_views=2)
+    assert len(both) == 2 + 2 * 3
+    # What the online branch gets is not drawn anew for that.
+    assert all(torch.equal(a, b) for a, b in zip(plain, both))
+    assert not any(torch.equal(a, b) for a, b in zip(both[2:], both[5:]))
+    both = augment(instance_views=2, instances=NOTHING)
+    assert all(torch.equal(a, b) for a, b in zip(both[2:], both[5:]))
+
+
 def test_out_of_training_one_batch_is_only_normalised():
     images = views()['inputs'][0]
     out = UniVIPDataPreprocessor(to_rgb=False)(dict(inputs=images))
@@ -125,6 +142,7 @@ def test_pixels_are_prepared_in_float32_under_autocast():
 @pytest.mark.parametrize('options, named', [
     (dict(scene1=dict(flip=0.5)), r'scene1 has no option .*flip'),
     (dict(scene2=dict(blur_prob=2)), r'scene2\.blur_prob is 2'),
+    (dict(instance_views=3), 'instance_views is 3'),
 ])
 def test_wrong_options_are_named(options, named):
     with pytest.raises(ValueError, match=named):

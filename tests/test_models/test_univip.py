@@ -67,15 +67,17 @@ def branches(model, inputs):
     return online, averaged
 
 
-def test_losses_are_those_of_the_formulas():
-    model, inputs = build(), views()
+@pytest.mark.parametrize('number', [K, 2 * K])
+def test_losses_are_those_of_the_formulas(number):
+    model, inputs = build(), views(num_instances=number)
     model.double()
     inputs = [x.double() for x in inputs]
     losses = copy.deepcopy(model).loss(inputs)  # moves the target
     f_o, f_t = branches(model, inputs)  # equal weights at the start
 
     scene = si = 0.
-    o, t = np.stack(f_o[2:], 1), np.stack(f_t[2:], 1)  # (B, K, C)
+    # (B, K, C); with 2 K views of instances the target has the others.
+    o, t = np.stack(f_o[2:2 + K], 1), np.stack(f_t[-K:], 1)
     weight = model.fusion_neck.fc.weight.detach().numpy()
     bias = model.fusion_neck.fc.bias.detach().numpy()
     for i in range(4):

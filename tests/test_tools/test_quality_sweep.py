@@ -73,7 +73,7 @@ def test_an_effect_of_one_setting_is_students():
 
 def test_effects_are_found_though_runs_are_missing():
     levels = sweep.design('univip')
-    planted = np.array([1.5, -2, 0, 0, 4, 0.5, -0.25])
+    planted = np.array([1.5, -2, 0, 0, 4, 0.5, -0.25, 0])
     values = 30 + levels @ planted / 2
     there = np.r_[0:3, 4:11, 12:16]
     effect, half = sweep.effects(levels[there], values[there])

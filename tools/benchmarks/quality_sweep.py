@@ -57,6 +57,8 @@ STUDIES = dict(
                     'train_dataloader.dataset.pipeline.1.num_instances')),
         13: Factor('instances, pixels', '32', '48',
                    ('train_dataloader.dataset.pipeline.1.instance_size', )),
+        14: Factor('views of an instance', '1', '2',
+                   ('model.data_preprocessor.instance_views', )),
     }),
     byol=(8, {
         1: Factor('learning rate', '0.05', '0.15', LEARNING_RATE),

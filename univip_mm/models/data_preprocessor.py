@@ -39,6 +39,11 @@ class UniVIPDataPreprocessor(ImgDataPreprocessor):
             BYOL's second view: blur 0.1, solarise 0.2.
         instances (dict, optional): For the instances. Defaults to None, that
             of the first scene.
+        instance_views (int): 1, and both branches see the same pixels of an
+            instance, or 2: each instance is augmented once for the online
+            branch and once for the target's, and the views are [scene_1,
+            scene_2, the K of the online branch, the K of the target's].
+            Defaults to 1.
         seed (int, optional): Seed of the generator that images without a
             ``view_seed`` draw from. Defaults to None, the Runner's seed. Each
             rank draws its own.
@@ -50,8 +55,8 @@ class UniVIPDataPreprocessor(ImgDataPreprocessor):
             Defaults to True.
 
     Raises:
-        ValueError: An augmentation has an unknown key or a value out of its
-            range.
+        ValueError: An augmentation has an unknown key, or a value is out of
+            its range.
     """
 
     def __init__(self,
@@ -61,6 +66,7 @@ class UniVIPDataPreprocessor(ImgDataPreprocessor):
                  scene1: Optional[dict] = None,
                  scene2: Optional[dict] = None,
                  instances: Optional[dict] = None,
+                 instance_views: int = 1,
                  seed: Optional[int] = None,
                  channels_last: bool = False,
                  non_blocking: bool = True) -> None:
@@ -75,6 +81,10 @@ class UniVIPDataPreprocessor(ImgDataPreprocessor):
         self.instances = (
             self.scene1 if instances is None else _augmentation(
                 'instances', instances))
+        if instance_views not in (1, 2):
+            raise ValueError('data_preprocessor.instance_views is '
+                             f'{instance_views!r}: it must be 1 or 2')
+        self.instance_views = instance_views
         self.seed = seed
         self.memory_format = (
             torch.channels_last if channels_last else torch.contiguous_format)
@@ -108,7 +118,9 @@ class UniVIPDataPreprocessor(ImgDataPreprocessor):
     def _augment(self, views: list[torch.Tensor],
                  samples: Optional[list]) -> list[torch.Tensor]:
         scene1, scene2, *instances = views
-        numbers = self._draw_numbers(len(scene1), len(views), samples)
+        instances = instances * self.instance_views
+        numbers = self._draw_numbers(
+            len(scene1), 2 + len(instances), samples)
         scenes = [
             self._augment_batch(scene1, numbers[:, 0], self.scene1),
             self._augment_batch(scene2, numbers[:, 1], self.scene2)

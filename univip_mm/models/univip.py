@@ -129,7 +129,9 @@ class UniVIP(BYOL):
 
         Args:
             inputs (list[Tensor]): [scene_1 (B, 3, H, W), scene_2
-                (B, 3, H, W), instance_1 (B, 3, h, w), ..., instance_K].
+                (B, 3, H, W), instance_1 (B, 3, h, w), ..., instance_K], and
+                K more where the target branch has its own views of the
+                instances (``data_preprocessor.instance_views``).
             data_samples (list, optional): B data samples; their
                 ``num_proposed`` is logged as ``proposal_share``.
 
@@ -138,10 +140,9 @@ class UniVIP(BYOL):
             ``loss_instance``, and detached statistics for the log.
 
         Raises:
-            ValueError: The number of views is not 2 + K.
+            ValueError: The number of views is neither 2 + K nor 2 + 2 K.
         """
-        self._check_views(inputs)
-        scenes, instances = inputs[:2], inputs[2:]
+        scenes, instances, target_instances = self._split_views(inputs)
 
         # Each view passes on its own, and has its own batch statistics.
         projections = [self.neck(self.backbone(view))[0] for view in scenes]
@@ -153,8 +154,9 @@ class UniVIP(BYOL):
         with torch.no_grad():
             self._update_target()
             f_t1, f_t2 = (self.target_net(view)[0] for view in scenes)
-            t = torch.stack([self.target_net(view)[0] for view in instances],
-                            dim=1)
+            t = torch.stack(
+                [self.target_net(view)[0] for view in target_instances],
+                dim=1)
 
         # Sec. 3.1: the two scenes agree, through what they share.
         loss_scene = self._cosine_loss(f_o1, f_t2) + self._cosine_loss(
@@ -186,15 +188,20 @@ class UniVIP(BYOL):
         if self.steps_since_update is not None:
             self.steps_since_update = 0
 
-    def _check_views(self, inputs: list[torch.Tensor]) -> None:
-        num_instances = getattr(self.fusion_neck, 'num_instances',
-                                len(inputs) - 2)
-        if len(inputs) < 3 or len(inputs) - 2 != num_instances:
-            raise ValueError(
-                f'UniVIP got {len(inputs)} views of an image where its fusion '
-                f'neck needs 2 scenes and {num_instances} instances: give '
-                'num_instances of OverlapSceneCrop and of '
-                'model.fusion_neck the same value')
+    def _split_views(self, inputs: list[torch.Tensor]) -> tuple:
+        """The scenes, and the instances of the online branch and of the
+        target's."""
+        scenes, instances = inputs[:2], inputs[2:]
+        number = getattr(self.fusion_neck, 'num_instances', len(instances))
+        if number and len(instances) == number:
+            return scenes, instances, instances
+        if number and len(instances) == 2 * number:
+            return scenes, instances[:number], instances[number:]
+        raise ValueError(
+            f'UniVIP got {len(inputs)} views of an image where its fusion '
+            f'neck needs 2 scenes and {number} instances: give '
+            'num_instances of OverlapSceneCrop and of '
+            'model.fusion_neck the same value')
 
     def _predict_latent(self, projection: torch.Tensor) -> torch.Tensor:
         return self.head.predictor([projection])[0]
