@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
-from scipy.stats import ttest_1samp
+from scipy.linalg import hadamard
+from scipy.stats import ttest_1samp, ttest_ind
 from tiny import load_tool
 
 report = load_tool('benchmarks/quality_report')
@@ -37,3 +38,61 @@ def test_a_measure_that_a_run_lacks_is_not_made_up():
         univip={1: dict(linear_mAP=21.0, object_linear=22.0,
                         object_knn=23.0)}))
     assert '| UniVIP (both) | 1 | 21.0 | 22.0 | 23.0 | – |' in table
+
+
+def logged(spread, **values):
+    last = dict(loss_scene=-1.0 - spread, projection_std=spread,
+                plan_entropy=spread**2)
+    return dict(curve=[dict(loss_scene=0), last], **values)
+
+
+def test_indicators_are_rank_correlations_over_the_runs_of_univip():
+    spreads = [0.5, 0.6, 0.7, 0.9]
+    runs = {i: logged(x, linear_mAP=x**3, object_linear=-x)
+            for i, x in enumerate(spreads)}
+    byol = dict(curve=[dict(loss=1)], linear_mAP=9.0, object_linear=9.0)
+    lines = report.indicators(
+        dict(univip=runs, byol={1: byol}, random={1: dict(curve=[])}
+             )).splitlines()
+    assert lines[0] == '| 4 runs | linear mAP, images | linear, objects |'
+    by_name = {line.split(' | ')[0]: line for line in lines}
+    assert '+1.00 (p 0.000) | -1.00' in by_name['| spread of the projections']
+    assert '-1.00 (p 0.000) | +1.00' in by_name['| scene-scene loss']
+    with pytest.raises(ValueError, match='only 3 runs of UniVIP'):
+        report.indicators(dict(univip={i: runs[i] for i in range(3)}))
+
+
+def test_an_effect_of_one_setting_is_students():
+    rng = np.random.default_rng(0)
+    low, high = rng.normal(20, 2, 5), rng.normal(23, 2, 7)
+    levels = np.repeat([-1, 1], [5, 7])[:, None]
+    effect, half = report.effects(levels, np.concatenate([low, high]))
+    wanted = ttest_ind(high, low).confidence_interval(0.95)
+    assert effect[0] - half[0] == pytest.approx(wanted.low)
+    assert effect[0] + half[0] == pytest.approx(wanted.high)
+
+
+def test_effects_are_found_though_runs_are_missing():
+    levels = -hadamard(16)[:, [1, 2, 4, 8, 7, 11, 13, 14]]
+    planted = np.array([1.5, -2, 0, 0, 4, 0.5, -0.25, 0])
+    values = 30 + levels @ planted / 2
+    there = np.r_[0:3, 4:11, 12:16]
+    effect, half = report.effects(levels[there], values[there])
+    assert effect == pytest.approx(planted)
+    assert half == pytest.approx(0, abs=1e-9)
+    with pytest.raises(ValueError, match='too few'):
+        report.effects(levels[:8], values[:8])
+
+
+def test_what_each_term_does_is_measured_with_and_without_the_other():
+    def runs(value):
+        return {seed: dict.fromkeys(report.MEASURES, value + 0.1 * seed)
+                for seed in (-1, 1)}
+    results = dict(byol_overlap=runs(20), scene_instance=runs(17),
+                   instance_instance=runs(22), univip=runs(19))
+    lines = report.report(results).splitlines()
+    assert lines[-4].startswith('| term, over 8 runs | ')
+    assert lines[-2].startswith('| scene-instance | -3.0 ± 0.2 | ')
+    assert lines[-1].startswith('| instance-instance | +2.0 ± 0.2 | ')
+    del results['univip']
+    assert 'term' not in report.report(results)

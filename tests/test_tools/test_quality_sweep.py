@@ -5,7 +5,6 @@ import sys
 
 import numpy as np
 import pytest
-from scipy.stats import ttest_ind
 from tiny import load_tool, run_tool
 
 quality = load_tool('benchmarks/quality')
@@ -59,28 +58,6 @@ def test_each_run_has_its_own_seed():
     for study in sweep.STUDIES:
         names = list(commands(study))
         assert len({x.split('seed')[-1] for x in names}) == len(names)
-
-
-def test_an_effect_of_one_setting_is_students():
-    rng = np.random.default_rng(0)
-    low, high = rng.normal(20, 2, 5), rng.normal(23, 2, 7)
-    levels = np.repeat([-1, 1], [5, 7])[:, None]
-    effect, half = sweep.effects(levels, np.concatenate([low, high]))
-    wanted = ttest_ind(high, low).confidence_interval(0.95)
-    assert effect[0] - half[0] == pytest.approx(wanted.low)
-    assert effect[0] + half[0] == pytest.approx(wanted.high)
-
-
-def test_effects_are_found_though_runs_are_missing():
-    levels = sweep.design('univip')
-    planted = np.array([1.5, -2, 0, 0, 4, 0.5, -0.25, 0])
-    values = 30 + levels @ planted / 2
-    there = np.r_[0:3, 4:11, 12:16]
-    effect, half = sweep.effects(levels[there], values[there])
-    assert effect == pytest.approx(planted)
-    assert half == pytest.approx(0, abs=1e-9)
-    with pytest.raises(ValueError, match='too few'):
-        sweep.effects(levels[:8], values[:8])
 
 
 def test_the_report_has_each_setting(tmp_path, capsys):

@@ -13,7 +13,7 @@ from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
-from quality_report import ARMS, plot, read_results, report
+from quality_report import ARMS, indicators, plot, read_results, report
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / 'configs/quality'
@@ -85,6 +85,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--report', action='store_true',
         help='only print the tables of what is there')
+    parser.add_argument(
+        '--indicators', action='store_true',
+        help='only print how what is logged goes with what is measured')
     parser.add_argument(
         '--instances', action='store_true',
         help='only print what the instances of the first epoch show')
@@ -518,13 +521,17 @@ def main() -> None:
             plot_neighbours(args, args.neighbours)
             print(f'picture: {args.neighbours}')
             return
-        if not args.report:
+        if not args.report and not args.indicators:
             run_units(args)
         if not args.dry_run:
             results = read_results(Path(args.results))
             if not results:
                 raise FileNotFoundError(
-                    f"'{args.results}' has no results: run without --report")
+                    f"'{args.results}' has no results: run without --report "
+                    'and --indicators')
+            if args.indicators:
+                print(indicators(results))
+                return
             print(report(results))
             if args.plot:
                 plot(results, args.plot)

@@ -46,6 +46,27 @@ def interval(differences: np.ndarray) -> Optional[tuple]:
     return mean, mean - half, mean + half
 
 
+def effects(levels: np.ndarray, values: np.ndarray) -> tuple:
+    """By least squares: the effect of each factor, from its low value to its
+    high one, and half the width of its 95 % confidence interval.
+
+    Args:
+        levels (np.ndarray): (runs, factors) of -1 and 1.
+        values (np.ndarray): (runs,).
+    """
+    from scipy.stats import t
+    terms = np.column_stack([np.ones(len(values)), levels])
+    solution, _, rank, _ = np.linalg.lstsq(terms, values, rcond=None)
+    free = len(values) - terms.shape[1]
+    if free < 1 or rank < terms.shape[1]:
+        raise ValueError(f'{len(values)} runs are too few to tell '
+                         f'{levels.shape[1]} effects from chance')
+    rest = values - terms @ solution
+    errors = np.sqrt(np.diag(np.linalg.inv(terms.T @ terms))
+                     * (rest @ rest) / free)
+    return 2 * solution[1:], 2 * t.ppf(0.975, free) * errors[1:]
+
+
 def in_order(results: dict) -> list:
     """The arms in the paper's order, and then those of other names."""
     return sorted(results, key=lambda arm: (
@@ -54,7 +75,7 @@ def in_order(results: dict) -> list:
 
 def report(results: dict) -> str:
     """The tables, as Markdown: means and standard deviations over the seeds,
-    and paired differences from BYOL."""
+    paired differences from BYOL, and what each term does."""
     order = in_order(results)
     head = ' | '.join(MEASURES.values())
     lines = [f'| arm | seeds | {head} |', '|---' * (2 + len(MEASURES)) + '|']
@@ -89,6 +110,75 @@ def report(results: dict) -> str:
     if paired:
         lines += ['', f'| less BYOL, same seed | seeds | {head} |',
                   '|---' * (2 + len(MEASURES)) + '|', *paired]
+    terms = term_effects(results)
+    if terms:
+        lines += ['', terms]
+    return '\n'.join(lines)
+
+
+# With the overlap scenes, what each arm has of the two other terms.
+TERMS = dict(
+    byol_overlap=(-1, -1), scene_instance=(1, -1), instance_instance=(-1, 1),
+    univip=(1, 1))
+
+
+def term_effects(results: dict) -> str:
+    """What the scene-instance and the instance-instance term do, each with
+    and without the other, as a table in Markdown; empty where an arm is not
+    there."""
+    if any(arm not in results for arm in TERMS):
+        return ''
+    runs = [(levels, run) for arm, levels in TERMS.items()
+            for run in results[arm].values()]
+    levels = np.array([x for x, _ in runs])
+    cells = []
+    for key in MEASURES:
+        if any(key not in run for _, run in runs):
+            cells.append(['–'] * 2)
+            continue
+        found = effects(levels, np.array([run[key] for _, run in runs]))
+        cells.append([f'{x:+.1f} ± {half:.1f}' for x, half in zip(*found)])
+    names = ('scene-instance', 'instance-instance')
+    return '\n'.join([
+        f'| term, over {len(runs)} runs | {" | ".join(MEASURES.values())} |',
+        '|---' * (1 + len(MEASURES)) + '|',
+        *(f'| {name} | {" | ".join(row)} |'
+          for name, row in zip(names, zip(*cells)))
+    ])
+
+
+# Of the training's log, what may tell a good run from a bad one.
+INDICATORS = dict(
+    loss_scene='scene-scene loss',
+    projection_std='spread of the projections',
+    plan_entropy='entropy of the plan')
+
+
+def indicators(results: dict) -> str:
+    """How the last epoch's log goes with what was measured, over all runs of
+    UniVIP, as a table in Markdown: Spearman's rank correlation and its
+    p-value.
+
+    Raises:
+        ValueError: There are fewer than four such runs.
+    """
+    from scipy.stats import spearmanr
+    runs = [run for seeds in results.values() for run in seeds.values()
+            if run['curve'] and run['curve'][-1].keys() >= INDICATORS.keys()]
+    if len(runs) < 4:
+        raise ValueError(f'only {len(runs)} runs of UniVIP: give --results a '
+                         'folder that has at least four')
+    measures = {key: title for key, title in MEASURES.items()
+                if all(key in run for run in runs)}
+    lines = [f'| {len(runs)} runs | {" | ".join(measures.values())} |',
+             '|---' * (1 + len(measures)) + '|']
+    for name, title in INDICATORS.items():
+        values = [run['curve'][-1][name] for run in runs]
+        cells = []
+        for key in measures:
+            found = spearmanr(values, [run[key] for run in runs])
+            cells.append(f'{found[0]:+.2f} (p {found[1]:.3f})')
+        lines.append(f'| {title} | {" | ".join(cells)} |')
     return '\n'.join(lines)
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from quality_report import MEASURES, read_results
+from quality_report import MEASURES, effects, read_results
 
 QUALITY = Path(__file__).with_name('quality.py')
 EXAMPLE = '''
@@ -146,27 +146,6 @@ def run(options: list) -> subprocess.CompletedProcess:
     return subprocess.run(
         [sys.executable, str(QUALITY), *options], capture_output=True,
         text=True, env=dict(os.environ, OMP_NUM_THREADS='1'))
-
-
-def effects(levels: np.ndarray, values: np.ndarray) -> tuple:
-    """By least squares: the effect of each factor, from its low value to its
-    high one, and half the width of its 95 % confidence interval.
-
-    Args:
-        levels (np.ndarray): (runs, factors) of -1 and 1.
-        values (np.ndarray): (runs,).
-    """
-    from scipy.stats import t
-    terms = np.column_stack([np.ones(len(values)), levels])
-    solution, _, rank, _ = np.linalg.lstsq(terms, values, rcond=None)
-    free = len(values) - terms.shape[1]
-    if free < 1 or rank < terms.shape[1]:
-        raise ValueError(f'{len(values)} runs are too few to tell '
-                         f'{levels.shape[1]} effects from chance')
-    rest = values - terms @ solution
-    errors = np.sqrt(np.diag(np.linalg.inv(terms.T @ terms))
-                     * (rest @ rest) / free)
-    return 2 * solution[1:], 2 * t.ppf(0.975, free) * errors[1:]
 
 
 def report(args: argparse.Namespace) -> str:
