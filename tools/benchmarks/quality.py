@@ -215,7 +215,7 @@ def run_unit(args: argparse.Namespace, arm: str, seed: int) -> None:
     else:
         model, curve = pretrain(cfg, args.bf16)
     seconds = time.time() - start
-    backbone = model.backbone
+    backbone = model.backbone.cpu()  # where it may have been trained on a GPU
     preprocessor = build_model(cfg).data_preprocessor
     scores = measure(backbone, preprocessor, train, val)
     weights = backbone_path(args, arm, seed)
