@@ -67,16 +67,17 @@ def branches(model, inputs):
     return online, averaged
 
 
-@pytest.mark.parametrize('number', [K, 2 * K])
-def test_losses_are_those_of_the_formulas(number):
-    model, inputs = build(), views(num_instances=number)
+@pytest.mark.parametrize('times', [1, 2])
+def test_losses_are_those_of_the_formulas(times):
+    model = build(data_preprocessor=dict(instance_views=times))
+    inputs = views(num_instances=times * K)
     model.double()
     inputs = [x.double() for x in inputs]
     losses = copy.deepcopy(model).loss(inputs)  # moves the target
     f_o, f_t = branches(model, inputs)  # equal weights at the start
 
     scene = si = 0.
-    # (B, K, C); with 2 K views of instances the target has the others.
+    # (B, K, C); with two views of an instance the target has the other.
     o, t = np.stack(f_o[2:2 + K], 1), np.stack(f_t[-K:], 1)
     weight = model.fusion_neck.fc.weight.detach().numpy()
     bias = model.fusion_neck.fc.bias.detach().numpy()
@@ -175,7 +176,7 @@ def test_losses_are_finite_under_autocast():
                for k, v in out.items() if 'loss' in k)
 
 
-@pytest.mark.parametrize('num_instances', [0, K - 1, K + 1])
+@pytest.mark.parametrize('num_instances', [0, K - 1, K + 1, 2 * K])
 def test_other_number_of_instances_is_told_with_the_cure(num_instances):
     with pytest.raises(ValueError, match='num_instances of OverlapSceneCrop'):
         build().loss(views(num_instances=num_instances))

@@ -64,6 +64,34 @@ def test_what_is_done_is_not_done_again(folder, first):
     assert result(folder, 'univip') == before
 
 
+def test_a_result_of_other_settings_does_not_pass_for_another(folder, first):
+    before = result(folder, 'univip')
+    for options, words in (
+            (['optim_wrapper.optimizer.lr=5.0', '--arms', 'univip'],
+             'is of other settings (options'),
+            (['--arms', 'univip', '--bf16'],
+             'is of other settings (bf16 False, not True)')):
+        said = run(folder, *options)
+        assert said.returncode == 1 and words in said.stderr
+    assert result(folder, 'univip') == before
+
+
+def test_a_run_of_other_settings_is_not_gone_on_with(folder, first):
+    said = run(folder, '--arms', 'univip', '--results', folder / 'others',
+               '--bf16')
+    assert 'these units failed: univip, seed 5' in said.stderr
+    log = (folder / 'runs/univip-tiny-seed5.log').read_text()
+    assert 'is of a run with other settings: give another' in log
+    assert not list((folder / 'others').glob('*.json'))
+
+
+def test_scenes_of_another_number_are_not_drawn_over(folder, first):
+    said = run(folder, '--arms', 'byol', '--num-train', 32)
+    assert said.returncode == 1
+    assert "data' has 16 images to train on, not 32: give another" in \
+        said.stderr
+
+
 def quality_args(folder):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, 'argv', ['quality.py', *map(str, command(folder))])
@@ -161,6 +189,8 @@ def test_three_of_four_photographs_are_trained_on(coco_folder, tmp_path):
      'another --data-dir'),
     (['--cfg-options', 'a=1'], '--name NAME'),
     (['--bf16'], '--name NAME'),
+    (['--skip-detection'], '--name NAME'),
+    (['--epochs', '9'], '--epochs without --name'),
     (['--jobs', '0'], 'at least 1'),
     (['--epochs', '2'], 'at least 3'),
 ])

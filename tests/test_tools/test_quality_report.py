@@ -40,10 +40,10 @@ def test_a_measure_that_a_run_lacks_is_not_made_up():
     assert '| UniVIP (both) | 1 | 21.0 | 22.0 | 23.0 | – |' in table
 
 
-def logged(spread, **values):
+def logged(spread, arm='univip', **values):
     last = dict(loss_scene=-1.0 - spread, projection_std=spread,
                 plan_entropy=spread**2)
-    return dict(curve=[dict(loss_scene=0), last], **values)
+    return dict(arm=arm, curve=[dict(loss_scene=0), last], **values)
 
 
 def test_indicators_are_rank_correlations_over_the_runs_of_univip():
@@ -58,6 +58,11 @@ def test_indicators_are_rank_correlations_over_the_runs_of_univip():
     by_name = {line.split(' | ')[0]: line for line in lines}
     assert '+1.00 (p 0.000) | -1.00' in by_name['| spread of the projections']
     assert '-1.00 (p 0.000) | +1.00' in by_name['| scene-scene loss']
+    # What differs between arms is none of it.
+    others = {i: logged(x, arm='scene_instance', linear_mAP=x**3 - 9,
+                        object_linear=-x - 9) for i, x in enumerate(spreads)}
+    table = report.indicators(dict(univip=runs, scene_instance=others))
+    assert '| spread of the projections | +1.00 (p 0.000) | -1.00' in table
     with pytest.raises(ValueError, match='only 3 runs of UniVIP'):
         report.indicators(dict(univip={i: runs[i] for i in range(3)}))
 
@@ -92,7 +97,15 @@ def test_what_each_term_does_is_measured_with_and_without_the_other():
                    instance_instance=runs(22), univip=runs(19))
     lines = report.report(results).splitlines()
     assert lines[-4].startswith('| term, over 8 runs | ')
-    assert lines[-2].startswith('| scene-instance | -3.0 ± 0.2 | ')
-    assert lines[-1].startswith('| instance-instance | +2.0 ± 0.2 | ')
+    assert lines[-2].startswith('| scene-instance | -3.0 ± 0.0 | ')
+    assert lines[-1].startswith('| instance-instance | +2.0 ± 0.0 | ')
+    # Seeds that are better or worse take no part, nor does a missing measure.
+    for arm, shift in dict.fromkeys(results, 5.0).items():
+        results[arm][7] = {key: x + shift for key, x in results[arm][1].items()
+                           if key != 'box_AP50'}
+    lines = report.report(results).splitlines()
+    assert lines[-4].startswith('| term, over 12 runs | ')
+    assert lines[-2] == ('| scene-instance | -3.0 ± 0.0 | -3.0 ± 0.0 | '
+                         '-3.0 ± 0.0 | -3.0 ± 0.0 |')
     del results['univip']
     assert 'term' not in report.report(results)

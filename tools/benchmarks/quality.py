@@ -106,10 +106,13 @@ def parse_args() -> argparse.Namespace:
                      'at least 3')
     if args.jobs < 1:
         parser.error(f'--jobs is {args.jobs}: it must be at least 1')
-    if (args.cfg_options or args.ann_file or args.bf16) and not args.name:
-        parser.error('--cfg-options, --bf16 or --ann-file without --name: the '
-                     "results would pass for those of the configs' and of the "
-                     'drawn scenes; give --name NAME')
+    changed = [f'--{name.replace("_", "-")}' for name in (
+        'cfg_options', 'bf16', 'epochs', 'skip_detection', 'ann_file')
+        if getattr(args, name)]
+    if changed and not args.name:
+        parser.error(f"{changed[0]} without --name: the results would pass "
+                     "for those of the configs' and of the drawn scenes; give "
+                     '--name NAME')
     if bool(args.ann_file) != bool(args.img_prefix):
         parser.error('--ann-file and --img-prefix: give both or none')
     if args.ann_file and args.data_dir == parser.get_default('data_dir'):
@@ -137,6 +140,13 @@ def write_data(args: argparse.Namespace, folder: Path) -> None:
     if args.ann_file:
         split_photographs(args.ann_file, args.img_prefix, folder)
     else:
+        there = folder / 'annotations/train.json'
+        if there.is_file():
+            number = len(read_coco(there)['images'])
+            if number != args.num_train:
+                raise ValueError(
+                    f"'{folder}' has {number} images to train on, not "
+                    f'{args.num_train}: give another --data-dir, or delete it')
         run('demo/make_data.py', folder, '--num-train', args.num_train,
             '--num-val', args.num_val, '--seed', 1)
     proposals = folder / 'proposals/train.npz'
@@ -165,10 +175,12 @@ def split_photographs(ann_file: str, img_prefix: str, folder: Path) -> None:
         ids = {x['id'] for x in images}
         path = folder / f'annotations/{split}.json'
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(dict(
+        part = path.with_suffix('.part')
+        part.write_text(json.dumps(dict(
             images=images, categories=content['categories'],
             annotations=[x for x in content['annotations']
                          if x['image_id'] in ids])))
+        part.replace(path)  # another unit may be reading it
         for image in images:
             link = folder / split / image['file_name']
             link.parent.mkdir(parents=True, exist_ok=True)
@@ -207,6 +219,7 @@ def run_unit(args: argparse.Namespace, arm: str, seed: int) -> None:
     start = time.time()
     cfg = load_config(args, 'univip' if arm in ('random', 'supervised')
                       else arm, seed)
+    check_settings(args, cfg)
     set_random_seed(seed)
     if arm == 'random':
         model, curve = build_model(cfg), []
@@ -232,13 +245,56 @@ def run_unit(args: argparse.Namespace, arm: str, seed: int) -> None:
     result = dict(
         arm=arm, name=args.name, seed=seed, epochs=cfg.train_cfg.max_epochs,
         options=args.cfg_options, bf16=args.bf16, seconds=round(seconds),
-        curve=curve,
-        num_train=len(train.images), num_val=len(val.images), **scores)
+        num_train=len(train.images), num_val=len(val.images), **scores,
+        curve=curve)
     path = result_path(args, arm, seed)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix('.part')
     part.write_text(json.dumps(result, indent=1))
     part.replace(path)
+
+
+def check_settings(args: argparse.Namespace, cfg) -> None:
+    """Whether what is in the work dir was begun with the same settings: it
+    would be gone on with, and told as if it had been.
+
+    Raises:
+        ValueError: It was not.
+    """
+    path = Path(cfg.work_dir) / 'settings.json'
+    settings = dict(
+        config=cfg.to_dict(), bf16=args.bf16, num_train=args.num_train,
+        num_val=args.num_val, ann_file=args.ann_file)
+    text = json.dumps(settings, indent=1, default=str)
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    elif path.read_text() != text:
+        raise ValueError(f"'{cfg.work_dir}' is of a run with other settings: "
+                         'give another --name or --work-dir, or delete it')
+
+
+def check_result(args: argparse.Namespace, path: Path) -> None:
+    """Whether a result that is there is of the settings that are asked for.
+
+    Raises:
+        ValueError: It is not.
+    """
+    result = json.loads(path.read_text())
+    wanted = dict(options=args.cfg_options, bf16=args.bf16)
+    if args.epochs is not None:
+        wanted['epochs'] = args.epochs
+    if not args.ann_file:
+        wanted.update(num_train=args.num_train, num_val=args.num_val)
+    # The first results have no word of bf16: they are without.
+    other = [f'{key} {result.get(key, False)}, not {value}'
+             for key, value in wanted.items()
+             if result.get(key, False) != value]
+    if 'box_AP50' not in result and not args.skip_detection:
+        other.append('no detection')
+    if other:
+        raise ValueError(f"'{path}' is of other settings ({other[0]}): give "
+                         'another --name or --results')
 
 
 def backbone_path(args: argparse.Namespace, arm: str, seed: int) -> Path:
@@ -359,7 +415,13 @@ def run_units(args: argparse.Namespace) -> None:
     """Run what has no result yet, seed after seed."""
     from univip_mm.progress import track
     units = [(arm, seed) for seed in args.seeds for arm in args.arms]
-    missing = [x for x in units if not result_path(args, *x).is_file()]
+    missing = []
+    for unit in units:
+        path = result_path(args, *unit)
+        if path.is_file():
+            check_result(args, path)
+        else:
+            missing.append(unit)
     print(f'{len(units)} units, {len(units) - len(missing)} of them done')
     if args.dry_run:
         for arm, seed in missing:

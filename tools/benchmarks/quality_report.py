@@ -124,27 +124,30 @@ TERMS = dict(
 
 def term_effects(results: dict) -> str:
     """What the scene-instance and the instance-instance term do, each with
-    and without the other, as a table in Markdown; empty where an arm is not
-    there."""
+    and without the other, within seeds, as a table in Markdown; empty where
+    an arm is not there."""
     if any(arm not in results for arm in TERMS):
         return ''
-    runs = [(levels, run) for arm, levels in TERMS.items()
-            for run in results[arm].values()]
-    levels = np.array([x for x, _ in runs])
-    cells = []
+    rows: list = [['scene-instance'], ['instance-instance']]
+    number = 0
     for key in MEASURES:
-        if any(key not in run for _, run in runs):
-            cells.append(['–'] * 2)
-            continue
-        found = effects(levels, np.array([run[key] for _, run in runs]))
-        cells.append([f'{x:+.1f} ± {half:.1f}' for x, half in zip(*found)])
-    names = ('scene-instance', 'instance-instance')
+        runs = [(levels, seed, run[key]) for arm, levels in TERMS.items()
+                for seed, run in results[arm].items() if key in run]
+        number = max(number, len(runs))
+        seeds = sorted({seed for _, seed, _ in runs})
+        levels = np.array([
+            [*levels, *(seed == other for other in seeds[1:])]
+            for levels, seed, _ in runs])
+        try:
+            found = effects(levels, np.array([x for *_, x in runs]))
+        except ValueError:  # too few runs
+            found = [[math.nan] * 2] * 2
+        for row, x, half in zip(rows, *found):
+            row.append('–' if math.isnan(x) else f'{x:+.1f} ± {half:.1f}')
     return '\n'.join([
-        f'| term, over {len(runs)} runs | {" | ".join(MEASURES.values())} |',
+        f'| term, over {number} runs | {" | ".join(MEASURES.values())} |',
         '|---' * (1 + len(MEASURES)) + '|',
-        *(f'| {name} | {" | ".join(row)} |'
-          for name, row in zip(names, zip(*cells)))
-    ])
+        *(f'| {" | ".join(row)} |' for row in rows)])
 
 
 # Of the training's log, what may tell a good run from a bad one.
@@ -155,9 +158,9 @@ INDICATORS = dict(
 
 
 def indicators(results: dict) -> str:
-    """How the last epoch's log goes with what was measured, over all runs of
-    UniVIP, as a table in Markdown: Spearman's rank correlation and its
-    p-value.
+    """How the last epoch's log goes with what was measured, over the runs of
+    UniVIP, each less the mean of its arm, as a table in Markdown: Spearman's
+    rank correlation and its p-value.
 
     Raises:
         ValueError: There are fewer than four such runs.
@@ -168,16 +171,22 @@ def indicators(results: dict) -> str:
     if len(runs) < 4:
         raise ValueError(f'only {len(runs)} runs of UniVIP: give --results a '
                          'folder that has at least four')
-    measures = {key: title for key, title in MEASURES.items()
-                if all(key in run for run in runs)}
-    lines = [f'| {len(runs)} runs | {" | ".join(measures.values())} |',
+    arms = np.array([run['arm'] for run in runs])
+
+    def within_arms(values: list) -> np.ndarray:
+        values = np.array(values)
+        means = [values[arms == arm].mean() for arm in arms]
+        return (values - means).round(9)  # so that equals stay equal
+
+    measures = {key: within_arms([run[key] for run in runs])
+                for key in MEASURES if all(key in run for run in runs)}
+    lines = [f'| {len(runs)} runs | '
+             f'{" | ".join(MEASURES[key] for key in measures)} |',
              '|---' * (1 + len(measures)) + '|']
     for name, title in INDICATORS.items():
-        values = [run['curve'][-1][name] for run in runs]
-        cells = []
-        for key in measures:
-            found = spearmanr(values, [run[key] for run in runs])
-            cells.append(f'{found[0]:+.2f} (p {found[1]:.3f})')
+        logged = within_arms([run['curve'][-1][name] for run in runs])
+        cells = [f'{rho:+.2f} (p {p:.3f})' for rho, p in (
+            spearmanr(logged, values) for values in measures.values())]
         lines.append(f'| {title} | {" | ".join(cells)} |')
     return '\n'.join(lines)
 

@@ -5,8 +5,9 @@ setting, by a two-level fractional factorial design (columns of a Hadamard
 matrix). So each run tells about every setting, and the effect of one, the mean
 of the runs with its high value less that of the others, rests on all runs;
 seeds differ by more than most settings do, and one run for each value would
-show the seeds. Effects of single settings are not mixed with one another, nor
-with those of pairs. Killed, the same command goes on where it was.
+show the seeds. Once all runs are there, effects of single settings are not
+mixed with one another, nor with those of pairs. Killed, the same command goes
+on where it was.
 """
 import argparse
 import os
@@ -26,6 +27,10 @@ examples:
   python tools/benchmarks/quality_sweep.py byol --jobs 2
   python tools/benchmarks/quality_sweep.py univip --report
 '''
+
+
+PASSED_ON = {
+    '--epochs': 'N', '--data-dir': 'DIR', '--num-train': 'N', '--num-val': 'N'}
 
 
 class Factor(NamedTuple):
@@ -81,6 +86,9 @@ def parse_args() -> argparse.Namespace:
         '--results', default='work_dirs/quality/sweep',
         help='folder of the results (default: %(default)s)')
     parser.add_argument(
+        '--work-dir', help='folder of logs and checkpoints (default: runs '
+        'in that of the results)')
+    parser.add_argument(
         '--jobs', type=int, default=1, metavar='N',
         help='runs at a time, one thread each (default: %(default)s)')
     parser.add_argument(
@@ -88,7 +96,11 @@ def parse_args() -> argparse.Namespace:
         help='only print the table of what is there')
     parser.add_argument(
         '--dry-run', action='store_true', help='only say what would be done')
-    args, args.rest = parser.parse_known_args()
+    passed_on = parser.add_argument_group('as in quality.py')
+    passed_on.add_argument('--bf16', action='store_true')
+    for name, metavar in PASSED_ON.items():
+        passed_on.add_argument(name, metavar=metavar)
+    args = parser.parse_args()
     if args.jobs < 1:
         parser.error(f'--jobs is {args.jobs}: it must be at least 1')
     return args
@@ -103,6 +115,12 @@ def design(study: str) -> np.ndarray:
 
 def commands(args: argparse.Namespace) -> dict[str, list]:
     """The name of each run's result to its options of quality.py."""
+    common = ['--bf16'] if args.bf16 else []
+    for option in PASSED_ON:
+        value = getattr(args, option[2:].replace('-', '_'))
+        if value is not None:
+            common += [option, value]
+    work_dir = args.work_dir or str(Path(args.results) / 'runs')
     found = {}
     for number, levels in enumerate(design(args.study)):
         arm, options = args.study, []
@@ -115,31 +133,60 @@ def commands(args: argparse.Namespace) -> dict[str, list]:
         name, seed = f'sweep{number:02d}', args.first_seed + number
         found[f'{arm}-{name}-seed{seed}'] = [
             '--name', name, '--seeds', str(seed), '--arms', arm,
-            '--skip-detection', '--results', args.results, *args.rest,
-            '--cfg-options', *options
+            '--skip-detection', '--results', args.results, '--work-dir',
+            work_dir, *common, '--cfg-options', *options
         ]
     return found
+
+
+def runs_there(args: argparse.Namespace) -> dict[str, dict]:
+    """The results that are there already, by name.
+
+    Raises:
+        ValueError: One is of other settings than its name says, or than the
+            others are.
+    """
+    results = {f'{arm}-seed{seed}': result
+               for arm, runs in read_results(Path(args.results)).items()
+               for seed, result in runs.items()}
+    wanted = commands(args)
+    runs = {name: results[name] for name in wanted if name in results}
+    for name, result in runs.items():
+        options = wanted[name]
+        first = next(iter(runs.values()))
+        if (result['options'] != options[options.index('--cfg-options') + 1:]
+                or any(result[key] != first[key]
+                       for key in ('epochs', 'bf16', 'num_train'))
+                or not args.report and result['bf16'] != args.bf16):
+            raise ValueError(f"'{args.results}/{name}.json' is of other "
+                             'settings than the sweep: give another '
+                             '--results, or delete it')
+    return runs
 
 
 def run_all(args: argparse.Namespace) -> None:
     """Run what has no result yet."""
     from univip_mm.progress import track
-    wanted = commands(args)
-    missing = [options for name, options in wanted.items()
-               if not Path(args.results, f'{name}.json').is_file()]
-    print(f'{len(wanted)} runs, {len(wanted) - len(missing)} of them done')
+    wanted, done = commands(args), runs_there(args)
+    missing = {name: options for name, options in wanted.items()
+               if name not in done}
+    print(f'{len(wanted)} runs, {len(done)} of them done')
     if args.dry_run:
-        for options in missing:
+        for options in missing.values():
             print('to do: quality.py', *options)
         return
     failed = []
     with ThreadPoolExecutor(args.jobs) as pool:
-        for done in track(pool.map(run, missing), len(missing), unit='run'):
-            if done.returncode:
-                failed.append(done.stderr.strip().splitlines()[-1])
+        runs = track(pool.map(run, missing.values()), len(missing),
+                     unit='run')
+        for name, ended in zip(missing, runs):
+            if ended.returncode:
+                said = ended.stderr.strip().splitlines()
+                failed.append(f'{name}: {said[-1]}' if said else
+                              f'{name}: exit code {ended.returncode}')
     if failed:
         raise SystemExit(f'error: {len(failed)} runs failed, the first of '
-                         f'them: {failed[0]}')
+                         f'them {failed[0]}')
 
 
 def run(options: list) -> subprocess.CompletedProcess:
@@ -149,29 +196,32 @@ def run(options: list) -> subprocess.CompletedProcess:
 
 
 def report(args: argparse.Namespace) -> str:
-    """The effects on each measure, as a table in Markdown."""
-    results = {f'{arm}-seed{seed}': result
-               for arm, runs in read_results(Path(args.results)).items()
-               for seed, result in runs.items()}
-    names = list(commands(args))
-    there = [i for i, name in enumerate(names) if name in results]
-    if not there:
+    """The effects on each measure, as a table in Markdown.
+
+    Raises:
+        FileNotFoundError: There are no runs.
+    """
+    wanted, runs = commands(args), runs_there(args)
+    if not runs:
         raise FileNotFoundError(f"'{args.results}' has no runs of "
                                 f"'{args.study}': run without --report")
-    levels = design(args.study)[there]
+    levels = design(args.study)[[name in runs for name in wanted]]
     measures = {key: title for key, title in MEASURES.items()
-                if key in results[names[there[0]]]}
-    columns = []
-    for key in measures:
-        values = np.array([results[names[i]][key] for i in there])
-        columns.append(list(zip(*effects(levels, values))))
-    lines = [f'| setting | values | {" | ".join(measures.values())} |',
-             '|---' * (2 + len(measures)) + '|']
+                if all(key in result for result in runs.values())}
+    columns = [
+        list(zip(*effects(levels, np.array([x[key] for x in runs.values()]))))
+        for key in measures
+    ]
+    told = f'{len(runs)} of {len(wanted)} runs'
+    if len(runs) < len(wanted):
+        told += '; until all are there, effects are mixed with those of pairs'
+    lines = [told, '', f'| setting | values | {" | ".join(measures.values())} '
+             '|', '|---' * (2 + len(measures)) + '|']
     for factor, cells in zip(STUDIES[args.study][1].values(), zip(*columns)):
         lines.append(f'| {factor.title} | {factor.low} → {factor.high} | '
                      + ' | '.join(f'{x:+.1f} ± {half:.1f}'
                                   for x, half in cells) + ' |')
-    return '\n'.join([f'{len(there)} of {len(names)} runs', '', *lines])
+    return '\n'.join(lines)
 
 
 def main() -> None:

@@ -192,16 +192,16 @@ class UniVIP(BYOL):
         """The scenes, and the instances of the online branch and of the
         target's."""
         scenes, instances = inputs[:2], inputs[2:]
-        number = getattr(self.fusion_neck, 'num_instances', len(instances))
-        if number and len(instances) == number:
-            return scenes, instances, instances
-        if number and len(instances) == 2 * number:
-            return scenes, instances[:number], instances[number:]
-        raise ValueError(
-            f'UniVIP got {len(inputs)} views of an image where its fusion '
-            f'neck needs 2 scenes and {number} instances: give '
-            'num_instances of OverlapSceneCrop and of '
-            'model.fusion_neck the same value')
+        views = getattr(self.data_preprocessor, 'instance_views', 1)
+        number = getattr(self.fusion_neck, 'num_instances',
+                         len(instances) // views)
+        if not number or len(instances) != views * number:
+            raise ValueError(
+                f'UniVIP got {len(inputs)} views of an image where its fusion '
+                f'neck needs 2 scenes and {views * number} views of instances:'
+                ' give num_instances of OverlapSceneCrop and of '
+                'model.fusion_neck the same value')
+        return scenes, instances[:number], instances[-number:]
 
     def _predict_latent(self, projection: torch.Tensor) -> torch.Tensor:
         return self.head.predictor([projection])[0]
