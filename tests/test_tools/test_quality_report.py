@@ -27,9 +27,23 @@ def test_report_pairs_the_seeds():
 
 
 def test_arms_are_in_the_paper_s_order_and_others_come_last():
-    names = ['univip-lr0.4', 'univip', 'random', 'byol-lr0.4', 'byol']
+    names = ['univip-lr0.4', 'univip', 'random', 'byol-lr0.4', 'byol',
+             'univip-a-b']
     assert report.in_order(dict.fromkeys(names)) == [
-        'random', 'byol', 'univip', 'univip-lr0.4', 'byol-lr0.4']
+        'random', 'byol', 'univip', 'univip-a-b', 'byol-lr0.4',
+        'univip-lr0.4']
+
+
+def test_a_name_is_compared_with_byol_of_that_name():
+    def runs(*values):
+        return {seed: dict.fromkeys(report.MEASURES, x)
+                for seed, x in enumerate(values)}
+    table = report.report({
+        'byol': runs(0.0, 0.0), 'byol-a-b': runs(20.0, 30.0),
+        'univip-a-b': runs(21.0, 33.0), 'univip-c': runs(50.0, 50.0)})
+    differences = table.split('less BYOL')[1]
+    assert '| univip-a-b | 2 | +2.0 [-10.7, +14.7] |' in differences
+    assert 'univip-c' not in differences
 
 
 def test_a_measure_that_a_run_lacks_is_not_made_up():

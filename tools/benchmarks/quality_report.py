@@ -68,14 +68,18 @@ def effects(levels: np.ndarray, values: np.ndarray) -> tuple:
 
 
 def in_order(results: dict) -> list:
-    """The arms in the paper's order, and then those of other names."""
-    return sorted(results, key=lambda arm: (
-        list(ARMS).index(arm) if arm in ARMS else len(ARMS)))
+    """The arms in the paper's order, and then those of other names, name by
+    name in the same order."""
+    def place(arm: str) -> tuple:
+        base, _, name = arm.partition('-')
+        return name, list(ARMS).index(base)
+    return sorted(results, key=place)
 
 
 def report(results: dict) -> str:
     """The tables, as Markdown: means and standard deviations over the seeds,
-    paired differences from BYOL, and what each term does."""
+    paired differences from BYOL of the same name, and what each term
+    does."""
     order = in_order(results)
     head = ' | '.join(MEASURES.values())
     lines = [f'| arm | seeds | {head} |', '|---' * (2 + len(MEASURES)) + '|']
@@ -94,15 +98,16 @@ def report(results: dict) -> str:
                      f'{" | ".join(cells)} |')
     paired = []
     for arm in order:
-        seeds = sorted(results[arm].keys() & results.get('byol', {}).keys())
-        if arm == 'byol' or not seeds:
+        base, dash, name = arm.partition('-')
+        byol = results.get(f'byol{dash}{name}', {})
+        seeds = sorted(results[arm].keys() & byol.keys())
+        if base == 'byol' or len(seeds) < 2:
             continue
         cells = []
         for key in MEASURES:
             found = interval(np.array([
-                results[arm][s][key] - results['byol'][s][key]
-                for s in seeds if key in results[arm][s]
-                and key in results['byol'][s]]))
+                results[arm][s][key] - byol[s][key]
+                for s in seeds if key in results[arm][s] and key in byol[s]]))
             cells.append('–' if found is None else
                          '{:+.1f} [{:+.1f}, {:+.1f}]'.format(*found))
         paired.append(f'| {ARMS.get(arm, arm)} | {len(seeds)} | '
