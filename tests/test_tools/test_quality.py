@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -92,9 +93,10 @@ def test_scenes_of_another_number_are_not_drawn_over(folder, first):
         said.stderr
 
 
-def quality_args(folder):
+def quality_args(folder, *options):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, 'argv', ['quality.py', *map(str, command(folder))])
+        patch.setattr(
+            sys, 'argv', ['quality.py', *map(str, command(folder, *options))])
         return quality.parse_args()
 
 
@@ -114,6 +116,34 @@ def test_every_arm_computes_its_own_terms(folder, first, arm):
         scene_instance=[1, 0], instance_instance=[0, 1]).get(arm, [1, 1])
     file = cfg.train_dataloader.dataset.proposal_file
     assert ('none' in file) == (arm == 'univip_random_boxes')
+
+
+@pytest.mark.parametrize('arm', ['byol', 'byol_overlap', 'univip'])
+def test_large_views_go_to_a_large_network(folder, arm):
+    cfg = quality.load_config(quality_args(folder, '--large'), arm, 5)
+    step = cfg.train_dataloader.dataset.pipeline[1]
+    if arm == 'byol':
+        assert step.transforms[0][0].scale == 128
+    else:
+        assert (step.scene_size, step.instance_size) == (128, 64)
+    model = quality.build_model(cfg)
+    assert model.backbone.layer4[-1].conv2.out_channels == 512
+    assert model.data_preprocessor.scene2.blur_kernel == 9
+    assert model.neck.fc0.in_features == 512
+    assert cfg.auto_scale_lr == dict(base_batch_size=64, enable=True)
+    # Set by the options.
+    assert cfg.train_dataloader.batch_size == 4
+    assert cfg.train_cfg.max_epochs == cfg.param_scheduler[-1].end == 3
+
+
+def test_the_large_version_has_its_own_folders(monkeypatch):
+    for options, data, number in (([], 'data/quality', 3000),
+                                  (['--large'], 'data/quality_large', 12000)):
+        monkeypatch.setattr(sys, 'argv', ['quality.py', *options])
+        args = quality.parse_args()
+        assert (args.data_dir, args.num_train) == (data, number)
+        assert args.results == f'work_dirs/{Path(data).name}/results'
+        assert args.bf16 == bool(options)
 
 
 def test_share_of_a_box_within_others():

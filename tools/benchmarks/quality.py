@@ -11,17 +11,35 @@ import subprocess
 import sys
 from collections import defaultdict
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from quality_report import ARMS, indicators, plot, read_results, report
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / 'configs/quality'
+
+
+class Scale(NamedTuple):
+    """Where an experiment's files are and how large its scenes are, beside
+    what its configs say."""
+    data_dir: str
+    work_dir: str
+    num_train: int
+    image_size: tuple  # width and height that images are measured at
+    object_size: int  # side of an object, likewise
+
+
+SMALL = Scale('data/quality', 'work_dirs/quality', 3000, (160, 120), 64)
+LARGE = Scale('data/quality_large', 'work_dirs/quality_large', 12000,
+              (320, 240), 128)
 EXAMPLE = '''
 examples:
   python tools/benchmarks/quality.py --dry-run
   python tools/benchmarks/quality.py --jobs 2
   python tools/benchmarks/quality.py --report
+on a GPU, at a larger scale (data/quality_large, work_dirs/quality_large):
+  python tools/benchmarks/quality.py --large --arms byol univip --jobs 2
 another learning rate, as arms of their own:
   python tools/benchmarks/quality.py --arms byol univip --name lr0.4 \\
       --cfg-options optim_wrapper.optimizer.lr=0.4
@@ -44,11 +62,17 @@ def parse_args() -> argparse.Namespace:
         '--seeds', nargs='+', type=int, default=[1, 2, 3], metavar='N',
         help='(default: 1 2 3)')
     parser.add_argument(
-        '--data-dir', default='data/quality',
-        help='made if it is not there (default: %(default)s)')
+        '--large', action='store_true',
+        help='the version for a GPU: ResNet-18 of full width, scenes of 128 '
+        'pixels, bfloat16 (configs/quality/large.py)')
     parser.add_argument(
-        '--num-train', type=int, default=3000, metavar='N',
-        help='scenes to train on (default: %(default)s)')
+        '--data-dir',
+        help=f'made if it is not there (default: {SMALL.data_dir}; with '
+        f'--large {LARGE.data_dir})')
+    parser.add_argument(
+        '--num-train', type=int, metavar='N',
+        help=f'scenes to train on (default: {SMALL.num_train}; with --large '
+        f'{LARGE.num_train})')
     parser.add_argument(
         '--num-val', type=int, default=1000, metavar='N',
         help='scenes to measure on (default: %(default)s)')
@@ -58,15 +82,17 @@ def parse_args() -> argparse.Namespace:
         'four to train on, the fourth to measure on')
     parser.add_argument('--img-prefix', metavar='DIR', help='their folder')
     parser.add_argument(
-        '--results', default='work_dirs/quality/results',
+        '--results',
         help='folder of the results, a json for each unit (default: '
-        '%(default)s)')
+        f'{SMALL.work_dir}/results; with --large {LARGE.work_dir}/results)')
     parser.add_argument(
-        '--work-dir', default='work_dirs/quality/runs',
-        help='folder of logs and checkpoints (default: %(default)s)')
+        '--work-dir',
+        help='folder of logs and checkpoints (default: '
+        f'{SMALL.work_dir}/runs; with --large {LARGE.work_dir}/runs)')
     parser.add_argument(
         '--jobs', type=int, default=1, metavar='N',
-        help='units at a time, one thread each (default: %(default)s)')
+        help='units at a time, one thread each, and the workers that load '
+        'images (default: %(default)s)')
     parser.add_argument(
         '--epochs', type=int, metavar='N',
         help="of the pre-training (default: the configs')")
@@ -115,10 +141,22 @@ def parse_args() -> argparse.Namespace:
                      '--name NAME')
     if bool(args.ann_file) != bool(args.img_prefix):
         parser.error('--ann-file and --img-prefix: give both or none')
-    if args.ann_file and args.data_dir == parser.get_default('data_dir'):
-        parser.error(f"--ann-file would write over the drawn scenes of "
-                     f"'{args.data_dir}': give another --data-dir")
+    if args.ann_file and args.data_dir in (None, SMALL.data_dir,
+                                           LARGE.data_dir):
+        parser.error("--ann-file would write over the drawn scenes of "
+                     f"'{args.data_dir or SMALL.data_dir}': give another "
+                     '--data-dir')
+    scale = scale_of(args)
+    args.bf16 |= args.large
+    args.data_dir = args.data_dir or scale.data_dir
+    args.num_train = args.num_train or scale.num_train
+    args.results = args.results or f'{scale.work_dir}/results'
+    args.work_dir = args.work_dir or f'{scale.work_dir}/runs'
     return args
+
+
+def scale_of(args: argparse.Namespace) -> Scale:
+    return LARGE if args.large else SMALL
 
 
 # The data.
@@ -211,6 +249,7 @@ def run_unit(args: argparse.Namespace, arm: str, seed: int) -> None:
 
     import torch
     torch.set_num_threads(1)
+    from mmengine.device import get_device
     from mmengine.runner import set_random_seed
 
     from univip_mm.evaluation.frozen_features import measure
@@ -228,23 +267,25 @@ def run_unit(args: argparse.Namespace, arm: str, seed: int) -> None:
     else:
         model, curve = pretrain(cfg, args.bf16)
     seconds = time.time() - start
-    backbone = model.backbone.cpu()  # where it may have been trained on a GPU
+    backbone = model.backbone.to(get_device())
     preprocessor = build_model(cfg).data_preprocessor
     scores = measure(backbone, preprocessor, train, val)
     weights = backbone_path(args, arm, seed)
     weights.parent.mkdir(parents=True, exist_ok=True)
-    torch.save(backbone.state_dict(), weights)
+    torch.save({key: value.cpu() for key, value in
+                backbone.state_dict().items()}, weights)
     if not args.skip_detection:
         # Few labels and few steps: what a pre-training is for.
         boxes = (load_boxes(
             Path(args.data_dir, f'annotations/{split}.json'),
-            Path(args.data_dir, split), (160, 120), number)
+            Path(args.data_dir, split), scale_of(args).image_size, number)
             for split, number in (('train', 500), ('val', 500)))
         scores.update(fine_tune(backbone, preprocessor, *boxes,
                                 train.labels.shape[1], epochs=8, seed=seed))
     result = dict(
         arm=arm, name=args.name, seed=seed, epochs=cfg.train_cfg.max_epochs,
-        options=args.cfg_options, bf16=args.bf16, seconds=round(seconds),
+        options=args.cfg_options, bf16=args.bf16, large=args.large,
+        seconds=round(seconds),
         num_train=len(train.images), num_val=len(val.images), **scores,
         curve=curve)
     path = result_path(args, arm, seed)
@@ -281,12 +322,13 @@ def check_result(args: argparse.Namespace, path: Path) -> None:
         ValueError: It is not.
     """
     result = json.loads(path.read_text())
-    wanted = dict(options=args.cfg_options, bf16=args.bf16)
+    wanted = dict(options=args.cfg_options, bf16=args.bf16,
+                  large=args.large)
     if args.epochs is not None:
         wanted['epochs'] = args.epochs
     if not args.ann_file:
         wanted.update(num_train=args.num_train, num_val=args.num_val)
-    # The first results have no word of bf16: they are without.
+    # The first results have no word of bf16 and large: they are without.
     other = [f'{key} {result.get(key, False)}, not {value}'
              for key, value in wanted.items()
              if result.get(key, False) != value]
@@ -307,8 +349,10 @@ def load_splits(args: argparse.Namespace) -> list:
     data = Path(args.data_dir)
     return [
         load_split(
-            data / f'annotations/{split}.json', data / split, (160, 120), 64,
-            number) for split, number in (('train', 8000), ('val', 4000))]
+            data / f'annotations/{split}.json', data / split,
+            scale_of(args).image_size, scale_of(args).object_size, objects,
+            max_images=3000)
+        for split, objects in (('train', 8000), ('val', 4000))]
 
 
 def load_config(args: argparse.Namespace, arm: str, seed: int):
@@ -316,6 +360,11 @@ def load_config(args: argparse.Namespace, arm: str, seed: int):
     parser = argparse.ArgumentParser()
     parser.add_argument('--cfg-options', nargs='+', action=DictAction)
     cfg = Config.fromfile(CONFIGS / f'{arm}.py')
+    if args.large:
+        large = Config.fromfile(CONFIGS / 'large.py').to_dict()
+        set_view_sizes(cfg.train_dataloader.dataset.pipeline,
+                       large.pop('view_sizes'))
+        cfg.merge_from_dict(large)
     if args.cfg_options:
         cfg.merge_from_dict(
             parser.parse_args(['--cfg-options',
@@ -323,12 +372,21 @@ def load_config(args: argparse.Namespace, arm: str, seed: int):
     cfg.train_dataloader.dataset.data_root = f'{args.data_dir}/'
     if args.epochs is not None:
         cfg.train_cfg.max_epochs = args.epochs
-        cfg.param_scheduler[-1].end = args.epochs
+    cfg.param_scheduler[-1].end = cfg.train_cfg.max_epochs
     cfg.randomness = dict(seed=seed)
     cfg.work_dir = str(
         Path(args.work_dir) / result_path(args, arm, seed).stem)
     cfg.resume = True  # where there is a checkpoint
     return cfg
+
+
+def set_view_sizes(steps: list, sizes: dict) -> None:
+    """Set the options of the steps of a pipeline, by their type; of those
+    within a host's ``MultiView`` too."""
+    for step in steps:
+        step.update(sizes.get(step['type'], {}))
+        for inner in step.get('transforms', []):
+            set_view_sizes(inner, sizes)
 
 
 def build_model(cfg):
@@ -373,11 +431,13 @@ def train_supervised(cfg, train) -> tuple:
     """The same backbone, told what is on each image: the upper bound. The
     model, and the loss of each epoch."""
     import torch
+    from mmengine.device import get_device
     from torch import nn
     from torch.nn.functional import binary_cross_entropy_with_logits
-    model = build_model(cfg)
+    model = build_model(cfg).to(get_device())
     backbone, normalise = model.backbone, model.data_preprocessor
     head = nn.Linear(cfg.model.neck.in_channels, train.labels.shape[1])
+    head = head.to(get_device())
     parameters = [*backbone.parameters(), *head.parameters()]
     epochs, batch = cfg.train_cfg.max_epochs, 64
     steps = epochs * (len(train.images) // batch)
@@ -385,14 +445,14 @@ def train_supervised(cfg, train) -> tuple:
                                 weight_decay=1e-4, nesterov=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, max_lr=0.1, total_steps=steps)
-    labels = torch.from_numpy(train.labels).float()
+    labels = torch.from_numpy(train.labels).float().to(get_device())
     backbone.train()
     curve = []
     for _ in range(epochs):
         losses = []
         order = torch.randperm(len(labels))[:len(labels) // batch * batch]
         for chosen in order.split(batch):
-            images = train.images[chosen].float()
+            images = train.images[chosen].to(get_device()).float()
             images = (images - normalise.mean) / normalise.std
             if torch.rand(()) < 0.5:
                 images = images.flip(-1)

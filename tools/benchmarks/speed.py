@@ -517,6 +517,7 @@ def _trainers() -> dict:
 def main() -> None:
     args = parse_args()
     torch.set_num_threads(args.threads)
+    torch.backends.cudnn.benchmark = True  # as in the recipes
     cv2.setNumThreads(0)
     init_default_scope('univip_mm')
     Path(args.work_dir).mkdir(parents=True, exist_ok=True)

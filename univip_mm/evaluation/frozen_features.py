@@ -1,7 +1,7 @@
 """What a frozen backbone knows of a COCO data set: classifiers on features of
 whole images, and of their objects."""
 from pathlib import Path
-from typing import NamedTuple, Union
+from typing import NamedTuple, Optional, Union
 
 import cv2
 import numpy as np
@@ -32,7 +32,7 @@ class Split(NamedTuple):
 
 def load_split(ann_file: Union[str, Path], folder: Union[str, Path],
                image_size: tuple[int, int], object_size: int,
-               max_objects: int) -> Split:
+               max_objects: int, max_images: Optional[int] = None) -> Split:
     """Read a split into memory.
 
     Args:
@@ -43,6 +43,8 @@ def load_split(ann_file: Union[str, Path], folder: Union[str, Path],
         object_size (int): Side that the objects are resized to, pixels.
         max_objects (int): The first so many objects are taken, of those that
             are at least ``MIN_SIDE`` pixels wide and high.
+        max_images (int, optional): The first so many images are taken.
+            Defaults to None, all.
 
     Raises:
         FileNotFoundError: An image is missing.
@@ -53,7 +55,7 @@ def load_split(ann_file: Union[str, Path], folder: Union[str, Path],
     for thing in content['annotations']:
         things.setdefault(thing['image_id'], []).append(thing)
     images, labels, objects, classes = [], [], [], []
-    for image in content['images']:
+    for image in content['images'][:max_images]:
         picture = read_picture(Path(folder, image['file_name']), ann_file)
         images.append(to_tensor(picture, image_size))
         here = things.get(image['id'], [])
@@ -91,18 +93,21 @@ def to_tensor(picture: np.ndarray, size: tuple[int, int]) -> torch.Tensor:
 @torch.no_grad()
 def pooled_features(backbone: nn.Module, pictures: torch.Tensor,
                     preprocessor: nn.Module) -> torch.Tensor:
-    """The backbone's last output, averaged over its positions, (N, C).
+    """The backbone's last output, averaged over its positions, (N, C), on the
+    CPU; computed where the backbone is.
 
     Args:
         backbone (nn.Module): Its mode is left as it is.
         pictures (Tensor): (N, 3, H, W) uint8, RGB.
         preprocessor (nn.Module): Whose ``mean`` and ``std`` are taken.
     """
+    device = next(backbone.parameters()).device
+    mean, std = preprocessor.mean.to(device), preprocessor.std.to(device)
     features = []
     for batch in pictures.split(BATCH):
-        batch = (batch.float() - preprocessor.mean) / preprocessor.std
+        batch = (batch.to(device).float() - mean) / std
         batch = batch.contiguous(memory_format=torch.channels_last)
-        features.append(backbone(batch)[-1].mean((2, 3)))
+        features.append(backbone(batch)[-1].mean((2, 3)).cpu())
     return torch.cat(features)
 
 

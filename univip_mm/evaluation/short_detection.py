@@ -101,9 +101,10 @@ def fine_tune(backbone: nn.Module, preprocessor: nn.Module, train: tuple,
     images, targets = train
     height, width = images[0].shape[1:]
     backbone.out_indices = (1, 2, 3)
+    device = next(backbone.parameters()).device
     with torch.no_grad():
         backbone.eval()
-        channels = [x.shape[1] for x in backbone(images[0][None])]
+        channels = [x.shape[1] for x in backbone(images[0][None].to(device))]
     detector = FCOS(
         _Pyramid(backbone, channels, 64), num_classes + 1,
         min_size=min(height, width), max_size=max(height, width),
@@ -111,6 +112,7 @@ def fine_tune(backbone: nn.Module, preprocessor: nn.Module, train: tuple,
         image_std=(preprocessor.std.flatten() / 255).tolist(),
         anchor_generator=AnchorGenerator(
             sizes=((8, ), (16, ), (32, )), aspect_ratios=((1.0, ), ) * 3))
+    detector = detector.to(device)
     optimizer = torch.optim.AdamW(
         detector.parameters(), lr=1e-3, weight_decay=0.05)
     steps = epochs * (len(images) // BATCH)
@@ -120,36 +122,40 @@ def fine_tune(backbone: nn.Module, preprocessor: nn.Module, train: tuple,
     for _ in range(epochs):
         order = torch.randperm(len(images))
         for chosen in order[:len(images) // BATCH * BATCH].split(BATCH):
-            losses = detector(*_flipped(images, targets, chosen.tolist()))
+            losses = detector(
+                *_flipped(images, targets, chosen.tolist(), device))
             optimizer.zero_grad()
             sum(losses.values()).backward()
             nn.utils.clip_grad_norm_(detector.parameters(), 10)
             optimizer.step()
             schedule.step()
-    return _score(detector.eval(), *val)
+    return _score(detector.eval(), *val, device)
 
 
-def _flipped(images: list, targets: list, chosen: list) -> tuple:
-    """A batch, half of it mirrored."""
+def _flipped(images: list, targets: list, chosen: list,
+             device: torch.device) -> tuple:
+    """A batch on the device, half of it mirrored."""
     batch, truth = [], []
     for i in chosen:
         image, boxes = images[i], targets[i]['boxes']
         if torch.rand(()) < 0.5:
             image, boxes = image.flip(-1), boxes.clone()
             boxes[:, [0, 2]] = image.shape[-1] - boxes[:, [2, 0]]
-        batch.append(image)
-        truth.append(dict(boxes=boxes, labels=targets[i]['labels']))
+        batch.append(image.to(device))
+        truth.append(dict(boxes=boxes.to(device),
+                          labels=targets[i]['labels'].to(device)))
     return batch, truth
 
 
 @torch.no_grad()
-def _score(detector: nn.Module, images: list, targets: list) -> dict:
+def _score(detector: nn.Module, images: list, targets: list,
+           device: Union[str, torch.device] = 'cpu') -> dict:
     """COCO's AP of a detector, by pycocotools."""
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
     truth, found = [], []
     for i in range(0, len(images), BATCH):
-        answers = detector(images[i:i + BATCH])
+        answers = detector([x.to(device) for x in images[i:i + BATCH]])
         for j, answer in enumerate(answers, i):
             target = targets[j]
             truth += [dict(id=len(truth) + n, image_id=j, iscrowd=0,

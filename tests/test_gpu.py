@@ -1,0 +1,131 @@
+"""A GPU gives what a CPU gives. Skipped where there is none."""
+import copy
+import math
+
+import pytest
+import torch
+from mmengine.logging import MessageHub
+from mmengine.structures import BaseDataElement
+from tiny import run_tool, watched, write_config
+
+from univip_mm.models import SinkhornOTLoss
+from univip_mm.registry import MODELS
+
+pytestmark = pytest.mark.skipif(
+    not torch.cuda.is_available(), reason='needs a GPU')
+B, K, C = 8, 4, 16
+
+
+@pytest.fixture(autouse=True)
+def float32_without_tf32(monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, 'allow_tf32', False)
+
+
+def photographs():
+    generator = torch.Generator().manual_seed(0)
+    views = [
+        torch.nn.functional.interpolate(
+            torch.rand(B, 3, 7, 7, generator=generator), size,
+            mode='bicubic').mul(255).clamp(0, 255).byte()
+        for size in [64] * 2 + [32] * K]
+    samples = [BaseDataElement(metainfo=dict(view_seed=s)) for s in range(B)]
+    return dict(inputs=views, data_samples=samples)
+
+
+def augmented(device, **options):
+    preprocessor = MODELS.build(
+        dict(type='UniVIPDataPreprocessor', **options)).to(device)
+    return preprocessor(photographs(), training=True)['inputs']
+
+
+def univip():
+    torch.manual_seed(0)
+    MessageHub.get_current_instance().update_info('max_iters', 10)
+    neck = dict(
+        type='NonLinearNeck', hid_channels=32, out_channels=C, num_layers=2,
+        with_bias=True, with_last_bn=False, norm_cfg=dict(type='BN1d'))
+    return MODELS.build(dict(
+        type='UniVIP',
+        backbone=dict(type='ResNet', depth=18, base_channels=8,
+                      stem_channels=8, norm_cfg=dict(type='BN')),
+        neck=dict(neck, in_channels=64, with_avg_pool=True),
+        head=dict(type='LatentPredictHead',
+                  loss=dict(type='CosineSimilarityLoss'),
+                  predictor=dict(neck, in_channels=C, with_avg_pool=False)),
+        fusion_neck=dict(type='UniVIPNeck', in_channels=C, num_instances=K,
+                         out_channels=C),
+        instance_loss=dict(type='SinkhornOTLoss')))
+
+
+@pytest.mark.parametrize('channels_last', [False, True])
+def test_views_are_augmented_alike(channels_last):
+    on_cpu, on_gpu = (augmented(device, channels_last=channels_last)
+                      for device in ('cpu', 'cuda'))
+    for expected, found in zip(on_cpu, on_gpu):
+        assert found.is_cuda
+        gaps = (found.cpu() - expected).abs()
+        # A value at the threshold of the solarisation may fall to either
+        # side of it.
+        assert (gaps > 1e-3).float().mean() < 1e-3
+
+
+def test_the_transport_is_the_same():
+    torch.manual_seed(0)
+    features = [torch.randn(*shape, dtype=torch.float64)
+                for shape in ((B, K, C), (B, K, C), (B, C), (B, C))]
+    for epsilon in (0.1, 0.02):  # scaling form, and logarithms
+        loss = SinkhornOTLoss(epsilon)
+        expected = loss(*features)
+        found = loss(*(x.float().cuda() for x in features))
+        assert found.item() == pytest.approx(expected.item(), abs=1e-5)
+        assert loss.statistics['plan_entropy'].is_cuda
+
+
+def test_a_step_has_the_same_losses_and_gradients():
+    model = univip()
+    views = augmented('cpu')
+    other = copy.deepcopy(model).cuda()
+    expected = model(views, None, 'loss')
+    found = other([x.cuda() for x in views], None, 'loss')
+    for key, value in expected.items():
+        assert found[key].item() == pytest.approx(value.item(), abs=1e-3)
+    for one, losses in ((model, expected), (other, found)):
+        one.parse_losses(losses)[0].backward()
+    gradients = [torch.cat([p.grad.flatten().cpu() for p in one.parameters()
+                            if p.grad is not None])
+                 for one in (model, other)]
+    gap = (gradients[1] - gradients[0]).norm() / gradients[0].norm()
+    assert gap < 1e-2
+
+
+def test_the_target_moves_as_the_hosts_does():
+    MessageHub.get_current_instance().update_info('max_iters', 10)
+    online = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 8, 3), torch.nn.BatchNorm2d(8)).cuda()
+    ours, theirs = (
+        MODELS.get(name)(online, momentum=0.1).cuda()
+        for name in ('ForeachCosineEMA', 'CosineEMA'))
+    for _ in range(3):
+        for parameter in online.parameters():
+            parameter.data += 1
+        ours.update_parameters(online)
+        theirs.update_parameters(online)
+    for a, b in zip(ours.parameters(), theirs.parameters()):
+        torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize('dtype, scale', [
+    ('float32', None), ('bfloat16', 1.), ('float16', 'dynamic')])
+def test_a_training_is_finite(dtype, scale, coco_folder):
+    options = [] if dtype == 'float32' else [
+        'optim_wrapper.type=AmpOptimWrapper',
+        f'optim_wrapper.dtype={dtype}',
+        f'optim_wrapper.loss_scale={scale}',
+        'model.data_preprocessor.channels_last=True']
+    run_tool('train', write_config(coco_folder), '--work-dir',
+             coco_folder / 'run', '--cfg-options',
+             'train_dataloader.num_workers=1', *options)
+    lines = watched(coco_folder / 'run')
+    assert len(lines) == 8
+    assert all(math.isfinite(x['loss']) for x in lines)
+    assert all(math.isfinite(x['parameters']) for x in lines)
