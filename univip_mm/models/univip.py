@@ -144,19 +144,17 @@ class UniVIP(BYOL):
         """
         scenes, instances, target_instances = self._split_views(inputs)
 
-        # Each view passes on its own, and has its own batch statistics.
+        # The scenes pass one by one, each with its own batch statistics, as in
+        # the host's BYOL; the instances as one batch (docs/decisions.md).
         projections = [self.neck(self.backbone(view))[0] for view in scenes]
         f_o1, f_o2 = (self._predict_latent(z) for z in projections)
-        o = torch.stack([
-            self._predict_latent(self.neck(self.backbone(view))[0])
-            for view in instances
-        ], dim=1)  # yapf: disable
+        o = _by_image(self._predict_latent(
+            self.neck(self.backbone(torch.cat(instances)))[0]), scenes)
         with torch.no_grad():
             self._update_target()
             f_t1, f_t2 = (self.target_net(view)[0] for view in scenes)
-            t = torch.stack(
-                [self.target_net(view)[0] for view in target_instances],
-                dim=1)
+            t = _by_image(self.target_net(torch.cat(target_instances))[0],
+                          scenes)
 
         # Sec. 3.1: the two scenes agree, through what they share.
         loss_scene = self._cosine_loss(f_o1, f_t2) + self._cosine_loss(
@@ -225,6 +223,13 @@ class UniVIP(BYOL):
             return {}
         share = sum(counts) / (len(counts) * num_instances)
         return dict(proposal_share=torch.tensor(share))
+
+
+def _by_image(features: torch.Tensor,
+              scenes: list[torch.Tensor]) -> torch.Tensor:
+    """Features of all first instances, all second, ..., (K B, C), as
+    (B, K, C)."""
+    return features.unflatten(0, (-1, len(scenes[0]))).transpose(0, 1)
 
 
 def _mean(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
