@@ -98,15 +98,34 @@ def test_values_are_not_clamped_after_normalisation():
 
 def test_views_get_the_augmentation_of_their_kind(monkeypatch):
     seen = []
-    apply = photometric.apply
-    monkeypatch.setattr(photometric, 'apply', lambda images, drawn, a:
-                        seen.append(a) or apply(images, drawn, a))
+    draw = photometric.draw
+    monkeypatch.setattr(photometric, 'draw', lambda numbers, a:
+                        seen.append(a) or draw(numbers, a))
     preprocessor = UniVIPDataPreprocessor()
     preprocessor(views(num_instances=3), training=True)
     assert seen == [preprocessor.scene1, preprocessor.scene2,
-                    preprocessor.instances]
+                    *[preprocessor.instances] * 3]
     assert (seen[0].blur_prob, seen[0].solarize_prob) == (1.0, 0.0)
     assert (seen[1].blur_prob, seen[1].solarize_prob) == (0.1, 0.2)
+
+
+@pytest.mark.parametrize('kernel', [23, 5])
+def test_views_of_a_batch_are_changed_as_each_alone(kernel):
+    """Scenes go as one batch where their blur is of one kernel."""
+    data = views()
+    data['data_samples'] = [
+        BaseDataElement(metainfo=dict(view_seed=s)) for s in (5, 6, 7)]
+    preprocessor = UniVIPDataPreprocessor(scene2=dict(blur_kernel=kernel))
+    out = preprocessor(data, training=True)['inputs']
+    numbers = preprocessor._draw_numbers(3, 4, data['data_samples'])
+    kinds = [preprocessor.scene1, preprocessor.scene2,
+             *[preprocessor.instances] * 2]
+    for i, (view, kind) in enumerate(zip(data['inputs'], kinds)):
+        pixels = photometric.apply(
+            view[:, [2, 1, 0]].float() / 255,
+            photometric.draw(numbers[:, i], kind), kind)
+        torch.testing.assert_close(
+            out[i], (255 * pixels - MEAN) / STD, rtol=0, atol=1e-3)
 
 
 def test_the_target_may_have_its_own_views_of_the_instances():

@@ -24,18 +24,23 @@ def images():
     return images
 
 
-@pytest.mark.parametrize('ours, theirs, values', [
-    (photometric.adjust_brightness, tv.adjust_brightness, (0., 1.7)),
-    (photometric.adjust_contrast, tv.adjust_contrast, (0., 1.7)),
-    (photometric.adjust_saturation, tv.adjust_saturation, (0., 1.7)),
-    (photometric.adjust_hue, tv.adjust_hue, (-0.5, 0.5)),
-])
-def test_each_image_changes_as_torchvision_changes_it_alone(
-        images, ours, theirs, values):
-    amounts = torch.linspace(*values, len(images))
-    out = ours(images, amounts)
-    for image, amount, changed in zip(images, amounts, out):
-        expected = theirs(image, amount.item())
+def test_each_image_changes_as_torchvision_changes_it_alone(images):
+    theirs = (tv.adjust_brightness, tv.adjust_contrast, tv.adjust_saturation)
+    for first in range(3):  # each of the images by each of them
+        operations = (torch.arange(6) + first) % 3
+        factors = torch.linspace(0., 1.7, 6).roll(first)
+        out = photometric.adjust(images, operations, factors)
+        for image, number, factor, changed in zip(
+                images, operations, factors, out):
+            expected = theirs[number](image, factor.item())
+            torch.testing.assert_close(changed, expected, rtol=0, atol=2e-5)
+
+
+def test_hue_turns_as_torchvision_turns_it(images):
+    shifts = torch.linspace(-0.5, 0.5, len(images))
+    out = photometric.adjust_hue(images, shifts)
+    for image, shift, changed in zip(images, shifts, out):
+        expected = tv.adjust_hue(image, shift.item())
         torch.testing.assert_close(changed, expected, rtol=0, atol=2e-5)
 
 

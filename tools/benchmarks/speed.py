@@ -27,6 +27,7 @@ from mmengine.logging import MessageHub
 from mmengine.optim import OptimWrapper
 from mmengine.registry import init_default_scope
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import ConcatDataset, DataLoader
 
 from univip_mm.coco import read_coco
@@ -371,6 +372,24 @@ def measure_ema(args: argparse.Namespace) -> dict:
             'ours, GB/s': 12e-9 * numbers / seconds['ours']}
 
 
+class _Count(TorchDispatchMode):
+    """Counts the operations, those aside that only look at a tensor in
+    another way: on a GPU, each of the others starts at least one kernel or
+    copy, and takes the time of the CPU that starts it."""
+    number = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.number += not function.is_view
+        return function(*args, **(kwargs or {}))
+
+
+def operations(function) -> int:
+    """The number that a call starts."""
+    with _Count() as count:
+        function()
+    return count.number
+
+
 class Step:
     """A whole training step: data preprocessor, forward, backward, SGD."""
 
@@ -412,6 +431,8 @@ def measure_step(args: argparse.Namespace) -> dict:
     figures = {f'{name}, s': value for name, value in seconds.items()}
     figures['ratio (at most 1.45; arithmetic alone 1.37)'] = (
         seconds['univip'] / seconds['byol'])
+    for name in ('univip', 'byol'):
+        figures[f'{name}, operations'] = operations(steps[name])
     if device() == 'cuda':
         figures['ratio of the fastest (at most 1)'] = (
             seconds['univip bf16'] / seconds['byol amp'])

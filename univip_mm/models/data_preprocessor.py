@@ -1,3 +1,4 @@
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Optional
 
@@ -118,33 +119,35 @@ class UniVIPDataPreprocessor(ImgDataPreprocessor):
     def _augment(self, views: list[torch.Tensor],
                  samples: Optional[list]) -> list[torch.Tensor]:
         scene1, scene2, *instances = views
-        instances = instances * self.instance_views
-        numbers = self._draw_numbers(
-            len(scene1), 2 + len(instances), samples)
-        scenes = [
-            self._augment_batch(scene1, numbers[:, 0], self.scene1),
-            self._augment_batch(scene2, numbers[:, 1], self.scene2)
-        ]
-        if not instances:
-            return scenes
-        # The instances go as one batch, which a GPU does faster than K.
-        numbers_of_instances = numbers[:, 2:].transpose(0, 1).flatten(0, 1)
-        return scenes + list(
-            self._augment_batch(
-                torch.cat(instances), numbers_of_instances,
-                self.instances).chunk(len(instances)))
+        views = [scene1, scene2, *instances * self.instance_views]
+        augmentations = [self.scene1, self.scene2]
+        augmentations += [self.instances] * (len(views) - 2)
+        numbers = self._draw_numbers(len(scene1), len(views), samples)
+        # Views of one size go as one batch, which a GPU does faster.
+        alike = defaultdict(list)
+        for i, (view, a) in enumerate(zip(views, augmentations)):
+            alike[view.shape, a.blur_kernel, a.solarize_threshold].append(i)
+        augmented: dict[int, torch.Tensor] = {}
+        for members in alike.values():
+            drawn = photometric.Drawn.join([
+                photometric.draw(numbers[:, i], augmentations[i])
+                for i in members])
+            batch = self._augment_batch(
+                torch.cat([views[i] for i in members]), drawn,
+                augmentations[members[0]])
+            augmented.update(zip(members, batch.chunk(len(members))))
+        return [augmented[i] for i in range(len(views))]
 
-    def _augment_batch(self, images: torch.Tensor, numbers: torch.Tensor,
+    def _augment_batch(self, images: torch.Tensor, drawn: photometric.Drawn,
                        augmentation: Augmentation) -> torch.Tensor:
         number = len(images)
         if images.device.type == 'cpu':  # as many as its cache holds
             number = max(1, _CACHED_VALUES // images[0].numel())
         return torch.cat([
             self._normalise(255 * photometric.apply(
-                self._to_rgb(some) / 255, photometric.draw(
-                    some_numbers, augmentation), augmentation))
-            for some, some_numbers in zip(
-                images.split(number), numbers.split(number))
+                self._to_rgb(some) / 255, values, augmentation))
+            for some, values in zip(
+                images.split(number), drawn.split(number))
         ]).contiguous(memory_format=self.memory_format)
 
     def _draw_numbers(self, batch_size: int, num_views: int,

@@ -6,13 +6,14 @@ device; pixels are changed on the device of the images. Images are RGB in
 the drawn value, applied to one image.
 """
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
 
 # Grey value of an RGB pixel: ITU-R 601-2 luma, as in torchvision and PIL.
 _LUMA = (0.2989, 0.587, 0.114)
+_BRIGHTNESS, _CONTRAST, _SATURATION, _HUE = range(4)
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,17 @@ class Drawn:
     blur: Tensor
     sigma: Tensor
     solarize: Tensor
+
+    def split(self, size: int) -> list['Drawn']:
+        """Those of ``size`` images each, as ``Tensor.split``."""
+        return [Drawn(*values) for values in zip(*(
+            getattr(self, field.name).split(size) for field in fields(self)))]
+
+    @classmethod
+    def join(cls, parts: list['Drawn']) -> 'Drawn':
+        """Those of several batches, one after the other."""
+        return cls(*(torch.cat([getattr(part, field.name) for part in parts])
+                     for field in fields(cls)))
 
 
 NUMBERS = 14  # uniform numbers that an image's values are made of
@@ -130,12 +142,11 @@ def apply(images: Tensor, drawn: Drawn, augmentation: Augmentation) -> Tensor:
                   for value in values))
 
     change(drawn.flip, lambda x: x.flip(-1))
-    jitter_operations = (adjust_brightness, adjust_contrast,
-                         adjust_saturation, adjust_hue)
-    for step in range(4):
-        for number, operation in enumerate(jitter_operations):
-            change(drawn.jitter & (drawn.order[:, step] == number), operation,
-                   drawn.amount[:, number])
+    for operations in drawn.order.unbind(1):
+        amount = drawn.amount.gather(1, operations.unsqueeze(1)).squeeze(1)
+        is_hue = operations == _HUE
+        change(drawn.jitter & ~is_hue, adjust, operations, amount)
+        change(drawn.jitter & is_hue, adjust_hue, amount)
     change(drawn.gray, lambda x: gray(x).expand_as(x))
     change(drawn.blur,
            lambda x, sigma: blur(x, sigma, augmentation.blur_kernel),
@@ -151,24 +162,22 @@ def gray(images: Tensor) -> Tensor:
     return (images * luma).sum(dim=1, keepdim=True)
 
 
-def _blend(images: Tensor, others: Tensor, factor: Tensor) -> Tensor:
-    factor = factor.view(-1, 1, 1, 1)
+def adjust(images: Tensor, operation: Tensor, factor: Tensor) -> Tensor:
+    """Each image's brightness, contrast or saturation, by a blend with black,
+    with its mean grey value, or with its grey image: one pass for all, so
+    that a GPU starts few kernels.
+
+    Args:
+        images (Tensor): (B, 3, H, W).
+        operation (Tensor): Which of the three, 0 to 2, (B,).
+        factor (Tensor): Share of the image in the blend, (B,).
+    """
+    factor, operation = factor.view(-1, 1, 1, 1), operation.view(-1, 1, 1, 1)
+    others = gray(images)
+    others = torch.where(
+        operation == _CONTRAST, others.mean((1, 2, 3), keepdim=True), others)
+    others = torch.where(operation == _BRIGHTNESS, 0., others)
     return (factor * images + (1 - factor) * others).clamp(0, 1)
-
-
-def adjust_brightness(images: Tensor, factor: Tensor) -> Tensor:
-    """Blend with black; factor (B,)."""
-    return (images * factor.view(-1, 1, 1, 1)).clamp(0, 1)
-
-
-def adjust_contrast(images: Tensor, factor: Tensor) -> Tensor:
-    """Blend with the image's mean grey value; factor (B,)."""
-    return _blend(images, gray(images).mean((1, 2, 3), keepdim=True), factor)
-
-
-def adjust_saturation(images: Tensor, factor: Tensor) -> Tensor:
-    """Blend with the grey image; factor (B,)."""
-    return _blend(images, gray(images), factor)
 
 
 def adjust_hue(images: Tensor, shift: Tensor) -> Tensor:
