@@ -38,7 +38,20 @@ def test_a_formatter_that_mmengine_cannot_call_is_refused(installed):
         check_pairs()
 
 
+@pytest.mark.parametrize('transformers', ['4.52.4', '5.17.0'])
+def test_what_the_host_cannot_be_imported_beside_is_refused(
+        installed, transformers):
+    installed.update(transformers=transformers, mmpretrain='1.2.0')
+    with pytest.raises(ImportError, match='mmpretrain 1.2.0 cannot be '
+                       f'imported beside transformers {transformers}: '
+                       "'pip install \"transformers<4.52\"'"):
+        check_pairs()
+    check_pairs('mmselfsup')
+
+
 @pytest.mark.parametrize('versions', [
+    dict(transformers='4.51.3', mmpretrain='1.2.0'),
+    dict(transformers='5.17.0', mmselfsup='1.0.0'),
     dict(yapf='0.40.1', mmengine='0.8.3'),
     dict(yapf='0.43.0', mmengine='0.8.5'),
     dict(numpy='1.26.4', torch='2.1.2'),

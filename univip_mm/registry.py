@@ -74,7 +74,7 @@ def check_version(package: str) -> None:
 HOST = find_host()
 check_version('mmengine')
 check_version(HOST)
-check_pairs()
+check_pairs(HOST)
 # The parents have to hold the host's parts before a child can find them.
 with warnings.catch_warnings():
     # mmcv-lite says at each import that it is not mmcv, which pre-training
