@@ -12,5 +12,6 @@ model = dict(
     neck={{_base_.model.neck}},
     head={{_base_.model.head}})
 # The host's loss is twice UniVIP's scene-scene term: with half the learning
-# rate both take the same steps by it.
+# rate both take the same steps by it, weight decay aside, which takes half as
+# much of a weight: 0.6 % over the 25 epochs in place of 1.2 %.
 optim_wrapper = dict(optimizer=dict(lr=0.1))

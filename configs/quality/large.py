@@ -19,4 +19,4 @@ train_dataloader = dict(
 auto_scale_lr = dict(enable=True)  # by the batch, of 64 images in the others
 train_cfg = dict(max_epochs=40)
 default_hooks = dict(
-    checkpoint=dict(interval=20), view_sheet=dict(interval=0))
+    checkpoint=dict(interval=5), view_sheet=dict(interval=0))

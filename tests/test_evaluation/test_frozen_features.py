@@ -8,6 +8,7 @@ from PIL import Image
 from torch import nn
 
 from univip_mm.evaluation.frozen_features import (
+    effective_rank,
     estimate_statistics,
     load_split,
     measure,
@@ -120,3 +121,15 @@ def test_features_that_tell_all_score_full_marks_and_none_score_chance(
         objects=torch.zeros_like(split.objects))
     scores = measure(Backbone(), Preprocessor(), blind, blind)
     assert scores['linear_mAP'] == scores['object_linear'] == 50
+
+
+def test_effective_rank_counts_the_directions():
+    torch.manual_seed(0)
+    maps = torch.randn(50, 6, 20, 20)
+    assert effective_rank(maps) == pytest.approx(6, abs=0.01)
+    mixed = torch.randn(6, 6)
+    mixed[:, 2:] = 0  # two directions are left
+    assert 1 < effective_rank(
+        torch.einsum('ij,njhw->nihw', mixed, maps)) <= 2 + 1e-6
+    assert effective_rank(maps[:, :1].expand(-1, 6, -1, -1)) == (
+        pytest.approx(1, abs=1e-3))

@@ -161,6 +161,16 @@ def test_instances_are_described(folder, first):
     assert lines[3].startswith('| UniVIP, random boxes | ')
 
 
+def test_ranks_of_the_networks_are_told(folder, first):
+    lines = run(folder, '--ranks').stdout.splitlines()
+    head = [i for i, x in enumerate(lines) if x.startswith('| arm | seed |')]
+    rows = [x.split(' | ') for x in lines[head[0] + 2:]]
+    assert [row[0] for row in rows] == ['| random initialisation',
+                                        '| UniVIP (both)']
+    assert all(1 <= float(rank.strip(' |')) <= 128
+               for row in rows for rank in row[2:])
+
+
 def test_results_are_drawn(folder, first):
     picture = folder / 'pictures/results.png'
     said = run(folder, '--report', '--plot', picture)

@@ -115,6 +115,9 @@ def parse_args() -> argparse.Namespace:
         '--indicators', action='store_true',
         help='only print how what is logged goes with what is measured')
     parser.add_argument(
+        '--ranks', action='store_true',
+        help='only print how many directions the maps of each stage fill')
+    parser.add_argument(
         '--instances', action='store_true',
         help='only print what the instances of the first epoch show')
     parser.add_argument(
@@ -573,6 +576,48 @@ def covered(box: np.ndarray, others: np.ndarray) -> float:
     return float(inside.mean())
 
 
+def describe_ranks(args: argparse.Namespace) -> str:
+    """The effective rank of what each stage of the networks gives for whole
+    images, as a table in Markdown: how many directions its channels fill.
+
+    Raises:
+        FileNotFoundError: There is no network.
+    """
+    import torch
+    from mmengine.logging import MMLogger
+
+    from univip_mm.evaluation.frozen_features import (
+        effective_rank,
+        estimate_statistics,
+    )
+    MMLogger.get_current_instance().setLevel('WARNING')  # not each weight
+    _, val = load_splits(args)
+    images = val.images[:128]
+    lines = []
+    for arm in args.arms:
+        for seed in args.seeds:
+            path = backbone_path(args, arm, seed)
+            if not path.is_file():
+                continue
+            model = build_model(load_config(args, 'univip', seed))
+            backbone, pixels = model.backbone, model.data_preprocessor
+            backbone.load_state_dict(torch.load(path, weights_only=True))
+            backbone.out_indices = (0, 1, 2, 3)
+            estimate_statistics(backbone, images, pixels)
+            with torch.no_grad():
+                maps = backbone((images.float() - pixels.mean) / pixels.std)
+            ranks = [f'{effective_rank(x):.1f}' for x in maps]
+            lines.append(f'| {ARMS[arm]} | {seed} | {" | ".join(ranks)} |')
+    if not lines:
+        raise FileNotFoundError(
+            f"'{args.work_dir}' has no network of these arms and seeds: run "
+            'without --ranks')
+    channels = [x.shape[1] for x in maps]
+    head = ' | '.join(f'stage {i}, of {number}'
+                      for i, number in enumerate(channels, 1))
+    return '\n'.join([f'| arm | seed | {head} |', '|---' * 6 + '|', *lines])
+
+
 # Pictures of what the networks see.
 
 
@@ -638,6 +683,9 @@ def main() -> None:
             return
         if args.instances:
             print(describe_instances(args))
+            return
+        if args.ranks:
+            print(describe_ranks(args))
             return
         if args.neighbours:
             plot_neighbours(args, args.neighbours)

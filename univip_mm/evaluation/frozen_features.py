@@ -135,6 +135,20 @@ def estimate_statistics(backbone: nn.Module, pictures: torch.Tensor,
     backbone.eval()
 
 
+def effective_rank(maps: torch.Tensor) -> float:
+    """How many directions the channels of maps fill: the exponential of the
+    entropy of their covariance's eigenvalues, scaled to sum to one (Roy and
+    Vetterli, EUSIPCO 2007). From 1, all in one direction, to C, all alike.
+
+    Args:
+        maps (Tensor): (N, C, H, W); every position is a sample.
+    """
+    samples = maps.transpose(0, 1).flatten(1).double()
+    values = torch.linalg.eigvalsh(samples.cov()).clamp_min(0)
+    shares = values / values.sum()
+    return torch.special.entr(shares).sum().exp().item()
+
+
 def measure(backbone: nn.Module, preprocessor: nn.Module, train: Split,
             val: Split) -> dict[str, float]:
     """Linear mAP on whole images, and the accuracy of a linear classifier and
