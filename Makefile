@@ -122,4 +122,4 @@ lint: env  ## ruff, and mypy on the modules of the public names
 	$(BIN)/python -m mypy
 
 clean:  ## remove .venv and what demo and tests leave behind
-	rm -rf $(VENV) $(DOWNSTREAM) $(HOSTS) build $(DEMO_DIR) data/demo .pytest_cache .ruff_cache .hypothesis docs/_build data/quality data/quality.lock work_dirs/quality
+	rm -rf $(VENV) $(DOWNSTREAM) $(HOSTS) build $(DEMO_DIR) data/demo .pytest_cache .ruff_cache .hypothesis docs/_build data/quality data/quality.lock work_dirs/quality data/quality_large data/quality_large.lock work_dirs/quality_large

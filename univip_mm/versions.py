@@ -29,13 +29,11 @@ def check_pairs(host: str = 'mmpretrain') -> None:
         found, lacking = map(digit_version, versions)
         if found < digit_version(since):
             continue
-        if required is None:
-            if older != host:
-                continue
+        if required is None and older == host:
             raise ImportError(
                 f'{older} {versions[1]} cannot be imported beside {newer} '
                 f"{versions[0]}: 'pip install {instead}'")
-        if lacking < digit_version(required):
+        if required is not None and lacking < digit_version(required):
             raise ImportError(
                 f'univip_mm needs {older} >= {required} beside {newer} '
                 f'{versions[0]}, but {versions[1]} is installed: '

@@ -33,6 +33,7 @@ class Scale(NamedTuple):
 SMALL = Scale('data/quality', 'work_dirs/quality', 3000, (160, 120), 64)
 LARGE = Scale('data/quality_large', 'work_dirs/quality_large', 12000,
               (320, 240), 128)
+FITTED = 3000  # images at most, that classifiers are fitted on
 EXAMPLE = '''
 examples:
   python tools/benchmarks/quality.py --dry-run
@@ -72,7 +73,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--num-train', type=int, metavar='N',
         help=f'scenes to train on (default: {SMALL.num_train}; with --large '
-        f'{LARGE.num_train})')
+        f'{LARGE.num_train}); classifiers are fitted on the first {FITTED}')
     parser.add_argument(
         '--num-val', type=int, default=1000, metavar='N',
         help='scenes to measure on (default: %(default)s)')
@@ -152,7 +153,8 @@ def parse_args() -> argparse.Namespace:
     scale = scale_of(args)
     args.bf16 |= args.large
     args.data_dir = args.data_dir or scale.data_dir
-    args.num_train = args.num_train or scale.num_train
+    if args.num_train is None:
+        args.num_train = scale.num_train
     args.results = args.results or f'{scale.work_dir}/results'
     args.work_dir = args.work_dir or f'{scale.work_dir}/runs'
     return args
@@ -354,7 +356,7 @@ def load_splits(args: argparse.Namespace) -> list:
         load_split(
             data / f'annotations/{split}.json', data / split,
             scale_of(args).image_size, scale_of(args).object_size, objects,
-            max_images=3000)
+            max_images=FITTED)
         for split, objects in (('train', 8000), ('val', 4000))]
 
 
@@ -576,6 +578,37 @@ def covered(box: np.ndarray, others: np.ndarray) -> float:
     return float(inside.mean())
 
 
+# What the networks see.
+
+
+def units_with_network(args: argparse.Namespace, seeds: list) -> list:
+    """Of the arms and these seeds, those that are trained.
+
+    Raises:
+        FileNotFoundError: There is none.
+    """
+    units = [(arm, seed) for arm in args.arms for seed in seeds
+             if backbone_path(args, arm, seed).is_file()]
+    if not units:
+        raise FileNotFoundError(
+            f"'{args.work_dir}' has no network of arms "
+            f'{", ".join(args.arms)} and seeds {", ".join(map(str, seeds))}: '
+            'train them first, or give their --arms, --seeds and --name')
+    return units
+
+
+def load_network(args: argparse.Namespace, arm: str, seed: int) -> tuple:
+    """A trained backbone, and the preprocessor that it takes its pixels
+    from."""
+    import torch
+    from mmengine.logging import MMLogger
+    MMLogger.get_current_instance().setLevel('WARNING')  # not each weight
+    model = build_model(load_config(args, 'univip', seed))
+    model.backbone.load_state_dict(
+        torch.load(backbone_path(args, arm, seed), weights_only=True))
+    return model.backbone.eval(), model.data_preprocessor
+
+
 def describe_ranks(args: argparse.Namespace) -> str:
     """The effective rank of what each stage of the networks gives for whole
     images, as a table in Markdown: how many directions its channels fill.
@@ -584,41 +617,27 @@ def describe_ranks(args: argparse.Namespace) -> str:
         FileNotFoundError: There is no network.
     """
     import torch
-    from mmengine.logging import MMLogger
 
     from univip_mm.evaluation.frozen_features import (
         effective_rank,
         estimate_statistics,
     )
-    MMLogger.get_current_instance().setLevel('WARNING')  # not each weight
+    units = units_with_network(args, args.seeds)
     _, val = load_splits(args)
     images = val.images[:128]
     lines = []
-    for arm in args.arms:
-        for seed in args.seeds:
-            path = backbone_path(args, arm, seed)
-            if not path.is_file():
-                continue
-            model = build_model(load_config(args, 'univip', seed))
-            backbone, pixels = model.backbone, model.data_preprocessor
-            backbone.load_state_dict(torch.load(path, weights_only=True))
-            backbone.out_indices = (0, 1, 2, 3)
-            estimate_statistics(backbone, images, pixels)
-            with torch.no_grad():
-                maps = backbone((images.float() - pixels.mean) / pixels.std)
-            ranks = [f'{effective_rank(x):.1f}' for x in maps]
-            lines.append(f'| {ARMS[arm]} | {seed} | {" | ".join(ranks)} |')
-    if not lines:
-        raise FileNotFoundError(
-            f"'{args.work_dir}' has no network of these arms and seeds: run "
-            'without --ranks')
+    for arm, seed in units:
+        backbone, pixels = load_network(args, arm, seed)
+        backbone.out_indices = (0, 1, 2, 3)
+        estimate_statistics(backbone, images, pixels)
+        with torch.no_grad():
+            maps = backbone((images.float() - pixels.mean) / pixels.std)
+        ranks = [f'{effective_rank(x):.1f}' for x in maps]
+        lines.append(f'| {ARMS[arm]} | {seed} | {" | ".join(ranks)} |')
     channels = [x.shape[1] for x in maps]
     head = ' | '.join(f'stage {i}, of {number}'
                       for i, number in enumerate(channels, 1))
     return '\n'.join([f'| arm | seed | {head} |', '|---' * 6 + '|', *lines])
-
-
-# Pictures of what the networks see.
 
 
 def plot_neighbours(args: argparse.Namespace, path: str) -> None:
@@ -629,16 +648,11 @@ def plot_neighbours(args: argparse.Namespace, path: str) -> None:
 
     from univip_mm.evaluation.frozen_features import pooled_features
     seed = args.seeds[0]
-    arms = [x for x in args.arms if backbone_path(args, x, seed).is_file()]
-    if not arms:
-        raise FileNotFoundError(
-            f"'{args.work_dir}' has no network of seed {seed}: run without "
-            '--neighbours')
+    arms = [arm for arm, _ in units_with_network(args, [seed])]
     train, val = load_splits(args)
     # One object of each class, of eight classes at most.
     asked = [int((val.classes == c).nonzero()[0])
              for c in val.classes.unique().tolist()][:8]
-    model = build_model(load_config(args, 'univip', seed))
     width, shown = 1 + len(arms), 5
     figure = Figure(figsize=(1.0 + 3.6 * len(arms), 0.85 * len(asked) + 0.4),
                     layout='constrained')
@@ -647,12 +661,10 @@ def plot_neighbours(args: argparse.Namespace, path: str) -> None:
     for row, one in enumerate(asked):
         panels[row, 0].imshow(val.objects[one].permute(1, 2, 0))
     for column, arm in enumerate(arms, 1):
-        model.backbone.load_state_dict(
-            torch.load(backbone_path(args, arm, seed), weights_only=True))
-        model.backbone.eval()
+        backbone, pixels = load_network(args, arm, seed)
         known, queries = (
-            torch.nn.functional.normalize(pooled_features(
-                model.backbone, pictures, model.data_preprocessor))
+            torch.nn.functional.normalize(
+                pooled_features(backbone, pictures, pixels))
             for pictures in (train.objects, val.objects[asked]))
         nearest = (queries @ known.T).topk(shown).indices
         for row, chosen in enumerate(nearest):

@@ -1,5 +1,5 @@
-from collections import defaultdict
 from collections.abc import Sequence
+from itertools import groupby
 from typing import Optional
 
 import numpy as np
@@ -119,24 +119,26 @@ class UniVIPDataPreprocessor(ImgDataPreprocessor):
     def _augment(self, views: list[torch.Tensor],
                  samples: Optional[list]) -> list[torch.Tensor]:
         scene1, scene2, *instances = views
-        views = [scene1, scene2, *instances * self.instance_views]
-        augmentations = [self.scene1, self.scene2]
-        augmentations += [self.instances] * (len(views) - 2)
-        numbers = self._draw_numbers(len(scene1), len(views), samples)
+        instances = instances * self.instance_views
+        numbers = self._draw_numbers(
+            len(scene1), 2 + len(instances), samples)
+        kinds = [([scene1], numbers[:, :1], self.scene1),
+                 ([scene2], numbers[:, 1:2], self.scene2)]
+        if instances:
+            kinds.append((instances, numbers[:, 2:], self.instances))
+        augmented: list[torch.Tensor] = []
         # Views of one size go as one batch, which a GPU does faster.
-        alike = defaultdict(list)
-        for i, (view, a) in enumerate(zip(views, augmentations)):
-            alike[view.shape, a.blur_kernel, a.solarize_threshold].append(i)
-        augmented: dict[int, torch.Tensor] = {}
-        for members in alike.values():
+        for _, alike in groupby(kinds, lambda kind: (
+                kind[0][0].shape, kind[2].blur_kernel,
+                kind[2].solarize_threshold)):
+            group = list(alike)
+            images = torch.cat([x for views, _, _ in group for x in views])
             drawn = photometric.Drawn.join([
-                photometric.draw(numbers[:, i], augmentations[i])
-                for i in members])
-            batch = self._augment_batch(
-                torch.cat([views[i] for i in members]), drawn,
-                augmentations[members[0]])
-            augmented.update(zip(members, batch.chunk(len(members))))
-        return [augmented[i] for i in range(len(views))]
+                photometric.draw(some.transpose(0, 1).flatten(0, 1), kind)
+                for _, some, kind in group])
+            batch = self._augment_batch(images, drawn, group[0][2])
+            augmented += batch.split(len(scene1))
+        return augmented
 
     def _augment_batch(self, images: torch.Tensor, drawn: photometric.Drawn,
                        augmentation: Augmentation) -> torch.Tensor:

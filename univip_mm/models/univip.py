@@ -149,12 +149,12 @@ class UniVIP(BYOL):
         projections = [self.neck(self.backbone(view))[0] for view in scenes]
         f_o1, f_o2 = (self._predict_latent(z) for z in projections)
         o = _by_image(self._predict_latent(
-            self.neck(self.backbone(torch.cat(instances)))[0]), scenes)
+            self.neck(self.backbone(torch.cat(instances)))[0]), len(instances))
         with torch.no_grad():
             self._update_target()
             f_t1, f_t2 = (self.target_net(view)[0] for view in scenes)
             t = _by_image(self.target_net(torch.cat(target_instances))[0],
-                          scenes)
+                          len(instances))
 
         # Sec. 3.1: the two scenes agree, through what they share.
         loss_scene = self._cosine_loss(f_o1, f_t2) + self._cosine_loss(
@@ -225,11 +225,10 @@ class UniVIP(BYOL):
         return dict(proposal_share=torch.tensor(share))
 
 
-def _by_image(features: torch.Tensor,
-              scenes: list[torch.Tensor]) -> torch.Tensor:
+def _by_image(features: torch.Tensor, number: int) -> torch.Tensor:
     """Features of all first instances, all second, ..., (K B, C), as
     (B, K, C)."""
-    return features.unflatten(0, (-1, len(scenes[0]))).transpose(0, 1)
+    return features.unflatten(0, (number, -1)).transpose(0, 1)
 
 
 def _mean(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
