@@ -6,7 +6,7 @@ import pytest
 import torch
 from mmengine.logging import MessageHub
 from mmengine.structures import BaseDataElement
-from tiny import run_tool, watched, write_config
+from tiny import run_tool, univip_config, watched, write_config
 
 from univip_mm.models import SinkhornOTLoss
 from univip_mm.registry import MODELS
@@ -38,25 +38,6 @@ def augmented(device, **options):
     return preprocessor(photographs(), training=True)['inputs']
 
 
-def univip():
-    torch.manual_seed(0)
-    MessageHub.get_current_instance().update_info('max_iters', 10)
-    neck = dict(
-        type='NonLinearNeck', hid_channels=32, out_channels=C, num_layers=2,
-        with_bias=True, with_last_bn=False, norm_cfg=dict(type='BN1d'))
-    return MODELS.build(dict(
-        type='UniVIP',
-        backbone=dict(type='ResNet', depth=18, base_channels=8,
-                      stem_channels=8, norm_cfg=dict(type='BN')),
-        neck=dict(neck, in_channels=64, with_avg_pool=True),
-        head=dict(type='LatentPredictHead',
-                  loss=dict(type='CosineSimilarityLoss'),
-                  predictor=dict(neck, in_channels=C, with_avg_pool=False)),
-        fusion_neck=dict(type='UniVIPNeck', in_channels=C, num_instances=K,
-                         out_channels=C),
-        instance_loss=dict(type='SinkhornOTLoss')))
-
-
 @pytest.mark.parametrize('channels_last', [False, True])
 def test_views_are_augmented_alike(channels_last):
     on_cpu, on_gpu = (augmented(device, channels_last=channels_last)
@@ -82,7 +63,9 @@ def test_the_transport_is_the_same():
 
 
 def test_a_step_has_the_same_losses_and_gradients():
-    model = univip()
+    torch.manual_seed(0)
+    MessageHub.get_current_instance().update_info('max_iters', 10)
+    model = MODELS.build(univip_config(K, C))
     views = augmented('cpu')
     other = copy.deepcopy(model).cuda()
     expected = model(views, None, 'loss')

@@ -105,6 +105,28 @@ def write_config(coco_folder, name='tiny.py', stop_before_epoch=None,
     return path
 
 
+def univip_config(num_instances, channels, **changes):
+    """The model of a UniVIP that takes milliseconds."""
+    neck = dict(
+        type='NonLinearNeck', hid_channels=16, out_channels=channels,
+        num_layers=2, with_bias=True, with_last_bn=False,
+        norm_cfg=dict(type='BN1d'))
+    return dict(
+        type='UniVIP',
+        # The ResNet of the host is too wide for a test; a narrow one will do.
+        backbone=dict(type='ResNet', depth=18, base_channels=8,
+                      stem_channels=8, norm_cfg=dict(type='BN')),
+        neck=dict(neck, in_channels=64, with_avg_pool=True),
+        head=dict(
+            type='LatentPredictHead',
+            loss=dict(type='CosineSimilarityLoss'),
+            predictor=dict(neck, in_channels=channels, with_avg_pool=False)),
+        fusion_neck=dict(type='UniVIPNeck', in_channels=channels,
+                         num_instances=num_instances, out_channels=channels),
+        instance_loss=dict(type='SinkhornOTLoss'),
+        **changes)
+
+
 class Stopped(Exception):
     """What a power cut is to a real training."""
 

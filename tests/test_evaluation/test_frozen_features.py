@@ -50,8 +50,9 @@ def folder(tmp_path_factory):
     return root
 
 
-def read(folder, max_objects=100):
-    return load_split(folder / 'all.json', folder, (40, 30), 16, max_objects)
+def read(folder, max_objects=100, **options):
+    return load_split(
+        folder / 'all.json', folder, (40, 30), 16, max_objects, **options)
 
 
 def test_a_split_holds_images_objects_and_their_classes(folder):
@@ -70,6 +71,11 @@ def test_so_many_objects_are_taken_and_all_images(folder):
     split = read(folder, max_objects=5)
     assert len(split.objects) == len(split.classes) == 5
     assert len(split.images) == 24
+
+
+def test_so_many_images_are_taken_and_their_objects(folder):
+    split = read(folder, max_images=7)
+    assert len(split.images) == len(split.labels) == len(split.objects) == 7
 
 
 def test_objects_that_show_nothing_are_left_out(folder, tmp_path):

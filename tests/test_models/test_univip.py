@@ -6,6 +6,7 @@ import torch
 from formulas import instance_loss
 from mmengine.logging import MessageHub
 from mmpretrain.structures import DataSample
+from tiny import univip_config
 
 from univip_mm.models import UniVIP
 from univip_mm.models.univip import projection_std
@@ -14,33 +15,10 @@ from univip_mm.registry import MODELS
 K, C = 3, 8
 
 
-def config(**changes):
-    bn = dict(type='BN1d')
-    neck = dict(
-        type='NonLinearNeck', hid_channels=16, out_channels=C, num_layers=2,
-        with_bias=True, with_last_bn=False, norm_cfg=bn)
-    return dict(
-        type='UniVIP',
-        backbone=dict(type='ResNet', depth=18, base_channels=8,
-                      norm_cfg=dict(type='BN')),
-        neck=dict(neck, in_channels=64, with_avg_pool=True),
-        head=dict(
-            type='LatentPredictHead',
-            loss=dict(type='CosineSimilarityLoss'),
-            predictor=dict(neck, in_channels=C, with_avg_pool=False)),
-        fusion_neck=dict(type='UniVIPNeck', in_channels=C, num_instances=K,
-                         out_channels=C),
-        instance_loss=dict(type='SinkhornOTLoss'),
-        **changes)
-
-
 def build(**changes):
     torch.manual_seed(0)
     MessageHub.get_current_instance().update_info('max_iters', 10)
-    cfg = config(**changes)
-    # The ResNet of the host is too wide for a test; a narrow one will do.
-    cfg['backbone']['stem_channels'] = 8
-    return MODELS.build(cfg)
+    return MODELS.build(univip_config(K, C, **changes))
 
 
 def views(batch=4, num_instances=K):
@@ -226,10 +204,8 @@ def test_another_instance_loss_needs_no_statistics():
         def forward(self, o, t, scene_o, scene_t):
             return (o - t).square().mean()
 
-    cfg = config()
-    cfg['instance_loss'] = dict(type='PlainInstanceLoss')
     model = build()
-    model.instance_loss = MODELS.build(cfg['instance_loss'])
+    model.instance_loss = MODELS.build(dict(type='PlainInstanceLoss'))
     assert 'plan_entropy' not in model.loss(views())
 
 

@@ -4,7 +4,10 @@ import subprocess
 import sys
 
 import pytest
-from tiny import ROOT
+import torch
+from tiny import ROOT, load_tool
+
+from univip_mm.models import UniVIPDataPreprocessor, data_preprocessor
 
 FOLDER = ROOT / 'tools' / 'benchmarks'
 
@@ -37,3 +40,22 @@ def test_figures_are_written_and_the_sides_compute_the_same(tmp_path):
     assert figures['sinkhorn']['largest difference (at most 1e-5)'] < 1e-5
     assert 'ratio (at least 3)' in ended.stdout
     assert figures['run'].keys() >= {'machine', 'date', 'torch', 'device'}
+
+
+def test_operations_are_counted_of_the_batch_in_one_piece(monkeypatch):
+    speed = load_tool('benchmarks/speed')
+    x = torch.ones(2, 3)
+    # A view of x starts nothing, the sum and the product do.
+    assert speed.operations(lambda: (x + x).view(6).t() * 2) == 2
+    preprocessor = UniVIPDataPreprocessor(seed=0)
+    views = [torch.zeros(4, 3, size, size, dtype=torch.uint8)
+             for size in (16, 16, 8)]
+
+    def counted():
+        preprocessor._generator = None  # the same numbers
+        return speed.operations(lambda: preprocessor(
+            dict(inputs=views), training=True))
+
+    whole = counted()
+    monkeypatch.setattr(data_preprocessor, '_CACHED_VALUES', 1)
+    assert counted() == whole > 50

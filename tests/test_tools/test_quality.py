@@ -77,6 +77,29 @@ def test_a_result_of_other_settings_does_not_pass_for_another(folder, first):
     assert result(folder, 'univip') == before
 
 
+def test_a_small_result_does_not_pass_for_a_large_one(folder, first):
+    args = quality_args(folder)
+    path = quality.result_path(args, 'univip', 5)
+    quality.check_result(args, path)
+    args.large = True
+    with pytest.raises(ValueError, match='large False, not True'):
+        quality.check_result(args, path)
+
+
+def test_no_scenes_are_not_the_default_number(folder):
+    said = run(folder, '--num-train', 0, '--data-dir', folder / 'none')
+    assert said.returncode == 1 and 'error: ' in said.stderr
+    assert not (folder / 'none').exists()
+
+
+def test_networks_that_are_not_there_are_told_with_the_cure(folder, first):
+    for option in (['--ranks'], ['--neighbours', folder / 'none.png']):
+        said = run(folder, *option, '--seeds', 77)
+        assert said.returncode == 1 and 'Traceback' not in said.stderr
+        assert 'has no network of arms' in said.stderr
+        assert 'seeds 77: train them first, or give' in said.stderr
+
+
 def test_a_run_of_other_settings_is_not_gone_on_with(folder, first):
     said = run(folder, '--arms', 'univip', '--results', folder / 'others',
                '--bf16')

@@ -606,7 +606,8 @@ def load_network(args: argparse.Namespace, arm: str, seed: int) -> tuple:
     model = build_model(load_config(args, 'univip', seed))
     model.backbone.load_state_dict(
         torch.load(backbone_path(args, arm, seed), weights_only=True))
-    return model.backbone.eval(), model.data_preprocessor
+    model.backbone.eval()  # the host's returns nothing
+    return model.backbone, model.data_preprocessor
 
 
 def describe_ranks(args: argparse.Namespace) -> str:
