@@ -169,6 +169,18 @@ def test_the_large_version_has_its_own_folders(monkeypatch):
         assert args.bf16 == bool(options)
 
 
+@pytest.mark.parametrize('options, data', [
+    ([], 'data/quality'), (['--large'], 'data/quality_large')])
+def test_photographs_do_not_take_the_place_of_the_scenes(
+        options, data, monkeypatch, capsys):
+    monkeypatch.setattr(sys, 'argv', [
+        'quality.py', '--ann-file', 'a.json', '--img-prefix', 'images',
+        '--name', 'x', *options])
+    with pytest.raises(SystemExit):
+        quality.parse_args()
+    assert f"drawn scenes of '{data}': give another" in capsys.readouterr().err
+
+
 def test_share_of_a_box_within_others():
     box = np.array([10, 10, 30, 20])
     assert quality.covered(box, np.array([[0, 0, 20, 40]])) == 0.5

@@ -145,11 +145,6 @@ def parse_args() -> argparse.Namespace:
                      '--name NAME')
     if bool(args.ann_file) != bool(args.img_prefix):
         parser.error('--ann-file and --img-prefix: give both or none')
-    if args.ann_file and args.data_dir in (None, SMALL.data_dir,
-                                           LARGE.data_dir):
-        parser.error("--ann-file would write over the drawn scenes of "
-                     f"'{args.data_dir or SMALL.data_dir}': give another "
-                     '--data-dir')
     scale = scale_of(args)
     args.bf16 |= args.large
     args.data_dir = args.data_dir or scale.data_dir
@@ -157,6 +152,9 @@ def parse_args() -> argparse.Namespace:
         args.num_train = scale.num_train
     args.results = args.results or f'{scale.work_dir}/results'
     args.work_dir = args.work_dir or f'{scale.work_dir}/runs'
+    if args.ann_file and args.data_dir in (SMALL.data_dir, LARGE.data_dir):
+        parser.error("--ann-file would write over the drawn scenes of "
+                     f"'{args.data_dir}': give another --data-dir")
     return args
 
 
