@@ -112,7 +112,7 @@ data/demo/annotations: | $(READY)
 	$(BIN)/python tools/demo/make_data.py
 
 quality: env  ## does UniVIP learn better than BYOL? hours on 2 cores; killed, it goes on
-	$(BIN)/python tools/benchmarks/quality.py --jobs 2
+	$(BIN)/python experiments/byol_comparison/run.py --jobs 2
 
 docs: env  ## the documentation site, in docs/_build/html
 	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html

@@ -22,7 +22,7 @@ from mmengine.registry import DefaultScope
 from mmengine.visualization import Visualizer
 from PIL import Image
 
-from univip_mm.boxes import ProposalRules, filter_boxes
+from univip_mm.io.boxes import ProposalRules, filter_boxes
 from univip_mm.proposals import write_proposals
 from univip_mm.registry import HOOKS, MODELS, VISUALIZERS
 

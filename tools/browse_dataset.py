@@ -8,10 +8,14 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import set_random_seed
 
 import univip_mm  # noqa: F401
-from univip_mm.progress import track
 from univip_mm.registry import DATASETS, MODELS
-from univip_mm.view_sheets import augmented_views, draw_samples, open_views
+from univip_mm.utils.progress import track
 from univip_mm.visualization import draw_scene_sheet
+from univip_mm.visualization.training_views import (
+    augmented_views,
+    draw_samples,
+    open_views,
+)
 
 ROWS = 4  # of a sheet
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 os.environ['UNIVIP_HOST'] = 'none'  # see univip_mm/__init__.py
 
-from univip_mm.coco import read_coco
+from univip_mm.io.coco_json import read_coco
 from univip_mm.proposals.command_line import (
     add_rule_options,
     describe_counts,

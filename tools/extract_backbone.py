@@ -1,14 +1,14 @@
 """Take the backbone out of a pre-training checkpoint, for fine-tuning."""
 import argparse
 
-from univip_mm.engine.checkpoint import (
+from univip_mm.downstream.export import (
     BRANCHES,
     FORMATS,
     check_torchvision,
     extract_backbone,
-    load_checkpoint,
     save_backbone,
 )
+from univip_mm.engine.checkpoint import load_checkpoint
 
 EXAMPLE = '''
 example:

@@ -11,14 +11,7 @@ from pathlib import Path
 
 os.environ['UNIVIP_HOST'] = 'none'  # see univip_mm/__init__.py
 
-from univip_mm.coco import list_folder, read_coco
-from univip_mm.distributed import (
-    LAUNCHERS,
-    broadcast,
-    leave,
-    rank_and_world_size,
-    start_gloo,
-)
+from univip_mm.io.coco_json import list_folder, read_coco
 from univip_mm.proposals import Search, generate_proposals
 from univip_mm.proposals.command_line import (
     add_rule_options,
@@ -28,6 +21,13 @@ from univip_mm.proposals.command_line import (
 )
 from univip_mm.proposals.generate import Outcome
 from univip_mm.proposals.selective_search import METHODS
+from univip_mm.utils.distributed import (
+    LAUNCHERS,
+    broadcast,
+    leave,
+    rank_and_world_size,
+    start_gloo,
+)
 
 EXAMPLE = '''
 examples:

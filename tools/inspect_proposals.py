@@ -9,8 +9,8 @@ import numpy as np
 
 os.environ['UNIVIP_HOST'] = 'none'  # see univip_mm/__init__.py
 
-from univip_mm.boxes import xywh_to_xyxy
-from univip_mm.coco import read_coco
+from univip_mm.io.boxes import xywh_to_xyxy
+from univip_mm.io.coco_json import read_coco
 from univip_mm.proposals import ProposalFile
 from univip_mm.proposals.command_line import one_line_errors
 from univip_mm.proposals.inspect import quantiles, recall

@@ -7,7 +7,6 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
 import univip_mm  # noqa: F401
-from univip_mm.distributed import leave
 from univip_mm.engine.checkpoint import describe_refusal
 from univip_mm.engine.config import (
     add_config_arguments,
@@ -16,6 +15,7 @@ from univip_mm.engine.config import (
     load_config,
 )
 from univip_mm.engine.cpu import prepare_for_cpu
+from univip_mm.utils.distributed import leave
 
 EXAMPLE = '''
 examples:

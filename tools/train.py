@@ -9,7 +9,6 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 import univip_mm  # noqa: F401
-from univip_mm.distributed import leave
 from univip_mm.engine.checkpoint import describe_refusal
 from univip_mm.engine.config import (
     add_config_arguments,
@@ -20,7 +19,8 @@ from univip_mm.engine.config import (
 )
 from univip_mm.engine.config_checks import check_config, check_network
 from univip_mm.engine.cpu import check_mixed_precision, prepare_for_cpu
-from univip_mm.images import NoReadableImageError, TooManyUnreadableError
+from univip_mm.io.images import NoReadableImageError, TooManyUnreadableError
+from univip_mm.utils.distributed import leave
 
 EXAMPLE = '''
 examples:

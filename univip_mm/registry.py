@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from mmengine.registry import Registry
 from mmengine.utils import digit_version
 
-from .versions import check_pairs
+from .hosts.versions import check_pairs
 
 HOSTS = ('mmpretrain', 'mmselfsup')
 # The first versions of the framework that this package is written for: the
@@ -124,5 +124,5 @@ VISBACKENDS = _child('VISBACKENDS')
 EVALUATORS = _child('EVALUATORS')
 
 if HOST == 'mmselfsup':
-    from . import mmselfsup
+    from .hosts import mmselfsup
     mmselfsup.register(MODELS, TRANSFORMS, VISUALIZERS)

@@ -6,10 +6,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from univip_mm.boxes import ProposalRules, filter_boxes, xywh_to_xyxy
-from univip_mm.coco import read_coco
-from univip_mm.progress import track
+from univip_mm.io.boxes import ProposalRules, filter_boxes, xywh_to_xyxy
+from univip_mm.io.coco_json import read_coco
 from univip_mm.proposals import write_proposals
+from univip_mm.utils.progress import track
 
 
 def find_boxes(image: np.ndarray) -> np.ndarray:

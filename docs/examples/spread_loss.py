@@ -2,7 +2,7 @@
 import torch
 
 from univip_mm.models import SinkhornOTLoss
-from univip_mm.models.unit_vectors import unit_vectors
+from univip_mm.models.l2_normalize import l2_normalize
 from univip_mm.registry import MODELS
 
 
@@ -25,7 +25,7 @@ class SpreadInstanceLoss(SinkhornOTLoss):
         transport = super().forward(online_instances, *others)
         # In float32, as the paper's terms, whatever the model runs in.
         with torch.autocast(online_instances.device.type, enabled=False):
-            o = unit_vectors(online_instances)
+            o = l2_normalize(online_instances)
             cosines = o @ o.transpose(1, 2)
             k = o.shape[1]
             spread = (cosines.sum((1, 2)) - k).mean() / max(k * (k - 1), 1)

@@ -26,7 +26,7 @@ def data(tmp_path_factory):
         images = COCO128 / 'train2017'
         source = COCO128 / 'annotations' / 'instances_train2017.json'
     else:
-        from univip_mm.datasets.synthetic_scenes import make_scenes
+        from univip_mm.demo.scenes import make_scenes
         make_scenes(folder / 'demo', num_train=60, num_val=1, workers=1)
         images = folder / 'demo' / 'train'
         source = folder / 'demo' / 'annotations' / 'train.json'
@@ -43,7 +43,7 @@ def data(tmp_path_factory):
 def univip18(tmp_path_factory, data):
     """A checkpoint of a pre-training by tools/train.py: ResNet-18, four
     iterations on the same images, the annotated boxes as proposals."""
-    from univip_mm.boxes import ProposalRules, filter_boxes
+    from univip_mm.io.boxes import ProposalRules, filter_boxes
     from univip_mm.proposals import write_proposals
     folder = tmp_path_factory.mktemp('pretrain')
     content = json.loads(Path(data['ann_file']).read_text())

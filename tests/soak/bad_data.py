@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 from tiny import ROOT, make_coco_folder, write_config
 
-from univip_mm.boxes import ProposalRules
+from univip_mm.io.boxes import ProposalRules
 from univip_mm.proposals import ProposalFile, write_proposals
 
 # Kind of fault: why the training replaces it, or None where it is used.

@@ -10,9 +10,9 @@ from PIL import Image
 from tiny import make_coco_folder
 from torch.utils.data import DataLoader
 
-from univip_mm.boxes import ProposalRules
 from univip_mm.datasets import ProposalCocoDataset
-from univip_mm.images import REASONS, NoReadableImageError
+from univip_mm.io.boxes import ProposalRules
+from univip_mm.io.images import REASONS, NoReadableImageError
 from univip_mm.proposals import (
     ProposalFile,
     Search,

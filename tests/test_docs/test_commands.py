@@ -18,15 +18,15 @@ BLOCK = re.compile(r'```(bash|console|python)\n(.*?)```', re.DOTALL)
 # What is run elsewhere, and where.
 ELSEWHERE = {
     r'make demo': 'tests/test_tools/test_run_demo.py',
-    r'make quality': 'tests/test_tools/test_quality.py',
+    r'make quality': 'tests/test_experiments/test_run.py',
     r'make (env|test|lint|docs|bench|test-hosts|test-downstream)':
         '.ci/run',
     r'pip install': 'Makefile',
     r'mim ': 'tests/hosts/test_training.py',
     r'(PARTITION=\S+ )?bash tools/benchmarks/(mmdetection|FOLDER)/':
         'tests/downstream/test_detection.py',
-    r'torchrun .*generate_proposals': 'tests/test_distributed.py',
-    r'srun .*generate_proposals': 'tests/test_distributed.py',
+    r'torchrun .*generate_proposals': 'tests/test_utils/test_distributed.py',
+    r'srun .*generate_proposals': 'tests/test_utils/test_distributed.py',
     r'python tools/replay_batch.py': 'tests/test_engine/test_replay.py',
     r'python tools/convert_proposals.py orl':
         'tests/test_tools/test_convert_proposals.py',

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from tiny import ROOT
 
-from univip_mm.boxes import ProposalRules, iou
+from univip_mm.io.boxes import ProposalRules, iou
 from univip_mm.models import SinkhornOTLoss
 from univip_mm.proposals import ProposalFile
 from univip_mm.registry import MODELS

@@ -14,9 +14,8 @@ from mmengine.logging import MessageHub
 from mmengine.logging.history_buffer import HistoryBuffer
 from mmengine.runner import CheckpointLoader
 
+from univip_mm.downstream.export import check_torchvision, extract_backbone
 from univip_mm.engine.checkpoint import (
-    check_torchvision,
-    extract_backbone,
     load_checkpoint,
     load_checkpoints_safely,
 )

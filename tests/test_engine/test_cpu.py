@@ -48,7 +48,7 @@ def test_wrapper_of_the_config_is_kept():
 
 
 def test_a_group_that_is_there_is_kept(launched, monkeypatch):
-    monkeypatch.setattr('univip_mm.distributed.is_started', lambda: True)
+    monkeypatch.setattr('univip_mm.utils.distributed.is_started', lambda: True)
     prepare_for_cpu(config())
     assert launched == []
 

@@ -6,7 +6,7 @@ from mmengine.logging import MMLogger
 
 from univip_mm.engine import SkippedImagesHook
 from univip_mm.engine.hooks import skipped_images_hook
-from univip_mm.images import (
+from univip_mm.io.images import (
     EMPTY,
     MISSING,
     REASONS,

@@ -6,7 +6,7 @@ from tiny import MODELS, run_tool, watched, write_config
 
 from univip_mm.engine.hooks import ViewSheetHook, view_sheet_hook
 from univip_mm.registry import DATASETS
-from univip_mm.view_sheets import augmented_views, open_views
+from univip_mm.visualization.training_views import augmented_views, open_views
 
 
 def train(folder, name, *options):

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from univip_mm.boxes import ProposalRules, filter_boxes
-from univip_mm.coco import read_coco
+from univip_mm.io.boxes import ProposalRules, filter_boxes
+from univip_mm.io.coco_json import read_coco
 from univip_mm.proposals import (
     ProposalFile,
     Search,

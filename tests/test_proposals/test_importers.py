@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from torchvision.ops import clip_boxes_to_image
 
-from univip_mm.boxes import ProposalRules, filter_boxes, xywh_to_xyxy
+from univip_mm.io.boxes import ProposalRules, filter_boxes, xywh_to_xyxy
 from univip_mm.proposals import ProposalFile
 from univip_mm.proposals.importers import (
     Counts,

@@ -10,7 +10,7 @@ from hypothesis.extra.numpy import arrays
 from pycocotools import mask as mask_api
 from tiny import error_of, run_tool
 
-from univip_mm.boxes import xywh_to_xyxy
+from univip_mm.io.boxes import xywh_to_xyxy
 from univip_mm.proposals.inspect import quantiles, recall
 
 xywh = arrays(np.float64, st.tuples(st.integers(0, 9), st.just(4)),

@@ -2,7 +2,7 @@ import cv2
 import numpy as np
 import pytest
 
-from univip_mm.boxes import iou
+from univip_mm.io.boxes import iou
 from univip_mm.proposals import check_opencv, selective_search
 
 

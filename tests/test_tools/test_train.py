@@ -6,8 +6,8 @@ import pytest
 import torch
 from tiny import CONFIGS, Stopped, error_of, run_tool, watched, write_config
 
-from univip_mm.boxes import ProposalRules
 from univip_mm.engine.checkpoint import load_checkpoint
+from univip_mm.io.boxes import ProposalRules
 from univip_mm.proposals import write_proposals
 
 

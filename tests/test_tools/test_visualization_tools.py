@@ -9,7 +9,17 @@ import torch
 from mmengine.config import Config
 from tiny import error_of, run_tool, write_config
 
-from univip_mm.feature_inspection import (
+from univip_mm.registry import MODELS
+from univip_mm.visualization.features import (
+    Neighbours,
+    Pairing,
+    draw_neighbours,
+    draw_points,
+    draw_similarity,
+    draw_transport,
+    line_widths,
+)
+from univip_mm.visualization.inspection import (
     Setup,
     cosine_map,
     cut_scene,
@@ -22,16 +32,6 @@ from univip_mm.feature_inspection import (
     similarity_maps,
     transport_of,
     upsample,
-)
-from univip_mm.registry import MODELS
-from univip_mm.visualization_features import (
-    Neighbours,
-    Pairing,
-    draw_neighbours,
-    draw_points,
-    draw_similarity,
-    draw_transport,
-    line_widths,
 )
 
 TOOLS = ('tsne', 'neighbours', 'transport_plan', 'similarity_map')

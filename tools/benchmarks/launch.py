@@ -4,8 +4,8 @@ classification/ call it."""
 import argparse
 import os
 
-from univip_mm.downstream.hosts import HOSTS, TOOLS
 from univip_mm.downstream.launch import command, prepare, slurm_command
+from univip_mm.downstream.packages import HOSTS, TOOLS
 
 EPILOG = '''
 train starts from the backbone of the checkpoint, which is taken out of it on

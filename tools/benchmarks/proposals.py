@@ -20,10 +20,8 @@ import numpy as np
 
 os.environ['UNIVIP_HOST'] = 'none'  # see univip_mm/__init__.py
 
-from univip_mm.boxes import ProposalRules, filter_boxes, obeys_shape_rules
-from univip_mm.coco import read_coco
-from univip_mm.parallel import number_of_workers
-from univip_mm.progress import track
+from univip_mm.io.boxes import ProposalRules, filter_boxes, obeys_shape_rules
+from univip_mm.io.coco_json import read_coco
 from univip_mm.proposals import (
     ProposalFile,
     Search,
@@ -33,6 +31,8 @@ from univip_mm.proposals import (
 )
 from univip_mm.proposals.importers import import_proposals
 from univip_mm.proposals.inspect import recall
+from univip_mm.utils.parallel import number_of_workers
+from univip_mm.utils.progress import track
 
 EXAMPLE = '''
 example:

@@ -31,9 +31,9 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import ConcatDataset, DataLoader
 
-from univip_mm.coco import read_coco
+from univip_mm.io.coco_json import read_coco
 from univip_mm.models import SinkhornOTLoss, data_preprocessor, sinkhorn
-from univip_mm.models.cosine_ema import ForeachCosineEMA
+from univip_mm.models.ema import ForeachCosineEMA
 from univip_mm.proposals import (
     ProposalFile,
     Search,

@@ -12,7 +12,7 @@ from mmengine.model import MMDistributedDataParallel
 from mmengine.registry import init_default_scope
 from speed import Step, device, make_views, small_univip
 
-from univip_mm.distributed import leave, start_gloo
+from univip_mm.utils.distributed import leave, start_gloo
 
 STEPS = 6
 

@@ -1,8 +1,8 @@
 """One process of a benchmark; tools/benchmarks/launch.py starts it."""
 import argparse
 
-from univip_mm.distributed import LAUNCHERS
 from univip_mm.downstream.worker import run_host_tool
+from univip_mm.utils.distributed import LAUNCHERS
 
 
 def main() -> None:

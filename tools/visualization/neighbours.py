@@ -5,7 +5,8 @@ import os.path as osp
 
 import numpy as np
 
-from univip_mm.feature_inspection import (
+from univip_mm.visualization.features import Neighbours, draw_neighbours
+from univip_mm.visualization.inspection import (
     Setup,
     add_arguments,
     add_branch,
@@ -14,7 +15,6 @@ from univip_mm.feature_inspection import (
     pick_crops,
     run_tool,
 )
-from univip_mm.visualization_features import Neighbours, draw_neighbours
 
 EXAMPLE = '''
 examples:

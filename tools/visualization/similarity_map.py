@@ -3,7 +3,8 @@ instances."""
 import argparse
 import os.path as osp
 
-from univip_mm.feature_inspection import (
+from univip_mm.visualization.features import draw_similarity
+from univip_mm.visualization.inspection import (
     Setup,
     add_arguments,
     add_branch,
@@ -12,7 +13,6 @@ from univip_mm.feature_inspection import (
     run_tool,
     similarity_maps,
 )
-from univip_mm.visualization_features import draw_similarity
 
 EXAMPLE = '''
 examples:

@@ -3,7 +3,8 @@ instance-instance loss takes for the same object."""
 import argparse
 import os.path as osp
 
-from univip_mm.feature_inspection import (
+from univip_mm.visualization.features import Pairing, draw_transport
+from univip_mm.visualization.inspection import (
     Setup,
     add_arguments,
     cut_scene,
@@ -11,7 +12,6 @@ from univip_mm.feature_inspection import (
     run_tool,
     transport_of,
 )
-from univip_mm.visualization_features import Pairing, draw_transport
 
 EXAMPLE = '''
 examples:

@@ -4,7 +4,7 @@ from typing import Optional
 
 from mmengine.dataset import BaseDataset
 
-from ..coco import read_coco
+from ..io.coco_json import read_coco
 from ..registry import DATASETS
 
 SPLITS = ('train', 'val')

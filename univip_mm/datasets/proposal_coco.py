@@ -10,8 +10,8 @@ from mmcv.transforms import LoadImageFromFile
 from mmengine.dataset import BaseDataset
 from mmengine.logging import print_log
 
-from ..coco import read_coco
-from ..images import (
+from ..io.coco_json import read_coco
+from ..io.images import (
     REASONS,
     TOO_SMALL,
     NoReadableImageError,
@@ -197,7 +197,7 @@ class ProposalCocoDataset(BaseDataset):
     def skipped(self) -> torch.Tensor:
         """Which images were skipped so far and why, (len(self),) uint8,
         shared by all worker processes: 0, or the place in
-        ``univip_mm.images.REASONS`` from 1."""
+        ``univip_mm.io.images.REASONS`` from 1."""
         return self._skipped
 
     def _skip(self, idx: int, results: dict, reason: str,

@@ -1,8 +1,8 @@
 """From a pre-training checkpoint to the benchmarks of the field, by the tools
 and configs of mmdet, mmseg and mmpretrain. Importing it registers the parts
 that the configs in configs/benchmarks/ name."""
+from ..evaluation.feature_metrics import KNNAccuracy, LinearSVMProbe
 from .features import FeatureHead, MarkSplit
-from .metrics import KNNAccuracy, LinearSVMProbe
 from .stage_heads import ResNetWithStem, StageHeads
 
 __all__ = [

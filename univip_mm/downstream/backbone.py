@@ -9,13 +9,10 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 
-from ..engine.checkpoint import (
-    depth_of,
-    extract_backbone,
-    load_checkpoint,
-    save_backbone,
-)
+from ..engine.checkpoint import load_checkpoint
 from ..engine.config import parts_of_type
+from ..io.atomic import atomic_write
+from .export import depth_of, extract_backbone, save_backbone
 
 # The first weight of every ResNet; `backbone.` stands before it within a
 # pre-training and within what was fine-tuned.
@@ -162,13 +159,11 @@ def _cure(cfg: Config, backbone: OrderedDict) -> str:
 def save_whole(backbone: OrderedDict, out: str) -> str:
     """Write the backbone as the checkpoint of a model that has no other
     weights, which a benchmark without training is; the path."""
-    Path(out).parent.mkdir(parents=True, exist_ok=True)
-    part = f'{out}.{os.getpid()}'
-    torch.save(
-        dict(
-            state_dict=OrderedDict(
-                (f'backbone.{name}', value)
-                for name, value in backbone.items()
-                if not name.startswith('fc.'))), part)
-    os.replace(part, out)
+    with atomic_write(out) as file:
+        torch.save(
+            dict(
+                state_dict=OrderedDict(
+                    (f'backbone.{name}', value)
+                    for name, value in backbone.items()
+                    if not name.startswith('fc.'))), file)
     return out

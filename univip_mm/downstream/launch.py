@@ -7,14 +7,15 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from ..engine.checkpoint import BRANCHES, load_checkpoint
+from ..engine.checkpoint import load_checkpoint
 from .backbone import (
     check_fit,
     find_backbone,
     pretrained_options,
     save_whole,
 )
-from .hosts import check_host
+from .export import BRANCHES
+from .packages import check_host
 from .worker import parse_options
 
 WORKER = Path(__file__).parents[2] / 'tools' / 'benchmarks' / 'worker.py'

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 import torch
 from mmengine.config import Config, DictAction
 
-from ..distributed import leave, start_gloo
 from ..engine.checkpoint import load_checkpoints_safely
 from ..engine.config import parts_of_type
-from .hosts import host_tool
+from ..utils.distributed import leave, start_gloo
+from .packages import host_tool
 
 
 def run_host_tool(host: str, tool: str, config: str, launcher: str,

@@ -3,7 +3,7 @@ what cannot be had without one."""
 import torch
 from mmengine.config import Config
 
-from ..distributed import start_gloo
+from ..utils.distributed import start_gloo
 from .config import parts_of_type
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from ..registry import MODELS
-from .unit_vectors import at_least_float32, unit_vectors
+from .l2_normalize import at_least_float32, l2_normalize
 
 # The scaling form multiplies numbers up to exp(2 * exponent), so float32
 # (largest number exp(88)) holds it safely up to this exponent.
@@ -158,8 +158,8 @@ class SinkhornOTLoss(nn.Module):
         """
         with torch.autocast(online_instances.device.type, enabled=False):
             similarity = torch.einsum('bmc,bnc->bmn',
-                                      unit_vectors(online_instances),
-                                      unit_vectors(target_instances.detach()))
+                                      l2_normalize(online_instances),
+                                      l2_normalize(target_instances.detach()))
             with torch.no_grad():
                 supply, no_supply = marginal(online_instances, target_scene)
                 demand, no_demand = marginal(target_instances, online_scene)

@@ -5,8 +5,8 @@ from mmengine.structures import BaseDataElement
 from torch import nn
 
 from ..registry import MODELS
-from .cosine_ema import ForeachCosineEMA
-from .unit_vectors import unit_vectors
+from .ema import ForeachCosineEMA
+from .l2_normalize import l2_normalize
 
 BYOL: Any = MODELS.get('BYOL')
 
@@ -210,7 +210,7 @@ class UniVIP(BYOL):
         length one in float32, so it is finite whatever comes in."""
         with torch.autocast(prediction.device.type, enabled=False):
             return self.head.loss_module(
-                unit_vectors(prediction), unit_vectors(target.detach()))
+                l2_normalize(prediction), l2_normalize(target.detach()))
 
     @staticmethod
     def _proposal_share(data_samples: Optional[list],
@@ -249,6 +249,6 @@ def projection_std(projection: torch.Tensor) -> torch.Tensor:
     Returns:
         Tensor: A scalar.
     """
-    directions = unit_vectors(projection)
+    directions = l2_normalize(projection)
     spread = directions.std(dim=0, correction=0).mean()
     return spread * projection.shape[1]**0.5

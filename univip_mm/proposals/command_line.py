@@ -8,7 +8,7 @@ from typing import Union
 
 import numpy as np
 
-from ..boxes import ProposalRules
+from ..io.boxes import ProposalRules
 from .proposal_file import ProposalFile
 
 

@@ -10,17 +10,17 @@ from typing import Optional, Union
 import cv2
 import numpy as np
 
-from ..boxes import ProposalRules, filter_boxes
-from ..coco import digest_of
-from ..distributed import (
+from ..io.boxes import ProposalRules, filter_boxes
+from ..io.coco_json import digest_of
+from ..io.images import UnreadableImageError, decode_image
+from ..utils.distributed import (
     barrier,
     broadcast,
     local_world_size,
     rank_and_world_size,
 )
-from ..images import UnreadableImageError, decode_image
-from ..parallel import map_unordered, number_of_workers
-from ..progress import track
+from ..utils.parallel import map_unordered, number_of_workers
+from ..utils.progress import track
 from ..version import __version__
 from .journal import Journal
 from .proposal_file import ProposalFile, check_path, write_proposals

@@ -14,9 +14,9 @@ from typing import Optional, Union
 
 import numpy as np
 
-from ..boxes import ProposalRules, filter_boxes
-from ..parallel import map_unordered
-from ..progress import track
+from ..io.boxes import ProposalRules, filter_boxes
+from ..utils.parallel import map_unordered
+from ..utils.progress import track
 from ..version import __version__
 from .proposal_file import check_path, write_proposals
 
@@ -359,7 +359,7 @@ class _RefusedError(Exception):
 
 
 def _load_tensors(file):
-    from ..safe_pickle import load  # PyTorch is slow to import
+    from ..utils.safe_pickle import load  # PyTorch is slow to import
     return load(file, 'cpu')
 
 

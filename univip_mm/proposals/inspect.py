@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from ..boxes import iou, xywh_to_xyxy
+from ..io.boxes import iou, xywh_to_xyxy
 
 
 def recall(proposals: Mapping, annotations: Sequence[dict],

@@ -4,7 +4,7 @@ import ctypes
 import cv2
 import numpy as np
 
-from ..boxes import xywh_to_xyxy
+from ..io.boxes import xywh_to_xyxy
 
 METHODS = ('fast', 'quality')
 

@@ -11,7 +11,7 @@ from univip_mm.datasets.transforms.load_encoded_image import (
     EncodedImage,
     LoadEncodedImage,
 )
-from univip_mm.images import UnreadableImageError
+from univip_mm.io.images import UnreadableImageError
 from univip_mm.registry import TRANSFORMS
 
 

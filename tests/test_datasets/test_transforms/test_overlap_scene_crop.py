@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from univip_mm.boxes import filter_boxes, iou
 from univip_mm.datasets import OverlapSceneCrop
+from univip_mm.io.boxes import filter_boxes, iou
 from univip_mm.registry import TRANSFORMS
 
 

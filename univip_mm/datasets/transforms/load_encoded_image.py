@@ -7,7 +7,7 @@ from mmcv.transforms import BaseTransform
 from mmengine.fileio import get
 from PIL import Image
 
-from ...images import (
+from ...io.images import (
     CUT_OFF,
     MISSING,
     NO_IMAGE,

@@ -7,7 +7,7 @@ import mmcv
 import numpy as np
 from mmcv.transforms import BaseTransform
 
-from ...boxes import ProposalRules, iou, obeys_shape_rules
+from ...io.boxes import ProposalRules, iou, obeys_shape_rules
 from ...registry import TRANSFORMS
 from .load_encoded_image import EncodedImage
 

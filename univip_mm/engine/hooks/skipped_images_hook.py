@@ -5,7 +5,7 @@ import torch
 from mmengine.dist import all_reduce, get_rank
 from mmengine.hooks import Hook
 
-from ...images import REASONS, TOO_SMALL, TooManyUnreadableError
+from ...io.images import REASONS, TOO_SMALL, TooManyUnreadableError
 from ...registry import HOOKS
 
 FILE = 'skipped_images.txt'
@@ -27,7 +27,7 @@ class SkippedImagesHook(Hook):
     Args:
         max_unreadable (float): The share of the data set's images that may
             be unreadable. Where more are, all ranks stop with
-            :class:`~univip_mm.images.TooManyUnreadableError`. Defaults to
+            :class:`~univip_mm.io.images.TooManyUnreadableError`. Defaults to
             0.01.
         interval (int): Looks every so many iterations, and after each epoch:
             one reduction of a number, and of a byte for each image where a

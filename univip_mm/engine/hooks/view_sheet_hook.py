@@ -66,8 +66,12 @@ class ViewSheetHook(Hook):
     def draw(self, runner) -> np.ndarray:
         """The sheet of the current epoch, (height, width, 3) uint8, RGB."""
         # Slow to import, and not needed where nothing is drawn.
-        from ...view_sheets import augmented_views, draw_samples, open_views
         from ...visualization import scene_sheet
+        from ...visualization.training_views import (
+            augmented_views,
+            draw_samples,
+            open_views,
+        )
         source = open_views(runner.train_dataloader.dataset)
         picked = np.linspace(0, len(source.dataset) - 1, self.num_images)
         samples = [source.dataset[i] for i in sorted(set(map(int, picked)))]
@@ -82,7 +86,7 @@ class ViewSheetHook(Hook):
 
 def _missing(dataset) -> Optional[str]:
     """What the sheets need and this data set has not."""
-    from ...view_sheets import open_views
+    from ...visualization.training_views import open_views
     try:
         open_views(dataset)
     except ValueError as e:

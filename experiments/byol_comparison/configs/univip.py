@@ -1,0 +1,46 @@
+# UniVIP at a size whose comparison with BYOL (experiments/byol_comparison/run.py)
+# takes hours on a machine of two cores: ResNet-18 of a quarter of its width,
+# scenes of 64 and instances of 32 pixels. docs/results.md says why each value
+# is what it is; what is not here is the demo's, and so the paper's.
+_base_ = '../univip_r18_demo.py'
+
+model = dict(
+    base_momentum=0.003,  # 1,150 steps: see docs/results.md
+    data_preprocessor=dict(
+        channels_last=True,
+        scene1=dict(blur_kernel=5),
+        scene2=dict(blur_kernel=5)),
+    backbone=dict(base_channels=16, stem_channels=16),
+    neck=dict(in_channels=128, hid_channels=512, out_channels=128),
+    head=dict(
+        predictor=dict(in_channels=128, hid_channels=512, out_channels=128)),
+    fusion_neck=dict(in_channels=128, out_channels=128))
+
+data_root = 'data/quality/'
+train_dataloader = dict(
+    batch_size=64,
+    num_workers=0,
+    persistent_workers=False,
+    dataset=dict(data_root=data_root))
+
+epochs = 25
+optim_wrapper = dict(optimizer=dict(lr=0.2))
+auto_scale_lr = dict(base_batch_size=64)
+param_scheduler = [
+    dict(
+        type='LinearLR',
+        start_factor=1e-4,
+        by_epoch=True,
+        begin=0,
+        end=2,
+        convert_to_iter_based=True),
+    dict(
+        type='CosineAnnealingLR',
+        eta_min=0.,
+        by_epoch=True,
+        begin=2,
+        end=epochs,
+        convert_to_iter_based=True)
+]
+train_cfg = dict(max_epochs=epochs)
+default_hooks = dict(checkpoint=dict(interval=5, max_keep_ckpts=1))

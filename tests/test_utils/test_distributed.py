@@ -1,0 +1,90 @@
+import os
+import stat
+import subprocess
+import sys
+
+import pytest
+import torch.distributed as dist
+
+from univip_mm.utils.distributed import local_world_size, start_gloo
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch):
+    monkeypatch.setattr(os, 'environ', dict(PATH=os.environ['PATH']))
+    started = []
+    monkeypatch.setattr(dist, 'init_process_group',
+                        lambda *args, **kwargs: started.append((args, kwargs)))
+    return started
+
+
+def test_no_launcher_starts_nothing(environment):
+    start_gloo('none')
+    assert environment == [] and local_world_size() == 1
+
+
+def test_torchrun_s_variables_are_taken_as_they_are(environment):
+    os.environ.update(RANK='1', WORLD_SIZE='2')
+    start_gloo('pytorch', timeout=5)
+    assert environment == [(('gloo', ), dict(timeout=5))]
+
+
+def test_slurm_s_variables_become_torchrun_s(environment, tmp_path):
+    scontrol = tmp_path / 'scontrol'
+    scontrol.write_text('#!/bin/sh\n[ "$*" = "show hostname n[3-5]" ] && '
+                        'printf "n3\\nn4\\nn5\\n"\n')
+    scontrol.chmod(scontrol.stat().st_mode | stat.S_IEXEC)
+    os.environ.update(
+        PATH=f'{tmp_path}:{os.environ["PATH"]}', SLURM_PROCID='4',
+        SLURM_NTASKS='5', SLURM_LOCALID='0', SLURM_NODELIST='n[3-5]',
+        SLURM_STEP_TASKS_PER_NODE='2(x2),1')
+    start_gloo('slurm')
+    assert len(environment) == 1
+    expected = dict(RANK='4', WORLD_SIZE='5', LOCAL_RANK='0',
+                    LOCAL_WORLD_SIZE='2', MASTER_ADDR='n3',
+                    MASTER_PORT='29500')
+    assert {k: os.environ[k] for k in expected} == expected
+
+
+@pytest.mark.parametrize('launcher, message', [
+    ('pytorch', 'torchrun did not start'), ('slurm', 'srun did not start'),
+    ('mpi', 'choose one of none, pytorch, slurm')])
+def test_launcher_that_did_not_start_this_process_is_told(launcher, message):
+    with pytest.raises(ValueError, match=message):
+        start_gloo(launcher)
+
+
+ONE_PROCESS = '''
+import os
+import torch
+from torch.nn.parallel import DistributedDataParallel
+from univip_mm.utils.distributed import is_started, leave, start_gloo
+
+def count_threads():
+    return len(os.listdir('/proc/self/task'))
+
+def train():
+    network = DistributedDataParallel(torch.nn.Linear(10, 10))
+    network.cycle = [network]  # as a Runner and its hooks are one
+    network(torch.rand(4, 10)).sum().backward()
+
+torch.set_num_threads(1)
+torch.nn.Linear(10, 10)(torch.rand(4, 10)).sum().backward()
+before = count_threads()
+start_gloo('pytorch')
+train()
+during = count_threads()
+leave()
+print(before, during, count_threads(), is_started())
+'''
+
+
+def test_who_leaves_the_group_has_none_of_its_threads_left(tmp_path):
+    # One that is left aborts Python at its end, now and then.
+    said = subprocess.run(
+        [sys.executable, '-m', 'torch.distributed.run', '--standalone',
+         '--nproc-per-node=1', '--no-python', sys.executable, '-c',
+         ONE_PROCESS], text=True, check=True, env=dict(os.environ),
+        stdout=subprocess.PIPE, cwd=tmp_path).stdout.split()
+    before, during, after = map(int, said[:3])
+    assert during > before >= after and said[3] == 'False'

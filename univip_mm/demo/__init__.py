@@ -1,0 +1,1 @@
+"""Generator of the scenes that the demo trains on."""

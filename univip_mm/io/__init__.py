@@ -1,0 +1,1 @@
+"""Files and boxes. Imports neither PyTorch nor a host."""

@@ -1,0 +1,1 @@
+"""Processes, progress bars and other helpers."""
