@@ -1,20 +1,21 @@
-# The two commands: `make demo` and `make test`. Both build `.venv` first.
+# Start with `make demo` or `make test`. Both build `.venv` first.
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEMO_DIR := work_dirs/demo
 NUMPY1 := $(VENV)/numpy1
-# What `make bench` measures: the demo's images, or, for example,
+# Data of `make bench`: the demo's images, or for example
 # make bench BENCH_DATA='--data-root data/coco'
 BENCH_DATA ?= --data-root data/demo --ann-file annotations/train.json --img-prefix train
-# The benchmarks' environment: with mmdet, mmseg, and mmcv's operators, whose
-# wheel is built once on a machine for each version of it, PyTorch and Python.
+# Environment of the benchmarks: mmdet, mmseg, and mmcv with its operators.
+# The wheel of mmcv is built once per machine and version of mmcv, PyTorch and
+# Python.
 DOWNSTREAM := .venv-downstream
 DOWNSTREAM_READY := $(DOWNSTREAM)/.ready
 DOWNSTREAM_PINS := -c requirements/constraints.txt -c requirements/downstream-constraints.txt
-# An environment for each host, where the wheel is installed and a project
-# outside of this repository uses it.
+# One environment per host. The wheel is installed there, and a project outside
+# of this repository uses it.
 HOSTS := .venv-hosts
 HOSTS_INPUTS := $(addprefix requirements/,runtime.txt hosts.txt hosts-constraints.txt constraints.txt opencv.txt)
 HOSTS_PINS := -c requirements/hosts-constraints.txt
@@ -25,10 +26,10 @@ WHEELS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/univip_mm/wheels
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/'
 
-env: $(READY)  ## build .venv with every dependency, versions pinned
+env: $(READY)  ## build .venv with all dependencies, versions pinned
 
-# opencv-contrib goes in last and by force: see requirements/opencv.txt.
-$(READY): setup.py $(filter-out requirements/downstream%,$(wildcard requirements/*.txt))
+# opencv-contrib must be installed last: see requirements/opencv.txt.
+$(READY): pyproject.toml $(filter-out requirements/downstream%,$(wildcard requirements/*.txt))
 	@echo 'Building $(VENV): 5.6 GB once unpacked, some 3 minutes, once.'
 	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install -q -r requirements/dev.txt -c requirements/constraints.txt
@@ -36,14 +37,14 @@ $(READY): setup.py $(filter-out requirements/downstream%,$(wildcard requirements
 	$(BIN)/python -m pip install -q --no-deps --no-build-isolation -e .
 	touch $@
 
-demo: env  ## data, proposals, pre-training, evaluation and pictures, in minutes on 2 cores
+demo: env  ## make data and proposals, pre-train, evaluate and draw, in minutes on 2 cores
 	$(BIN)/python tools/demo/run_demo.py --work-dir $(DEMO_DIR)
 
-test: env  ## the whole test suite, on two cores
+test: env  ## run the whole test suite on two cores
 	$(BIN)/python -m pytest -n 2 --dist loadfile tests
 
-# CUDA_VISIBLE_DEVICES: mmcv's operators are built for the CPU, GPU or not.
-$(DOWNSTREAM_READY): setup.py $(addprefix requirements/,runtime.txt downstream.txt downstream-constraints.txt constraints.txt opencv.txt)
+# CUDA_VISIBLE_DEVICES: mmcv's operators are built for the CPU only.
+$(DOWNSTREAM_READY): pyproject.toml $(addprefix requirements/,runtime.txt downstream.txt downstream-constraints.txt constraints.txt opencv.txt)
 	@echo 'Building $(DOWNSTREAM): 6 GB once unpacked; some 15 minutes on 2 cores, most of them for mmcv, once.'
 	$(PYTHON) -m venv --clear $(DOWNSTREAM)
 	sed '/^mmcv-lite/d' requirements/runtime.txt > $(DOWNSTREAM)/runtime.txt
@@ -65,7 +66,7 @@ $(DOWNSTREAM_READY): setup.py $(addprefix requirements/,runtime.txt downstream.t
 	$(DOWNSTREAM)/bin/python -m pip install -q --no-deps --no-build-isolation -e .
 	touch $@
 
-test-downstream: $(DOWNSTREAM_READY)  ## fine-tune detectors, a segmentor and probes from a UniVIP checkpoint, for real
+test-downstream: $(DOWNSTREAM_READY)  ## fine-tune detectors, a segmentor and probes from a UniVIP checkpoint
 	CUDA_VISIBLE_DEVICES= $(DOWNSTREAM)/bin/python -m pytest tests/downstream tests/test_tools/test_extract_backbone.py
 
 $(HOSTS)/mmpretrain/.ready: $(HOSTS_INPUTS)
@@ -75,8 +76,8 @@ $(HOSTS)/mmpretrain/.ready: $(HOSTS_INPUTS)
 	$(@D)/bin/python -m pip install -q --force-reinstall --no-deps -r requirements/opencv.txt
 	touch $@
 
-# MMSelfSup's mmcv is another one, and NumPy that of its time. The folder
-# `mmpretrain` in it holds the other host, for the tests with both.
+# MMSelfSup needs an older mmcv and NumPy 1. Its folder `mmpretrain` holds the
+# other host, for the tests with both.
 $(HOSTS)/mmselfsup/.ready: requirements/mmselfsup.txt $(HOSTS_INPUTS)
 	@echo 'Building $(@D): 5.6 GB once unpacked, some 3 minutes, once.'
 	$(PYTHON) -m venv --clear $(@D)
@@ -88,7 +89,7 @@ $(HOSTS)/mmselfsup/.ready: requirements/mmselfsup.txt $(HOSTS_INPUTS)
 	$(@D)/bin/python -m pip install -q --no-deps --target $(@D)/mmpretrain mmpretrain -c requirements/constraints.txt
 	touch $@
 
-test-hosts: $(HOSTS)/mmpretrain/.ready $(HOSTS)/mmselfsup/.ready  ## the wheel in a project of MMPretrain, and in one of MMSelfSup
+test-hosts: $(HOSTS)/mmpretrain/.ready $(HOSTS)/mmselfsup/.ready  ## use the wheel in a project of MMPretrain and in one of MMSelfSup
 	rm -rf build $(HOSTS)/wheel $(HOSTS)/shared
 	mkdir -p $(HOSTS)/shared
 	$(HOSTS)/mmpretrain/bin/python -m pip wheel -q --no-deps --no-build-isolation -w $(HOSTS)/wheel .
@@ -100,10 +101,10 @@ test-hosts: $(HOSTS)/mmpretrain/.ready $(HOSTS)/mmselfsup/.ready  ## the wheel i
 	    $$python tests/hosts/import_time.py; \
 	done
 
-bench: env $(NUMPY1) data/demo/annotations  ## every stage of the training beside a peer, as a table and as JSON
+bench: env $(NUMPY1) data/demo/annotations  ## time every stage of the training beside a peer; a table and JSON
 	$(BIN)/python tools/benchmarks/speed.py --numpy1 $(NUMPY1) $(BENCH_DATA)
 
-# The host's BYOL pipeline, a peer of the loader's, needs NumPy 1.
+# The host's BYOL pipeline, a peer of our loader, needs NumPy 1.
 $(NUMPY1): $(READY)
 	$(BIN)/python -m pip install -q --no-deps --upgrade --target $@ numpy==1.26.4
 	touch $@
@@ -114,12 +115,12 @@ data/demo/annotations: | $(READY)
 quality: env  ## does UniVIP learn better than BYOL? hours on 2 cores; killed, it goes on
 	$(BIN)/python experiments/byol_comparison/run.py --jobs 2
 
-docs: env  ## the documentation site, in docs/_build/html
+docs: env  ## build the documentation site in docs/_build/html
 	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
 
-lint: env  ## ruff, and mypy on the modules of the public names
+lint: env  ## run ruff, and mypy on the modules of the public names
 	$(BIN)/ruff check .
 	$(BIN)/python -m mypy
 
-clean:  ## remove .venv and what demo and tests leave behind
+clean:  ## remove the environments and all generated files
 	rm -rf $(VENV) $(DOWNSTREAM) $(HOSTS) build $(DEMO_DIR) data/demo .pytest_cache .ruff_cache .hypothesis docs/_build data/quality data/quality.lock work_dirs/quality data/quality_large data/quality_large.lock work_dirs/quality_large

@@ -1,5 +1,4 @@
-"""Seconds that importing univip_mm takes after its host: the least of three
-processes."""
+"""Time the import of univip_mm after its host: the fastest of three runs."""
 import json
 import os
 import subprocess

@@ -1,5 +1,7 @@
-"""A user's project outside of this repository, and what runs in it: the host's
-own tools, with the installed wheel of univip_mm."""
+"""A user's project outside of this repository.
+
+The host's own tools run in it, with the installed wheel of univip_mm.
+"""
 import json
 import os
 import shutil
@@ -11,9 +13,9 @@ from pathlib import Path
 HOST = 'mmselfsup' if find_spec('mmselfsup') else 'mmpretrain'
 EPOCHS = 2
 
-# The project's config: ours, with what a user changes: K, data and schedule.
+# The project's config: ours with another K, other data and schedule.
 CONFIG = '''
-_base_ = 'univip_mm::univip_r18_demo.py'
+_base_ = __import__('univip_mm').config_path('univip_r18_demo.py')
 custom_imports = dict(imports=[{imports}])
 
 model = dict(fusion_neck=dict(num_instances=2))
@@ -37,8 +39,7 @@ ON_CPUS = '''
 model_wrapper_cfg = dict(type='MMDistributedDataParallel', device_ids=None,
                          broadcast_buffers=False)
 '''
-# MMEngine starts a group of processes, and wraps the model, for GPUs alone;
-# it keeps a group that it finds.
+# MMEngine starts process groups only on GPUs, but uses an existing group.
 CPU_GROUP = '''
 import os
 import torch.distributed
@@ -58,7 +59,7 @@ def environment() -> dict:
 
 
 def run(folder: Path, *command, fails=False, **variables) -> str:
-    """What a command prints, run in a folder."""
+    """Run a command in a folder and return its output."""
     done = subprocess.run(
         [str(word) for word in command], cwd=folder, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
@@ -68,13 +69,13 @@ def run(folder: Path, *command, fails=False, **variables) -> str:
 
 
 def tool_of(package: str, name: str) -> Path:
-    """A tool as the package's wheel has it, for MIM."""
+    """Return the path of a tool inside a wheel."""
     folder = Path(find_spec(package).origin).parent
     return folder / '.mim' / 'tools' / name
 
 
 def make_project(folder: Path) -> Path:
-    """``configs/``, and ``data/demo`` with proposals for its photographs."""
+    """Write ``configs/`` and ``data/demo`` with its proposals."""
     data = folder / 'data/demo'
     run(folder, sys.executable, tool_of('univip_mm', 'demo/make_data.py'),
         data, '--num-train', 12, '--num-val', 4)
@@ -83,7 +84,7 @@ def make_project(folder: Path) -> Path:
         data / 'train', '--ann-file', data / 'annotations/train.json',
         '--out', data / 'proposals/train.npz', '--min-size', 32,
         '--max-side', 128)
-    # Another NumPy rounds a drawing otherwise; one data set serves all hosts.
+    # NumPy versions round differently, so that all hosts share one data set.
     shared = Path(os.environ['UNIVIP_SHARED'], 'data')
     if shared.is_dir():
         shutil.rmtree(folder / 'data')
@@ -100,14 +101,14 @@ def make_project(folder: Path) -> Path:
 
 
 def train(folder: Path, config: str, work_dir: str, *options) -> list:
-    """Train with the host's own tools/train.py; the lines of its log."""
+    """Train with the host's own tools/train.py and return its log lines."""
     run(folder, sys.executable, tool_of(HOST, 'train.py'), config,
         '--work-dir', work_dir, *options)
     return scalars(folder / work_dir)
 
 
 def scalars(work_dir: Path) -> list:
-    """The lines of the latest log, one for each iteration."""
+    """Return the lines of the latest log, one per iteration."""
     path = max(work_dir.glob('*/vis_data/scalars.json'))
     return [json.loads(line) for line in path.read_text().splitlines()]
 

@@ -1,4 +1,4 @@
-"""What importing univip_mm does to its host: nothing."""
+"""Importing univip_mm does not change its host."""
 import json
 import sys
 from pathlib import Path
@@ -86,7 +86,7 @@ for _ in range(3):
     optimizer.step()
     print(loss.item())
 '''
-# MoCo gathers its keys from all processes, and so needs a group.
+# MoCo gathers its keys from all processes, so it needs a process group.
 GROUP = '''
 import os, tempfile, torch.distributed
 torch.distributed.init_process_group(
@@ -94,14 +94,14 @@ torch.distributed.init_process_group(
 '''
 
 
-def test_wheel_is_what_is_imported_and_leaves_all_as_it_was(tmp_path):
+def test_import_uses_the_wheel_and_changes_no_state(tmp_path):
     said = run(tmp_path, sys.executable, '-W', 'ignore', '-c', STATE)
     path = Path(said.splitlines()[-1])
     assert 'site-packages' in path.parts
 
 
 @pytest.mark.parametrize('scope', ['univip_mm', 'HOST'])
-def test_parts_are_found_from_either_scope(tmp_path, scope):
+def test_components_are_found_from_either_scope(tmp_path, scope):
     prefix = '' if scope == 'univip_mm' else 'univip_mm.'
     said = run(
         tmp_path, sys.executable, '-W', 'ignore', '-c', f'''
@@ -118,7 +118,7 @@ print('found')''')
 
 
 @pytest.mark.parametrize('name', ['BYOL', 'SimSiam', 'MoCo'])
-def test_the_host_s_own_algorithms_compute_the_same_bits(tmp_path, name):
+def test_host_algorithms_compute_the_same_bits(tmp_path, name):
     steps = LOAD_HOST + GROUP + STEPS.replace('HOST', HOST).replace(
         'NAME', name)
     without, with_us = (
@@ -128,8 +128,7 @@ def test_the_host_s_own_algorithms_compute_the_same_bits(tmp_path, name):
     assert [float(x) for x in with_us] == [float(x) for x in without]
 
 
-def test_python_starts_without_us(tmp_path):
-    # univip_mm.pth lets MMEngine find our configs, and loads nothing else.
+def test_python_starts_without_univip_mm(tmp_path):
     said = run(tmp_path, sys.executable, '-c', '''
 import json, sys
 print(json.dumps([x for x in sys.modules if x.split('.')[0] in (

@@ -1,4 +1,4 @@
-"""Trainings in a user's project, through the host's own tools."""
+"""Train in a user's project with the host's own tools."""
 import json
 import os
 import sys
@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from project import HOST, losses, run, scalars, tool_of, train
 
-# What the user changes to train another backbone: its output's channels, and,
-# where it gives a vector, no pooling.
+# Changes for another backbone: its output channels, and no pooling if its
+# output is a vector.
 BACKBONES = dict(
     resnet18='''
 model = dict(backbone=dict(base_channels=64, stem_channels=64),
@@ -25,17 +25,17 @@ model = dict(backbone=dict(_delete_=True, type='VisionTransformer',
 model = dict(backbone=dict(_delete_=True, type='SwinTransformer', arch='tiny',
                            img_size=32, pad_small_map=True),
              neck=dict(in_channels=768))''')
-# MMSelfSup's ViT gives its patches and its class token, and the neck chooses.
+# MMSelfSup's ViT returns patches and class token, and the neck selects.
 VIT = ', vit_backbone=True' if HOST == 'mmselfsup' else ''
 
 
 @pytest.fixture(scope='module')
 def trained(project):
-    """The log of two epochs in one process."""
+    """Train two epochs in one process and return the log."""
     return train(project, 'configs/mine.py', 'work_dirs/one')
 
 
-def test_a_project_trains_with_the_host_s_own_tool(project, trained):
+def test_host_tool_trains_a_project(project, trained):
     assert len(trained) == 6
     assert {'loss', 'loss_scene', 'loss_scene_instance', 'loss_instance'
             } <= trained[0].keys()
@@ -43,7 +43,7 @@ def test_a_project_trains_with_the_host_s_own_tool(project, trained):
     assert (project / 'work_dirs/one/epoch_2.pth').is_file()
 
 
-def test_losses_are_those_under_the_other_host(trained):
+def test_losses_are_the_same_under_both_hosts(trained):
     # `make test-hosts` trains under MMPretrain first.
     folder = Path(os.environ['UNIVIP_SHARED'])
     (folder / f'{HOST}.json').write_text(json.dumps(losses(trained)))
@@ -51,7 +51,7 @@ def test_losses_are_those_under_the_other_host(trained):
         (folder / 'mmpretrain.json').read_text())
 
 
-def test_a_resumed_training_goes_on_as_if_it_had_not_stopped(
+def test_resumed_training_has_the_same_losses(
         project, trained):
     resumed = train(project, 'configs/mine.py', 'work_dirs/resumed',
                     '--resume', project / 'work_dirs/one/epoch_1.pth')
@@ -71,7 +71,7 @@ def test_two_processes_train_and_resume(project):
 
 
 @pytest.mark.parametrize('name', BACKBONES)
-def test_another_backbone_trains(project, name):
+def test_other_backbones_train(project, name):
     text = BACKBONES[name].replace('{vit}', VIT)
     path = project / f'configs/{name}.py'
     path.write_text(
@@ -81,7 +81,7 @@ def test_another_backbone_trains(project, name):
         -5 <= line['loss'] <= 5 for line in log)
 
 
-def test_a_folder_of_photographs_without_a_json_is_a_data_set(project):
+def test_folder_without_a_json_trains(project):
     run(project, sys.executable,
         tool_of('univip_mm', 'generate_proposals.py'), '--img-prefix',
         'data/demo/val', '--out', 'data/own.npz', '--min-size', 32,
@@ -96,9 +96,8 @@ train_dataloader = dict(dataset=dict(
 
 
 @pytest.mark.parametrize('package, config', [
-    (HOST, 'univip_mm::univip_r18_demo.py'),
-    ('univip_mm', 'univip_r18_demo.py')])
-def test_mim_trains_a_config_of_the_wheel(project, package, config):
+    (HOST, 'configs/mine.py'), ('univip_mm', 'univip_r18_demo.py')])
+def test_mim_trains_a_config(project, package, config):
     said = run(
         project, 'mim', 'train', package, config, '--gpus', 0, '--work-dir',
         f'work_dirs/mim_{package}', '--cfg-options', 'train_cfg.max_epochs=1',
@@ -108,13 +107,13 @@ def test_mim_trains_a_config_of_the_wheel(project, package, config):
     assert (project / f'work_dirs/mim_{package}/epoch_1.pth').is_file()
 
 
-def test_mim_finds_the_configs_by_what_they_are(project):
+def test_mim_searches_the_configs(project):
     said = run(project, 'mim', 'search', 'univip_mm', '--local', '--field',
                'epochs', 'training_data', '--model', 'UniVIP')
     assert 'config id: univip_r50_coco' in said.replace('\x1b[0m', '')
 
 
-def test_mim_runs_our_own_tools(project, trained):
+def test_mim_runs_the_tools_of_the_wheel(project, trained):
     checkpoint = 'work_dirs/one/epoch_2.pth'
     for command in [
         ['inspect_proposals', 'data/demo/proposals/train.npz'],
@@ -131,9 +130,9 @@ def test_mim_runs_our_own_tools(project, trained):
     assert (project / 'backbone.pth').is_file()
 
 
-def test_a_config_that_is_not_there_is_told_with_those_that_are(project):
+def test_missing_config_lists_the_known_configs(project):
     (project / 'configs/wrong.py').write_text(
-        "_base_ = 'univip_mm::univip_r50.py'\n")
+        "_base_ = __import__('univip_mm').config_path('univip_r50.py')\n")
     said = run(project, sys.executable, tool_of(HOST, 'train.py'),
                'configs/wrong.py', '--work-dir', 'work_dirs/wrong',
                fails=True).splitlines()[-1]
