@@ -1,4 +1,4 @@
-"""What MIM, modelindex and GitHub read of this project."""
+"""Metadata for MIM, modelindex and GitHub."""
 import re
 import subprocess
 import sys
@@ -20,15 +20,15 @@ def entries():
             for model in yaml.safe_load(path.read_text())['Models']]
 
 
-def test_index_names_every_metafile():
+def test_model_index_imports_every_metafile():
     index = yaml.safe_load((ROOT / 'model-index.yml').read_text())
     assert {ROOT / path for path in index['Import']} == set(METAFILES)
 
 
-def test_every_config_has_one_entry_of_its_name():
+def test_metafiles_have_one_entry_per_config():
     configs = {
         str(path.relative_to(ROOT)) for path in CONFIGS.rglob('*.py')
-        if '_base_' not in path.parts and 'quality' not in path.parts
+        if '_base_' not in path.parts
     }
     assert sorted(x['Config'] for x in entries()) == sorted(configs)
     for entry in entries():
@@ -43,7 +43,7 @@ def test_modelindex_reads_all_entries():
 
 @pytest.mark.parametrize('name', [
     x['Name'] for x in entries() if 'benchmarks' not in x['Config']])
-def test_entries_say_what_the_configs_do(name):
+def test_entries_agree_with_the_configs(name):
     entry = next(x for x in entries() if x['Name'] == name)
     config = Config.fromfile(ROOT / entry['Config'])
     assert entry['Metadata']['Epochs'] == config.train_cfg.max_epochs
@@ -51,18 +51,18 @@ def test_entries_say_what_the_configs_do(name):
             config.auto_scale_lr.base_batch_size)
 
 
-def test_nothing_claims_a_result_that_nobody_measured():
+def test_entries_claim_no_unmeasured_result():
     for entry in entries():
         assert entry['Results'] is None and 'Weights' not in entry
 
 
-def test_citation_is_of_this_version():
+def test_citation_has_the_current_version():
     citation = yaml.safe_load((ROOT / 'CITATION.cff').read_text())
     assert citation['version'] == __version__
     assert f'## {__version__}' in (ROOT / 'CHANGELOG.md').read_text()
 
 
-def test_pre_commit_has_the_ruff_of_make_lint():
+def test_pre_commit_pins_the_ruff_of_make_lint():
     pinned = re.search(
         r'^ruff==.*$', (ROOT / 'requirements/constraints.txt').read_text(),
         re.MULTILINE)[0]
@@ -71,7 +71,7 @@ def test_pre_commit_has_the_ruff_of_make_lint():
     assert hook['additional_dependencies'] == [pinned]
 
 
-def test_types_of_the_public_names_hold():
+def test_mypy_passes():
     said = subprocess.run([sys.executable, '-m', 'mypy'], cwd=ROOT,
                           capture_output=True, text=True)
     assert said.returncode == 0, said.stdout
