@@ -17,7 +17,7 @@ from univip_mm.downstream.backbone import (
     pretrained_options,
     pretrained_parts,
 )
-from univip_mm.downstream.worker import parse_options
+from univip_mm.downstream.launch import parse_options
 
 CONFIGS = sorted(BENCHMARKS.glob('*/*.py'))
 IDS = [f'{x.parent.name}/{x.stem}' for x in CONFIGS]

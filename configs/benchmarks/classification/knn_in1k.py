@@ -36,7 +36,7 @@ test_dataloader = dict(
                         edge='short',
                         backend='pillow'),
                     dict(type='CenterCrop', crop_size=224),
-                    dict(type='univip_mm.MarkSplit', split=split),
+                    dict(type='univip_mm.SetSplit', split=split),
                     dict(type='PackInputs', meta_keys=('img_path', 'split')),
                 ]) for split in ('train', 'val')
         ]))

@@ -24,7 +24,7 @@ model = dict(
         frozen_stages=4,
         init_cfg=dict(type='Pretrained', checkpoint='')),
     head=dict(
-        type='univip_mm.StageHeads',
+        type='univip_mm.MultiStageLinearHead',
         num_classes=1000,
         stages=stages,
         norm_cfg=dict(type='SyncBN')))

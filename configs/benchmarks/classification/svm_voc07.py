@@ -36,7 +36,7 @@ test_dataloader = dict(
                 pipeline=[
                     dict(type='LoadImageFromFile'),
                     dict(type='Resize', scale=(224, 224), backend='pillow'),
-                    dict(type='univip_mm.MarkSplit', split=split),
+                    dict(type='univip_mm.SetSplit', split=split),
                     dict(
                         type='PackInputs',
                         meta_keys=('img_path', 'split',
