@@ -34,7 +34,7 @@ def find_backbone(checkpoint: str, work_dir: str) -> tuple[str, OrderedDict]:
 
     Raises:
         FileNotFoundError: The checkpoint does not exist.
-        ValueError: The checkpoint has neither.
+        ValueError: The file is another kind of checkpoint.
     """
     content = load_checkpoint(checkpoint)
     weights = content.get('state_dict', content)

@@ -1,4 +1,4 @@
-"""Command line of the benchmarks, from a checkpoint to the processes.
+"""Launcher of the benchmarks: from a checkpoint to running processes.
 
 ``python -m univip_mm.downstream.launch``, called by the scripts in
 tools/benchmarks/, checks the arguments and the checkpoint, extracts the
@@ -23,18 +23,6 @@ from .export import BRANCHES
 from .packages import PACKAGES, TOOLS, check_package
 
 WORKER = 'univip_mm.downstream.worker'
-EPILOG = '''
-train initializes the model from the backbone of CHECKPOINT: a checkpoint of
-UniVIP or BYOL, or a backbone of tools/extract_backbone.py. test evaluates a
-checkpoint that train has written, or, for a config that trains nothing, the
-same CHECKPOINT as train. All other options go to the tool of the package, for
-example --resume and --amp.
-
-example:
-  python -m univip_mm.downstream.launch mmdet train pytorch \\
-      configs/benchmarks/mmdetection/mask-rcnn_r50_fpn_1x_coco.py \\
-      work_dirs/univip_r50_coco/epoch_800.pth 8
-'''
 
 
 def parse_args() -> argparse.Namespace:
@@ -42,15 +30,18 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog='python -m univip_mm.downstream.launch',
         description='Run a benchmark of a pre-training checkpoint with the '
-        "package's own tool.",
-        epilog=EPILOG,
-        allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter)
+        "package's own tool. All options that are not listed here go to this "
+        'tool, for example --resume and --amp.',
+        allow_abbrev=False)
     parser.add_argument('package', choices=list(PACKAGES))
     parser.add_argument('tool', choices=TOOLS)
     parser.add_argument('launcher', choices=('pytorch', 'slurm'))
     parser.add_argument('config', help='config of the benchmark')
-    parser.add_argument('checkpoint', help='see below')
+    parser.add_argument(
+        'checkpoint',
+        help='train: checkpoint of UniVIP or BYOL, or a backbone of '
+        'tools/extract_backbone.py; test: checkpoint that train has written, '
+        'or, for a config that trains nothing, the same as for train')
     parser.add_argument(
         'gpus', type=int,
         help='number of GPUs; without a GPU, number of processes; 0: one '

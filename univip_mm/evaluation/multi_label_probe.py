@@ -23,9 +23,9 @@ class MultiLabelProbe(FrozenFeatureMetric):
     No hyperparameter is tuned on ``val``.
 
     All metrics are in percent. They are means over the classes that some, but
-    not all, val images have, because the other classes cannot be ranked; the
-    log reports the number of scored classes. A class without train images is
-    included and gets the score of chance.
+    not all, val images have, because the other classes cannot be ranked. The
+    log reports the number of scored classes. A class without train images
+    counts, with the score of a random classifier.
 
     ============================ ===========================================
     ``knn_mAP``                  Mean average precision, no interpolation, of

@@ -72,7 +72,7 @@ def low_shot_average_precision(train_features: np.ndarray,
     Each of ``samples`` independent subsets of a class has k images with the
     class and (L - 1) k images without it. The result for k is the mean over
     subsets and classes at the best cost. The protocol chooses the cost on the
-    test images, which favors all methods alike.
+    test images, which inflates the results of all methods.
 
     Args:
         train_features (np.ndarray): (N, C).
