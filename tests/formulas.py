@@ -40,3 +40,16 @@ def transport(cost, supply, demand, epsilon, num_iters):
         log_v = log_a - logsumexp(exponent + log_u[:, None], axis=0)
         log_u = log_b - logsumexp(exponent + log_v[None, :], axis=1)
     return np.exp(exponent + log_u[:, None] + log_v[None, :])
+
+
+def voc_average_precision(labels, scores):
+    """Compute AP with Pascal VOC's loop (VOCap of the devkit, since 2010)."""
+    order = np.argsort(-scores)
+    correct = labels[order] == 1
+    recall = np.concatenate([[0], correct.cumsum() / correct.sum(), [1]])
+    precision = np.concatenate(
+        [[0], correct.cumsum() / np.arange(1, len(correct) + 1), [0]])
+    for i in range(len(precision) - 2, -1, -1):
+        precision[i] = max(precision[i], precision[i + 1])
+    steps = np.flatnonzero(recall[1:] != recall[:-1]) + 1
+    return sum((recall[i] - recall[i - 1]) * precision[i] for i in steps)

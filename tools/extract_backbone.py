@@ -1,11 +1,11 @@
-"""Take the backbone out of a pre-training checkpoint, for fine-tuning."""
+"""Export the backbone of a pre-training checkpoint for fine-tuning."""
 import argparse
 
 from univip_mm.downstream.export import (
     BRANCHES,
     FORMATS,
-    check_torchvision,
     extract_backbone,
+    match_torchvision,
     save_backbone,
 )
 from univip_mm.engine.checkpoint import load_checkpoint
@@ -14,16 +14,16 @@ EXAMPLE = '''
 example:
   python tools/extract_backbone.py work_dirs/univip_r50_coco/epoch_800.pth \\
       univip_r50_coco.pth
-then, in a config of mmdetection, mmsegmentation or mmpretrain:
+Use the file in a config of mmdetection, mmsegmentation or mmpretrain:
   model = dict(backbone=dict(init_cfg=dict(
       type='Pretrained', checkpoint='univip_r50_coco.pth')))
-or in torchvision:
+With --format torchvision, load the file in torchvision (only fc is missing):
   resnet50().load_state_dict(torch.load('univip_r50_coco.pth'), strict=False)
-which leaves nothing but fc out.
 '''
 
 
 def parse_args() -> argparse.Namespace:
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__,
         epilog=EXAMPLE,
@@ -34,19 +34,20 @@ def parse_args() -> argparse.Namespace:
         '--format',
         choices=FORMATS,
         default='mm',
-        help='mm: for the packages of OpenMMLab; torchvision: the bare state '
-        'dict, checked against torchvision.models (default: %(default)s). '
-        'Both tell where they come from')
+        help='mm: for the OpenMMLab packages; torchvision: plain state dict, '
+        'checked against torchvision.models (default: %(default)s). Both '
+        'formats record the source checkpoint')
     parser.add_argument(
         '--branch',
         choices=list(BRANCHES),
         default='online',
-        help='the trained network, or its moving average (default: '
+        help='online: trained network; target: its moving average (default: '
         '%(default)s)')
     return parser.parse_args()
 
 
 def main() -> None:
+    """Extract the backbone, write it, and print a summary."""
     args = parse_args()
     try:
         checkpoint = load_checkpoint(args.checkpoint)
@@ -56,14 +57,14 @@ def main() -> None:
         backbone = extract_backbone(checkpoint, args.branch)
         name = 'backbone'
         if args.format == 'torchvision':
-            name = f'torchvision.models.{check_torchvision(backbone)}'
+            name = f'torchvision.models.{match_torchvision(backbone)}'
     except ValueError as e:
         raise SystemExit(f"error: '{args.checkpoint}': {e}") from None
     save_backbone(backbone, args.out, args.checkpoint, checkpoint, args.branch,
                   args.format)
     numbers = sum(value.numel() for value in backbone.values())
     print(f'{name}: {len(backbone)} tensors, {numbers / 1e6:.1f} million '
-          f'numbers, {args.branch} branch, in {args.out}')
+          f'numbers, {args.branch} branch, written to {args.out}')
 
 
 if __name__ == '__main__':

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from univip_mm.evaluation.knn import knn_predict
-from univip_mm.evaluation.linear import linear_scores, standardise
+from univip_mm.evaluation.linear import linear_scores, standardize
 from univip_mm.evaluation.metrics import average_precision
 from univip_mm.io.coco_json import read_coco
 
@@ -174,7 +174,7 @@ def measure(backbone: nn.Module, preprocessor: nn.Module, train: Split,
     votes = knn_predict(
         known, train.classes, asked, train.labels.shape[1], k=20)
     knn = (votes.argmax(1) == val.classes).float().mean().item()
-    known, asked = standardise(known, asked)
+    known, asked = standardize(known, asked)
     classifier = LogisticRegression(C=1 / known.shape[1], max_iter=1000)
     classifier.fit(known, train.classes)
     linear = classifier.score(asked, val.classes)

@@ -1,7 +1,6 @@
-"""What the tests of the benchmarks share: how they are started, and a hook
-that tells what they start from.
+"""Helpers of the benchmark tests: start a script, and record its training.
 
-The processes of a launcher import this module too, by ``custom_imports``.
+The workers also import this module, through ``custom_imports``.
 """
 import json
 import os
@@ -22,24 +21,23 @@ FOLDERS = dict(mmdet='mmdetection', mmseg='mmsegmentation',
 
 
 def polygons_only(content: dict) -> dict:
-    """A COCO json without the objects that have no polygon, nor the images
-    without an object."""
-    objects = [x for x in content['annotations'] if x['segmentation']]
-    images = {x['image_id'] for x in objects}
+    """Remove annotations without polygons, and images without annotations."""
+    annotations = [x for x in content['annotations'] if x['segmentation']]
+    images = {x['image_id'] for x in annotations}
     return dict(
-        content, annotations=objects,
+        content, annotations=annotations,
         images=[x for x in content['images'] if x['id'] in images])
 
 
-def bash(host: str, script: str, config, checkpoint, gpus: int, *arguments):
-    """``bash tools/benchmarks/.../SCRIPT.sh``, with no GPU in sight."""
+def bash(package: str, script: str, config, checkpoint, gpus: int, *arguments):
+    """Run ``tools/benchmarks/.../SCRIPT.sh`` without a GPU."""
     with socket.socket() as probe:
         probe.bind(('127.0.0.1', 0))
         port = str(probe.getsockname()[1])
     folder = Path(__file__).parent
     return subprocess.run(
         ['bash',
-         ROOT / 'tools' / 'benchmarks' / FOLDERS[host] / f'{script}.sh',
+         ROOT / 'tools' / 'benchmarks' / FOLDERS[package] / f'{script}.sh',
          *map(str, (config, checkpoint, gpus, *arguments))],
         text=True, capture_output=True, timeout=900, cwd=folder,
         env=dict(os.environ, PYTHON=sys.executable, PORT=port,
@@ -47,16 +45,18 @@ def bash(host: str, script: str, config, checkpoint, gpus: int, *arguments):
 
 
 def image() -> torch.Tensor:
-    """The same noise everywhere."""
+    """Return the same random image in every process."""
     return torch.randn(1, 3, 64, 64, generator=torch.manual_seed(0))
 
 
 @HOOKS.register_module(force=True)
 class WatchBenchmark(Hook):
-    """Writes to the work dir what the training starts from, ``start.pth``:
-    the weights of the backbone and of a C4 detector's stage 4, and what the
-    first layer makes of an image; and the loss of each iteration,
-    ``losses.json``."""
+    """Hook that records the initial weights and the losses of a training.
+
+    ``start.pth`` in the work dir has the initial weights of the backbone,
+    including stage 4 of a C4 detector, and the output of the first layer.
+    ``losses.json`` has the loss of each iteration.
+    """
     priority = 'VERY_LOW'
 
     def before_train(self, runner):
@@ -85,17 +85,19 @@ class WatchBenchmark(Hook):
 
 
 def assert_starts_from(work_dir, checkpoint, allowed=()):
-    """The training in the work dir started from exactly the weights of the
-    checkpoint's online backbone, none left out, none added but those whose
-    names start with one of ``allowed``."""
+    """Check that the training started from the checkpoint's online backbone.
+
+    The names and values of the weights must be equal, except for additional
+    weights with a prefix in ``allowed``.
+    """
     start = torch.load(Path(work_dir, 'start.pth'), weights_only=True)
     content = torch.load(checkpoint, weights_only=False)
     online = {name[len('backbone.'):]: value
               for name, value in content['state_dict'].items()
               if name.startswith('backbone.')}
-    added = {name for name in start['weights']
+    names = {name for name in start['weights']
              if not name.startswith(tuple(allowed) or ('\0',))}
-    assert added == set(online)
+    assert names == set(online)
     for name, value in online.items():
         assert torch.equal(start['weights'][name], value), name
     expected = torch.nn.functional.conv2d(
@@ -104,7 +106,7 @@ def assert_starts_from(work_dir, checkpoint, allowed=()):
 
 
 def assert_loss_falls(work_dir, number: int):
-    """Mean loss of the last quarter below that of the first."""
+    """Check that the mean loss of the last quarter is below the first."""
     losses = json.loads(Path(work_dir, 'losses.json').read_text())
     assert len(losses) == number
     quarter = number // 4

@@ -1,5 +1,8 @@
-"""Runs in the environment of `make test-downstream` alone; elsewhere nothing
-of this folder is collected."""
+"""Fixtures of the benchmark tests.
+
+The tests need mmdet and mmseg, which `make test-downstream` installs. In other
+environments, pytest collects nothing in this folder.
+"""
 import json
 import os
 import subprocess
@@ -19,8 +22,10 @@ COCO128 = ROOT.parent / 'shared' / 'data' / 'coco128'
 
 @pytest.fixture(scope='session')
 def data(tmp_path_factory):
-    """Images and a COCO json of what has a polygon: the first 128 images of
-    COCO, or where they are not, the demo's."""
+    """Return the paths of images and of a COCO json with polygons.
+
+    The images are the first 128 of COCO, or else demo images.
+    """
     folder = tmp_path_factory.mktemp('data')
     if COCO128.is_dir():
         images = COCO128 / 'train2017'
@@ -41,8 +46,10 @@ def data(tmp_path_factory):
 
 @pytest.fixture(scope='session')
 def univip18(tmp_path_factory, data):
-    """A checkpoint of a pre-training by tools/train.py: ResNet-18, four
-    iterations on the same images, the annotated boxes as proposals."""
+    """Return a ResNet-18 checkpoint of a short run of tools/train.py.
+
+    The run has four iterations and uses annotated boxes as proposals.
+    """
     from univip_mm.io.boxes import ProposalRules, filter_boxes
     from univip_mm.proposals import write_proposals
     folder = tmp_path_factory.mktemp('pretrain')
@@ -50,10 +57,11 @@ def univip18(tmp_path_factory, data):
     images = content['images'][:16]
     (folder / 'train.json').write_text(json.dumps(dict(images=images)))
     boxes = {x['id']: [] for x in images}
-    for one in content['annotations']:
-        if one['image_id'] in boxes:
-            x, y, width, height = one['bbox']
-            boxes[one['image_id']].append([x, y, x + width, y + height])
+    for annotation in content['annotations']:
+        if annotation['image_id'] in boxes:
+            x, y, width, height = annotation['bbox']
+            boxes[annotation['image_id']].append(
+                [x, y, x + width, y + height])
     rules = ProposalRules()
     write_proposals(
         folder / 'train.npz',

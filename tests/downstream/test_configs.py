@@ -1,5 +1,4 @@
-"""Every config of the benchmarks is built, starts from exactly the weights of
-a ResNet-50 pre-training, and computes."""
+"""Tests of all benchmark configs: build, pre-trained weights, forward."""
 from collections import OrderedDict
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from univip_mm.downstream.backbone import (
     pretrained_options,
     pretrained_parts,
 )
-from univip_mm.downstream.worker import parse_options
+from univip_mm.downstream.launch import parse_options
 
 CONFIGS = sorted(BENCHMARKS.glob('*/*.py'))
 IDS = [f'{x.parent.name}/{x.stem}' for x in CONFIGS]
@@ -25,8 +24,7 @@ IDS = [f'{x.parent.name}/{x.stem}' for x in CONFIGS]
 
 @pytest.fixture(scope='module')
 def univip50(tmp_path_factory):
-    """A ResNet-50 UniVIP whose weights are all different, saved as the Runner
-    does."""
+    """Return a checkpoint of a ResNet-50 UniVIP with distinct weights."""
     cfg = Config.fromfile(BENCHMARKS.parent / 'univip_r50_coco.py').model
     cfg.neck.hid_channels = cfg.head.predictor.hid_channels = 32
     with DefaultScope.overwrite_default_scope('univip_mm'):
@@ -54,7 +52,7 @@ def module_of(model, part):
     return model
 
 
-def initialised(path, file):
+def initialize(path, file):
     cfg = Config.fromfile(path)
     cfg.merge_from_dict(parse_options(pretrained_options(cfg, file)))
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
@@ -65,15 +63,15 @@ def initialised(path, file):
 
 
 @pytest.mark.parametrize('path', CONFIGS, ids=IDS)
-def test_every_weight_of_the_checkpoint_is_in_the_model(path, backbone):
+def test_config_loads_all_weights_of_checkpoint(path, backbone):
     file, weights = backbone
-    cfg, model = initialised(path, file)
+    cfg, model = initialize(path, file)
     check_fit(cfg, weights)
     loaded = OrderedDict()
     for part in pretrained_parts(cfg):
         loaded.update(module_of(model, part).state_dict())
     extra = {x for x in loaded if x not in weights}
-    assert all(name.startswith('norm.') for name in extra)  # C4's alone
+    assert all(name.startswith('norm.') for name in extra)  # only in C4 heads
     assert bool(extra) == ('c4' in path.stem)
     assert not set(weights) - set(loaded)
     for name, value in weights.items():
@@ -81,7 +79,7 @@ def test_every_weight_of_the_checkpoint_is_in_the_model(path, backbone):
 
 
 @pytest.mark.parametrize('path', CONFIGS, ids=IDS)
-def test_the_model_computes(path):
+def test_config_model_forward(path):
     cfg = Config.fromfile(path)
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
         model = MODELS.build(cfg.model).eval()
@@ -111,8 +109,8 @@ def test_the_model_computes(path):
 @pytest.mark.parametrize(
     'path', [x for x in CONFIGS if 'mmdet' in str(x) or 'mmseg' in str(x)],
     ids=lambda x: x.stem)
-def test_detectors_and_segmentors_train_all_of_the_backbone(path):
-    """The protocol: no frozen stage, no frozen statistics, SyncBN."""
+def test_detectors_and_segmentors_train_all_layers(path):
+    """The protocol freezes no stage and no statistics, and uses SyncBN."""
     cfg = Config.fromfile(path)
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
         model = MODELS.build(cfg.model).train()
@@ -126,7 +124,7 @@ def test_detectors_and_segmentors_train_all_of_the_backbone(path):
 @pytest.mark.parametrize(
     'path', [x for x in CONFIGS if 'linear' in x.stem or 'mhead' in x.stem],
     ids=lambda x: x.stem)
-def test_linear_classifiers_train_nothing_of_the_backbone(path):
+def test_linear_configs_freeze_backbone(path):
     cfg = Config.fromfile(path)
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
         model = MODELS.build(cfg.model).train()
@@ -139,7 +137,7 @@ def test_linear_classifiers_train_nothing_of_the_backbone(path):
 @pytest.mark.parametrize(
     'path', [x for x in CONFIGS if 'linear' in x.stem or 'mhead' in x.stem
              or 'semi' in x.stem], ids=lambda x: x.stem)
-def test_augmented_images_do_not_start_again_beyond_white(path, tmp_path):
+def test_augmentation_does_not_wrap_around(path, tmp_path):
     from mmcv.transforms import Compose
     Image.new('RGB', (300, 260), (250, 250, 250)).save(tmp_path / 'a.png')
     cfg = Config.fromfile(path)
@@ -150,12 +148,12 @@ def test_augmented_images_do_not_start_again_beyond_white(path, tmp_path):
             view = pipeline(dict(img_path=str(tmp_path / 'a.png'),
                                  gt_label=0))['inputs']
             assert view.shape == (3, 224, 224)
-            # Jitter takes at most 0.4 and then 0.4 of the contrast; a value
-            # that wrapped would be near 0.
+            # Jitter reduces brightness and contrast by at most 0.4 each.
+            # Values that wrap around would be near 0.
             assert view.min() > 80
 
 
-def test_voc_of_two_years_is_one_data_set(tmp_path):
+def test_voc_config_concatenates_two_years(tmp_path):
     cfg = Config.fromfile(
         BENCHMARKS / 'mmdetection' / 'faster-rcnn_r50_c4_24k_voc0712.py')
     text = ('<annotation><size><width>100</width><height>90</height></size>'
@@ -168,13 +166,13 @@ def test_voc_of_two_years_is_one_data_set(tmp_path):
             path = tmp_path / year / folder / name
             path.parent.mkdir(parents=True)
             path.write_text(content)
-    for one in cfg.train_dataloader.dataset.datasets:
-        one.data_root = f'{tmp_path}/'
+    for dataset in cfg.train_dataloader.dataset.datasets:
+        dataset.data_root = f'{tmp_path}/'
     with DefaultScope.overwrite_default_scope('mmdet'):
         assert len(DATASETS.build(cfg.train_dataloader.dataset)) == 2
 
 
-def test_the_docs_name_each_config():
+def test_docs_name_all_configs():
     docs = (BENCHMARKS.parents[1] / 'docs' / 'downstream.md').read_text()
     for path in CONFIGS:
         assert f'{path.parent.name}/{path.name}' in docs, path.name

@@ -1,5 +1,4 @@
-"""Mask R-CNN and Faster R-CNN, fine-tuned for real from a UniVIP checkpoint
-by the scripts, on the CPU."""
+"""Tests that fine-tune Mask R-CNN and Faster R-CNN on the CPU."""
 import json
 import re
 
@@ -15,7 +14,7 @@ from benchmark_runs import (
 pytestmark = pytest.mark.timeout(900)
 ITERATIONS = 24
 
-# ResNet-18, small images, few regions: what two cores do in a minute.
+# ResNet-18, small images, few regions: about a minute on two cores.
 COMMON = '''
 _base_ = {base!r}
 custom_imports = dict(imports=[{imports}], allow_failed_imports=False)
@@ -96,7 +95,7 @@ def write(folder, template, base, data, imports='', **values):
 
 
 def bbox_map(text):
-    """The last ``coco/bbox_mAP`` in a log."""
+    """Return the last ``coco/bbox_mAP`` in a log."""
     return float(re.findall(r'coco/bbox_mAP: (-?[\d.]+)', text)[-1])
 
 
@@ -111,22 +110,22 @@ def mask_rcnn(tmp_path_factory, data, univip18):
     return config, folder / 'out', ended
 
 
-def test_mask_rcnn_starts_from_the_checkpoint(mask_rcnn, univip18):
+def test_mask_rcnn_starts_from_checkpoint(mask_rcnn, univip18):
     assert_starts_from(mask_rcnn[1], univip18)
     assert (mask_rcnn[1] / 'backbone.pth').is_file()
 
 
-def test_mask_rcnn_learns(mask_rcnn):
+def test_mask_rcnn_loss_falls(mask_rcnn):
     assert_loss_falls(mask_rcnn[1], ITERATIONS)
 
 
-def test_mask_rcnn_is_evaluated_as_coco_does(mask_rcnn):
+def test_mask_rcnn_reports_coco_metrics(mask_rcnn):
     _, _, ended = mask_rcnn
     assert 'coco/segm_mAP' in ended.stdout
     assert 0 <= bbox_map(ended.stdout) <= 1
 
 
-def test_dist_test_gives_what_the_training_ended_with(mask_rcnn):
+def test_dist_test_reproduces_final_map(mask_rcnn):
     config, work_dir, trained = mask_rcnn
     ended = bash('mmdet', 'dist_test', config,
                  work_dir / f'iter_{ITERATIONS}.pth', 0, '--work-dir',
@@ -135,18 +134,18 @@ def test_dist_test_gives_what_the_training_ended_with(mask_rcnn):
     assert bbox_map(ended.stdout) == bbox_map(trained.stdout)
 
 
-def test_the_second_run_takes_the_backbone_of_the_first(mask_rcnn, univip18):
+def test_second_run_reuses_backbone(mask_rcnn, univip18):
     config, work_dir, _ = mask_rcnn
     before = (work_dir / 'backbone.pth').stat()
     ended = bash('mmdet', 'dist_train', config, univip18, 0, '--work-dir',
                  work_dir, '--resume')
     assert ended.returncode == 0, ended.stderr[-3000:]
     assert (work_dir / 'backbone.pth').stat().st_ino == before.st_ino
-    assert f'iter_{ITERATIONS}.pth' in ended.stdout  # what it resumed from
+    assert f'iter_{ITERATIONS}.pth' in ended.stdout  # resumed from
 
 
 def test_faster_rcnn_c4_in_two_processes(tmp_path, data, univip18):
-    """Stage 4 is the detector's head, and SyncBN becomes BN."""
+    """Stage 4 is in the detector's head, and SyncBN becomes BN."""
     config = write(tmp_path, FASTER_C4, 'faster-rcnn_r50_c4_24k_voc0712.py',
                    data, imports=C4_IMPORTS, masks=False, batch_size=2,
                    metric=['bbox'])
@@ -154,12 +153,12 @@ def test_faster_rcnn_c4_in_two_processes(tmp_path, data, univip18):
     ended = bash('mmdet', 'dist_train', config, univip18, 2, '--work-dir',
                  out)
     assert ended.returncode == 0, ended.stderr[-3000:]
-    # All of it but the norm that follows stage 4.
+    # All weights except the norm layer after stage 4.
     assert_starts_from(out, univip18, allowed=('norm.', ))
     assert torch.load(out / 'start.pth')['type'] == 'BatchNorm2d'
     assert_loss_falls(out, ITERATIONS)
     assert 0 <= bbox_map(ended.stdout) <= 1
-    # Stage 4 is trained, too.
+    # Stage 4 is trained.
     content = torch.load(out / f'iter_{ITERATIONS}.pth', weights_only=False)
     start = torch.load(out / 'start.pth')['weights']
     name = 'layer4.1.conv2.weight'

@@ -1,5 +1,4 @@
-"""Linear classification, k-NN and support vector machines on frozen features,
-for real, from a UniVIP checkpoint by the scripts."""
+"""Tests that run linear classifiers, k-NN and SVMs on a UniVIP checkpoint."""
 import json
 import re
 from pathlib import Path
@@ -30,7 +29,7 @@ data = dict(type='CustomDataset', data_prefix={images!r},
             ann_file={ann_file!r}, classes=['dark', 'bright'])
 train_dataloader = dict(
     batch_size=8, num_workers=0, persistent_workers=False,
-    # The same crop in each epoch: 32 images are learnt by heart.
+    # The same crop in each epoch, to overfit 32 images.
     dataset=dict(data, _delete_=True, pipeline={{{{_base_.test_pipeline}}}}))
 val_dataloader = dict(
     batch_size=8, num_workers=0, persistent_workers=False,
@@ -38,7 +37,7 @@ val_dataloader = dict(
                  pipeline={{{{_base_.test_pipeline}}}}))
 test_dataloader = val_dataloader
 train_cfg = dict(max_epochs=8, val_interval=8)
-# Of some 9000 inputs, a small step will do.
+# A small learning rate suffices for about 9000 inputs.
 optim_wrapper = dict(optimizer=dict(lr=1e-4))
 val_evaluator = dict(task_metrics=dict(_delete_=True, **{{
     f'stage{{i}}': [dict(type='Accuracy')] for i in range(5)}}))
@@ -64,7 +63,7 @@ test_dataloader = dict(
 
 
 def metrics(ended):
-    """The numbers of the last line that the evaluation writes."""
+    """Return the metrics in the last line of the evaluation."""
     assert ended.returncode == 0, ended.stderr[-3000:]
     line = [x for x in ended.stdout.splitlines() if 'Epoch(test)' in x][-1]
     return {name: float(value) for name, value in
@@ -73,20 +72,20 @@ def metrics(ended):
 
 @pytest.fixture(scope='module')
 def two_classes(tmp_path_factory, data):
-    """Dark images and bright ones: a list for CustomDataset."""
+    """Return a CustomDataset list that labels images as dark or bright."""
     content = json.loads(Path(data['ann_file']).read_text())
     names = [x['file_name'] for x in content['images'][:32]]
-    light = [np.asarray(Image.open(data['images'] + name).convert('L')).mean()
-             for name in names]
-    lines = [f'{name} {int(value > np.median(light))}'
-             for name, value in zip(names, light)]
+    brightness = [
+        np.asarray(Image.open(data['images'] + name).convert('L')).mean()
+        for name in names]
+    lines = [f'{name} {int(value > np.median(brightness))}'
+             for name, value in zip(names, brightness)]
     path = tmp_path_factory.mktemp('list') / 'list.txt'
     path.write_text('\n'.join(lines))
     return str(path)
 
 
-def test_linear_classifiers_of_each_stage_learn(tmp_path, data, univip18,
-                                                two_classes):
+def test_multi_stage_linear_loss_falls(tmp_path, data, univip18, two_classes):
     config = tmp_path / 'config.py'
     config.write_text(LINEAR.format(
         base=str(CLASSIFICATION / 'resnet50_mhead_8xb32-steplr-28e_in1k.py'),
@@ -113,8 +112,7 @@ def probe(tmp_path, data, base, checkpoint, more, gpus=0, **changes):
                 '--work-dir', tmp_path / 'out')
 
 
-def test_knn_and_linear_scores_of_what_is_in_an_image(tmp_path, data,
-                                                      univip18):
+def test_probe_coco_reports_metrics(tmp_path, data, univip18):
     ended = probe(tmp_path, data, 'probe_coco.py', univip18, '')
     found = metrics(ended)
     for name in ('knn_mAP', 'linear_mAP', 'chance_mAP'):
@@ -123,11 +121,12 @@ def test_knn_and_linear_scores_of_what_is_in_an_image(tmp_path, data,
 
 @pytest.fixture
 def frequent(tmp_path, data):
-    """The json with the two classes that most images have."""
+    """Return the json reduced to the two most frequent classes."""
     content = json.loads(Path(data['ann_file']).read_text())
     images = {}
-    for one in content['annotations']:
-        images.setdefault(one['category_id'], set()).add(one['image_id'])
+    for annotation in content['annotations']:
+        images.setdefault(annotation['category_id'], set()).add(
+            annotation['image_id'])
     kept = sorted(images, key=lambda x: -len(images[x]))[:2]
     path = tmp_path / 'frequent.json'
     path.write_text(json.dumps(dict(
@@ -138,8 +137,7 @@ def frequent(tmp_path, data):
     return str(path)
 
 
-def test_support_vector_machines_in_two_processes(tmp_path, data, univip18,
-                                                  frequent):
+def test_svm_voc07_in_two_processes(tmp_path, data, univip18, frequent):
     ended = probe(
         tmp_path, data, 'svm_voc07.py', univip18,
         'test_evaluator = dict(shots=(1, 2), samples=2, n_jobs=1)', gpus=2,
@@ -149,8 +147,7 @@ def test_support_vector_machines_in_two_processes(tmp_path, data, univip18,
         assert 0 < found[f'svm/{name}'] <= 100
 
 
-def test_a_training_config_is_not_tested_by_a_pre_training(tmp_path,
-                                                           univip18):
+def test_dist_test_rejects_pretraining_checkpoint(tmp_path, univip18):
     ended = bash('mmdet', 'dist_test',
                  BENCHMARKS / 'mmdetection' / 'mask-rcnn_r50_fpn_1x_coco.py',
                  univip18, 0, '--work-dir', tmp_path)
@@ -159,7 +156,7 @@ def test_a_training_config_is_not_tested_by_a_pre_training(tmp_path,
     assert 'train by dist_train.sh' in ended.stderr
 
 
-def test_a_checkpoint_of_another_depth_ends_in_one_line(tmp_path, univip18):
+def test_dist_train_reports_other_depth_in_one_line(tmp_path, univip18):
     ended = bash('mmdet', 'dist_train',
                  BENCHMARKS / 'mmdetection' / 'mask-rcnn_r50_fpn_1x_coco.py',
                  univip18, 0, '--work-dir', tmp_path)

@@ -1,5 +1,4 @@
-"""FCN, fine-tuned for real from a UniVIP checkpoint by the scripts, on masks
-drawn from COCO annotations."""
+"""Test that fine-tunes FCN on masks made from COCO annotations."""
 import re
 from pathlib import Path
 
@@ -55,23 +54,24 @@ default_hooks = dict(
 
 @pytest.fixture(scope='module')
 def masks(tmp_path_factory, data):
-    """A PNG for each image: 0 is background, then the classes in order."""
+    """Write a PNG per image: 0 is background, then the classes in order."""
     folder = tmp_path_factory.mktemp('masks')
     coco = COCO(data['ann_file'])
     numbers = {x: i + 1 for i, x in enumerate(sorted(coco.cats))}
     names = []
     for image in coco.imgs.values():
-        drawn = np.zeros((image['height'], image['width']), np.uint8)
-        for one in coco.imgToAnns[image['id']]:
-            if not one.get('iscrowd'):
-                drawn[coco.annToMask(one) > 0] = numbers[one['category_id']]
+        mask = np.zeros((image['height'], image['width']), np.uint8)
+        for annotation in coco.imgToAnns[image['id']]:
+            if not annotation.get('iscrowd'):
+                mask[coco.annToMask(annotation) > 0] = numbers[
+                    annotation['category_id']]
         names.append(Path(image['file_name']).stem)
-        Image.fromarray(drawn).save(folder / f'{names[-1]}.png')
+        Image.fromarray(mask).save(folder / f'{names[-1]}.png')
     (folder / 'list.txt').write_text('\n'.join(names))
     return folder
 
 
-def test_fcn_in_one_process_of_a_launcher(tmp_path, data, masks, univip18):
+def test_fcn_in_one_process_of_torchrun(tmp_path, data, masks, univip18):
     classes = ['background', *data['classes']]
     config = tmp_path / 'config.py'
     config.write_text(CONFIG.format(

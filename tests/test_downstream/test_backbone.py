@@ -10,9 +10,9 @@ from univip_mm.downstream.backbone import (
     find_backbone,
     pretrained_options,
     pretrained_parts,
-    save_whole,
+    save_backbone_as_model,
 )
-from univip_mm.downstream.worker import parse_options
+from univip_mm.downstream.launch import parse_options
 
 RESNET18 = dict(type='ResNet', depth=18)
 
@@ -29,7 +29,7 @@ def resnet18():
 
 @pytest.fixture
 def checkpoint(tmp_path, resnet18):
-    """A pre-training, as far as it is looked at."""
+    """Write the parts of a pre-training checkpoint that are read."""
     path = tmp_path / 'epoch_3.pth'
     content = {f'backbone.{k}': v for k, v in resnet18.items()}
     content.update({f'target_net.module.0.{k}': v + 1
@@ -46,7 +46,7 @@ def config(depth=18):
             init_cfg=dict(type='Pretrained', checkpoint='')))))
 
 
-def test_a_pre_training_gives_its_online_backbone(checkpoint, tmp_path,
+def test_find_backbone_extracts_online_branch(checkpoint, tmp_path,
                                                   resnet18):
     path, found = find_backbone(str(checkpoint), str(tmp_path / 'out'))
     assert path == str(tmp_path / 'out' / 'backbone.pth')
@@ -57,7 +57,7 @@ def test_a_pre_training_gives_its_online_backbone(checkpoint, tmp_path,
         assert torch.equal(written['state_dict'][name], value)
 
 
-def test_it_is_taken_out_once(checkpoint, tmp_path):
+def test_find_backbone_extracts_once(checkpoint, tmp_path):
     path, _ = find_backbone(str(checkpoint), str(tmp_path))
     before = (tmp_path / 'backbone.pth').stat()
     find_backbone(str(checkpoint), str(tmp_path))
@@ -66,7 +66,7 @@ def test_it_is_taken_out_once(checkpoint, tmp_path):
         before.st_ino, before.st_mtime_ns)
 
 
-def test_another_checkpoint_takes_its_place(checkpoint, tmp_path):
+def test_find_backbone_replaces_other_checkpoint(checkpoint, tmp_path):
     find_backbone(str(checkpoint), str(tmp_path))
     other = checkpoint.rename(tmp_path / 'epoch_9.pth')
     path, _ = find_backbone(str(other), str(tmp_path))
@@ -75,7 +75,7 @@ def test_another_checkpoint_takes_its_place(checkpoint, tmp_path):
 
 
 @pytest.mark.parametrize('bare', [False, True])
-def test_a_backbone_is_taken_as_it_is(tmp_path, resnet18, bare):
+def test_find_backbone_accepts_extracted_backbone(tmp_path, resnet18, bare):
     path = tmp_path / 'backbone18.pth'
     torch.save(resnet18 if bare else dict(state_dict=resnet18), path)
     found, content = find_backbone(str(path), str(tmp_path / 'out'))
@@ -84,8 +84,9 @@ def test_a_backbone_is_taken_as_it_is(tmp_path, resnet18, bare):
 
 
 @pytest.mark.parametrize('prefix, word', [
-    ('backbone.', 'the averaged one'), ('head.', "['head']")])
-def test_what_is_neither_is_told(tmp_path, resnet18, prefix, word):
+    ('backbone.', 'the averaged backbone'), ('head.', "['head']")])
+def test_find_backbone_rejects_other_checkpoints(
+        tmp_path, resnet18, prefix, word):
     path = tmp_path / 'detector.pth'
     torch.save({f'{prefix}{k}': v for k, v in resnet18.items()}, path)
     with pytest.raises(ValueError) as e:
@@ -94,16 +95,16 @@ def test_what_is_neither_is_told(tmp_path, resnet18, prefix, word):
     assert str(path) in message and word in message and '\n' not in message
 
 
-def test_a_fitting_backbone_fits(resnet18):
+def test_check_fit_accepts_same_network(resnet18):
     check_fit(config(), resnet18)
 
 
-def test_the_classifier_of_torchvision_does_not_matter(resnet18):
+def test_check_fit_ignores_torchvision_classifier(resnet18):
     check_fit(config(), OrderedDict(
         resnet18, **{'fc.weight': torch.ones(2, 2), 'fc.bias': torch.ones(2)}))
 
 
-def test_another_depth_is_told_with_the_cure(resnet18):
+def test_check_fit_rejects_other_depth(resnet18):
     with pytest.raises(ValueError, match='is a ResNet-18, the config a '
                        'ResNet-50') as e:
         check_fit(config(depth=50), resnet18)
@@ -115,22 +116,21 @@ def test_another_depth_is_told_with_the_cure(resnet18):
     lambda x: x.update({'layer5.0.conv1.weight': torch.ones(1)}),
     lambda x: x.update({'conv1.weight': torch.ones(64, 1, 7, 7)}),
 ])
-def test_one_weight_less_more_or_of_another_shape_does_not_fit(resnet18,
-                                                               change):
+def test_check_fit_rejects_any_difference(resnet18, change):
     changed = OrderedDict(resnet18)
     change(changed)
     with pytest.raises(ValueError, match='^1 of 12[01] weights do not fit'):
         check_fit(config(), changed)
 
 
-def test_another_stem_is_told(resnet18):
+def test_check_fit_rejects_other_stem(resnet18):
     with pytest.raises(ValueError, match="config's backbone is ResNetV1c"):
         check_fit(Config(dict(
             default_scope='mmpretrain', model=dict(backbone=dict(
                 type='ResNetV1c', depth=18)))), resnet18)
 
 
-def test_options_name_each_part_that_is_pre_trained():
+def test_pretrained_options_name_all_parts():
     cfg = Config(dict(model=dict(
         pretrained='torchvision://resnet50',
         backbone=dict(type='ResNet', init_cfg=dict(type='Pretrained',
@@ -146,24 +146,25 @@ def test_options_name_each_part_that_is_pre_trained():
 
 
 @pytest.mark.parametrize('path', ['a b.pth', 'a,b.pth', '[a].pth'])
-def test_a_path_that_options_do_not_carry_is_told(path):
+def test_pretrained_options_reject_special_characters(path):
     cfg = Config(dict(model=dict(backbone=dict(type='ResNet'))))
-    with pytest.raises(ValueError, match='give a --work-dir'):
+    with pytest.raises(ValueError, match='choose another --work-dir'):
         pretrained_options(cfg, path)
 
 
-def test_a_backbone_without_init_cfg_gets_one():
+def test_pretrained_options_add_init_cfg():
     cfg = Config(dict(model=dict(backbone=dict(type='ResNet'))))
     cfg.merge_from_dict(parse_options(pretrained_options(cfg, 'a.pth')))
     assert cfg.model.backbone.init_cfg.checkpoint == 'a.pth'
 
 
-def test_a_model_without_a_backbone_is_told():
+def test_pretrained_parts_need_backbone():
     with pytest.raises(ValueError, match='has no backbone'):
         pretrained_parts(Config(dict(model=dict(type='VAE'))))
 
 
-def test_the_whole_of_a_probe_is_its_backbone(tmp_path, resnet18):
-    path = save_whole(resnet18, str(tmp_path / 'new' / 'whole.pth'))
+def test_save_backbone_as_model_adds_prefix(tmp_path, resnet18):
+    path = save_backbone_as_model(
+        resnet18, str(tmp_path / 'new' / 'whole.pth'))
     content = torch.load(path, weights_only=True)['state_dict']
     assert list(content) == [f'backbone.{name}' for name in resnet18]

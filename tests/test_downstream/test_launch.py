@@ -1,8 +1,9 @@
-"""The scripts of tools/benchmarks/, up to the processes that they start."""
+"""Tests of the scripts in tools/benchmarks/, without the workers."""
 import os
 import subprocess
 import sys
 from argparse import Namespace
+from importlib.util import find_spec
 
 import pytest
 import torch
@@ -11,9 +12,9 @@ from tiny import ROOT
 
 from univip_mm.downstream.launch import (
     WORKER,
-    command,
-    prepare,
     slurm_command,
+    torchrun_command,
+    worker_arguments,
 )
 
 BENCHMARKS = ROOT / 'tools' / 'benchmarks'
@@ -43,28 +44,26 @@ model = dict(type='ImageClassifier', backbone=dict(
 
 def arguments(config, checkpoint, tool='train', **changes):
     return Namespace(**{**dict(
-        host='mmpretrain', tool=tool, config=str(config),
+        package='mmpretrain', tool=tool, config=str(config),
         checkpoint=str(checkpoint), work_dir=str(config.parent / 'out'),
         cfg_options=None, rest=[]), **changes})
 
 
-def test_training_starts_from_the_backbone(tmp_path, pre_training):
+def test_worker_arguments_train_from_backbone(tmp_path, pre_training):
     path = config(tmp_path)
-    words = prepare(arguments(path, pre_training, cfg_options=['a=b c'],
-                              rest=['--resume']))
+    words = worker_arguments(arguments(
+        path, pre_training, cfg_options=['a=b c'], rest=['--resume']))
     out = tmp_path / 'out'
     assert words == [
-        '--option', 'model.backbone.init_cfg.type=Pretrained',
-        '--option', f'model.backbone.init_cfg.checkpoint={out}/backbone.pth',
-        '--option', 'a=b c', 'mmpretrain', 'train', str(path), '--work-dir',
-        str(out), '--resume']
+        'mmpretrain', 'train', str(path), '--work-dir', str(out), '--resume',
+        '--cfg-options', 'model.backbone.init_cfg.type=Pretrained',
+        f'model.backbone.init_cfg.checkpoint={out}/backbone.pth', 'a=b c']
     assert (out / 'backbone.pth').is_file()
 
 
-def test_a_config_that_trains_nothing_tests_the_backbone(tmp_path,
-                                                         pre_training):
+def test_worker_arguments_test_backbone_as_model(tmp_path, pre_training):
     path = config(tmp_path, trains=False)
-    words = prepare(arguments(path, pre_training, tool='test'))
+    words = worker_arguments(arguments(path, pre_training, tool='test'))
     whole = tmp_path / 'out' / 'whole.pth'
     assert words == ['mmpretrain', 'test', str(path), str(whole),
                      '--work-dir', str(tmp_path / 'out')]
@@ -72,19 +71,20 @@ def test_a_config_that_trains_nothing_tests_the_backbone(tmp_path,
         whole, weights_only=True)['state_dict'])
 
 
-def test_what_was_trained_is_tested_as_it_is(tmp_path):
+def test_worker_arguments_test_trained_checkpoint(tmp_path):
     trained = tmp_path / 'epoch_12.pth'
     torch.save({'backbone.conv1.weight': torch.ones(1),
                 'head.fc.weight': torch.ones(1)}, trained)
-    words = prepare(arguments(config(tmp_path), trained, tool='test'))
+    words = worker_arguments(arguments(config(tmp_path), trained, tool='test'))
     assert words[3] == str(trained)
 
 
-def test_work_dir_is_named_for_config_and_checkpoint(tmp_path, pre_training,
-                                                     monkeypatch):
+def test_work_dir_defaults_to_config_and_checkpoint(
+        tmp_path, pre_training, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    words = prepare(arguments(config(tmp_path), pre_training, work_dir=None))
-    assert words[-1] == os.path.join(
+    words = worker_arguments(
+        arguments(config(tmp_path), pre_training, work_dir=None))
+    assert words[words.index('--work-dir') + 1] == os.path.join(
         'work_dirs', 'benchmarks', 'my_config', 'epoch_3')
 
 
@@ -94,38 +94,41 @@ def test_work_dir_is_named_for_config_and_checkpoint(tmp_path, pre_training,
     ('train', True, 50, 'the checkpoint is a ResNet-18'),
     ('test', False, 50, 'the checkpoint is a ResNet-18'),
 ])
-def test_a_wrong_pair_is_told(tmp_path, pre_training, tool, trains, depth,
-                              word):
+def test_worker_arguments_reject_wrong_checkpoint(
+        tmp_path, pre_training, tool, trains, depth, word):
     with pytest.raises(ValueError, match=word) as e:
-        prepare(arguments(config(tmp_path, depth, trains), pre_training, tool))
+        worker_arguments(arguments(
+            config(tmp_path, depth, trains), pre_training, tool))
     assert '\n' not in str(e.value)
 
 
-def test_a_missing_config_is_named(tmp_path, pre_training):
+def test_worker_arguments_name_missing_config(tmp_path, pre_training):
     with pytest.raises(FileNotFoundError, match='no config'):
-        prepare(arguments(tmp_path / 'no.py', pre_training))
+        worker_arguments(arguments(tmp_path / 'no.py', pre_training))
 
 
-def test_no_gpus_is_one_process():
-    assert command(0, ['a'], {}) == [sys.executable, str(WORKER), 'a']
-    assert WORKER.is_file()
+def test_torchrun_command_without_gpus():
+    assert torchrun_command(0, ['a'], {}) == [
+        sys.executable, '-m', WORKER, 'a']
+    assert find_spec(WORKER)
 
 
-def test_gpus_are_processes_of_torchrun():
-    assert command(8, ['a'], dict(PORT='1', NNODES='2', NODE_RANK='1',
-                                  MASTER_ADDR='10.0.0.1')) == [
+def test_torchrun_command_on_two_machines():
+    environment = dict(PORT='1', NNODES='2', NODE_RANK='1',
+                       MASTER_ADDR='10.0.0.1')
+    assert torchrun_command(8, ['a'], environment) == [
         sys.executable, '-m', 'torch.distributed.run', '--nnodes=2',
         '--node-rank=1', '--master-addr=10.0.0.1', '--master-port=1',
-        '--nproc-per-node=8', str(WORKER), '--launcher=pytorch', 'a']
+        '--nproc-per-node=8', '-m', WORKER, 'a', '--launcher=pytorch']
 
 
-def test_gpus_are_tasks_of_slurm():
+def test_slurm_command_starts_one_task_per_gpu():
     words = slurm_command(16, ['a'], dict(PARTITION='gpu', SRUN_ARGS='-t 3-0'))
     assert words == [
         'srun', '--partition=gpu', '--job-name=univip', '--gres=gpu:8',
         '--ntasks=16', '--ntasks-per-node=8', '--cpus-per-task=5',
         '--kill-on-bad-exit=1', '-t', '3-0', sys.executable, '-u',
-        str(WORKER), '--launcher=slurm', 'a']
+        '-m', WORKER, 'a', '--launcher=slurm']
     with pytest.raises(ValueError, match='give 1 or more'):
         slurm_command(0, ['a'], {})
 
@@ -137,7 +140,7 @@ def bash(script, *words):
                               OMP_NUM_THREADS='1'))
 
 
-def test_there_are_nine_scripts():
+def test_scripts_are_complete():
     assert [f'{x.parent.name}/{x.stem}' for x in SCRIPTS] == [
         f'{folder}/{name}'
         for folder in ('classification', 'mmdetection', 'mmsegmentation')
@@ -145,7 +148,7 @@ def test_there_are_nine_scripts():
 
 
 @pytest.mark.parametrize('script', SCRIPTS, ids=lambda x: f'{x.parts[-2:]}')
-def test_too_few_arguments_show_the_usage(script):
+def test_script_with_too_few_arguments_shows_usage(script):
     ended = bash(script, 'config.py', 'checkpoint.pth')
     assert ended.returncode == 2 and ended.stdout == ''
     assert f'{script.parent.name}/{script.name} ' in ended.stderr
@@ -153,7 +156,7 @@ def test_too_few_arguments_show_the_usage(script):
     assert 'set -euo' not in ended.stderr
 
 
-def test_a_mistake_ends_in_one_line(tmp_path):
+def test_script_reports_error_in_one_line(tmp_path):
     ended = bash(BENCHMARKS / 'classification' / 'dist_train.sh',
                  tmp_path / 'no.py', tmp_path / 'no.pth', 0)
     assert ended.returncode == 1 and ended.stdout == ''

@@ -5,11 +5,8 @@ import torch
 from mmengine.config import Config
 
 from univip_mm.downstream import worker
-from univip_mm.downstream.worker import (
-    cpu_options,
-    parse_options,
-    run_host_tool,
-)
+from univip_mm.downstream.launch import parse_options
+from univip_mm.downstream.worker import cpu_options
 
 SYNC_BN = dict(type='SyncBN', requires_grad=True)
 CONFIG = Config(dict(
@@ -20,12 +17,12 @@ CONFIG = Config(dict(
 
 @pytest.fixture
 def gpu(monkeypatch):
-    def say(there):
-        monkeypatch.setattr(torch.cuda, 'is_available', lambda: there)
-    return say
+    def fake(available):
+        monkeypatch.setattr(torch.cuda, 'is_available', lambda: available)
+    return fake
 
 
-def test_several_processes_without_a_gpu_get_bn_and_a_wrapper(gpu):
+def test_cpu_options_set_bn_and_model_wrapper(gpu):
     gpu(False)
     cfg = Config(CONFIG.to_dict())
     cfg.merge_from_dict(parse_options(cpu_options(cfg, 'pytorch')))
@@ -37,15 +34,15 @@ def test_several_processes_without_a_gpu_get_bn_and_a_wrapper(gpu):
         broadcast_buffers=False, find_unused_parameters=True)
 
 
-@pytest.mark.parametrize('launcher, there', [
+@pytest.mark.parametrize('launcher, available', [
     ('none', False), ('none', True), ('pytorch', True), ('slurm', True)])
-def test_nothing_changes_with_a_gpu_or_in_one_process(gpu, launcher, there):
-    gpu(there)
+def test_cpu_options_empty_on_gpu_or_in_one_process(
+        gpu, launcher, available):
+    gpu(available)
     assert cpu_options(CONFIG, launcher) == []
 
 
-def test_the_tool_of_the_host_gets_what_it_would_be_given(
-        gpu, tmp_path, monkeypatch):
+def test_worker_passes_arguments_to_tool(gpu, tmp_path, monkeypatch):
     gpu(False)
     (tmp_path / 'config.py').write_text("model = dict(norm=dict(type='BN'))")
     tool = tmp_path / 'train.py'
@@ -53,12 +50,12 @@ def test_the_tool_of_the_host_gets_what_it_would_be_given(
                     'assert __name__ == "__main__"\n'
                     'Path(sys.argv[1] + ".words").write_text('
                     '"\\n".join(sys.argv))')
-    monkeypatch.setattr(worker, 'host_tool', lambda host, name: tool)
-    monkeypatch.setattr(sys, 'argv', [])
-    monkeypatch.setattr(sys, 'path', list(sys.path))
+    monkeypatch.setattr(worker, 'find_tool', lambda package, name: tool)
     config = str(tmp_path / 'config.py')
-    run_host_tool('mmdet', 'train', config, 'none', ['a.b=1', 'c=d e'],
-                  ['--work-dir', 'out'])
+    monkeypatch.setattr(sys, 'argv', [
+        'worker', 'mmdet', 'train', config, '--work-dir', 'out',
+        '--cfg-options', 'a.b=1', 'c=d e', '--launcher=none'])
+    worker.main()
     assert (tmp_path / 'config.py.words').read_text().split('\n') == [
         str(tool), config, '--work-dir', 'out', '--launcher', 'none',
         '--cfg-options', 'a.b=1', 'c=d e']

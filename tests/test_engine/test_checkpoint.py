@@ -9,17 +9,14 @@ from collections import Counter, OrderedDict
 import numpy as np
 import pytest
 import torch
-import torchvision
 from mmengine.logging import MessageHub
 from mmengine.logging.history_buffer import HistoryBuffer
 from mmengine.runner import CheckpointLoader
 
-from univip_mm.downstream.export import check_torchvision, extract_backbone
 from univip_mm.engine.checkpoint import (
     load_checkpoint,
     load_checkpoints_safely,
 )
-from univip_mm.registry import MODELS
 
 
 class Call:
@@ -230,51 +227,3 @@ def test_a_bare_tensor_is_no_checkpoint(tmp_path):
     path = save(torch.zeros(1), tmp_path / 'x.pth')
     with pytest.raises(ValueError, match='holds a Tensor'):
         load_checkpoint(path)
-
-
-def univip_weights():
-    """Weights of both branches, told apart by their values."""
-    resnet = torchvision.models.resnet18(num_classes=1).state_dict()
-    names = [name for name in resnet if not name.startswith('fc.')]
-    weights = {}
-    for prefix, value in {'backbone.': 1, 'target_net.module.0.': 2,
-                          'neck.': 3, 'target_net.module.1.': 4}.items():
-        for name in names:
-            weights[prefix + name] = torch.full_like(resnet[name], value)
-    return weights, names
-
-
-@pytest.mark.parametrize('branch, value', [('online', 1), ('target', 2)])
-def test_backbone_of_a_branch_has_its_own_names_and_weights(branch, value):
-    weights, names = univip_weights()
-    backbone = extract_backbone(dict(state_dict=weights), branch)
-    assert list(backbone) == names
-    assert all((tensor == value).all() for tensor in backbone.values())
-
-
-def test_a_bare_state_dict_will_do():
-    weights, names = univip_weights()
-    assert list(extract_backbone(weights)) == names
-
-
-def test_an_unknown_branch_is_refused():
-    with pytest.raises(ValueError, match='online, target'):
-        extract_backbone({}, 'middle')
-
-
-def test_a_checkpoint_without_a_backbone_tells_what_it_has():
-    with pytest.raises(ValueError, match=r"it has no 'backbone\.\*'.*'head'"):
-        extract_backbone(dict(state_dict={'head.fc.weight': torch.ones(1)}))
-
-
-@pytest.mark.parametrize('depth', [18, 50])
-def test_resnet_of_torchvision_is_recognised(depth):
-    model = MODELS.build(dict(type='ResNet', depth=depth))
-    assert check_torchvision(model.state_dict()) == f'resnet{depth}'
-
-
-def test_another_resnet_is_told_to_be_none_of_torchvisions():
-    model = MODELS.build(
-        dict(type='ResNet', depth=18, base_channels=8, stem_channels=8))
-    with pytest.raises(ValueError, match='take --format mm'):
-        check_torchvision(model.state_dict())

@@ -243,7 +243,7 @@ custom_hooks = [dict(
                  data_prefix={str(coco_folder / 'classes')!r} + '/' + split,
                  pipeline=[dict(type='LoadImageFromFile'),
                            dict(type='Resize', scale=(32, 32)),
-                           dict(type='MarkSplit', split=split),
+                           dict(type='SetSplit', split=split),
                            dict(type='PackInputs',
                                 meta_keys=('img_path', 'split'))])
             for split in ('train', 'val')])))]

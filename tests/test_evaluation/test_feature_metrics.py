@@ -19,7 +19,7 @@ def evaluate(metric, samples, classes=('cat', 'dog')):
 
 
 def clusters(number, split, seed):
-    """Two classes around two directions; a sixth of the labels is wrong."""
+    """Yield two clusters, one per class; one label in six is wrong."""
     rng = np.random.default_rng(seed)
     for i in range(number):
         label = i % 2
@@ -27,7 +27,7 @@ def clusters(number, split, seed):
         yield sample(i, split, feature.tolist(), [label ^ (i % 6 == 5)])
 
 
-def test_accuracy_of_nearest_neighbours_for_each_k():
+def test_knn_accuracy_for_each_k():
     found = evaluate(KNNAccuracy(k=(1, 3)), [
         sample(0, 'train', [1., 0.], [0]), sample(1, 'train', [0., 1.], [1]),
         sample(2, 'train', [.1, 1.], [1]), sample(0, 'val', [2., .1], [0]),
@@ -36,7 +36,7 @@ def test_accuracy_of_nearest_neighbours_for_each_k():
                      'knn/top1_k=3': pytest.approx(200 / 3)}
 
 
-def test_wrong_neighbours_are_outvoted():
+def test_knn_accuracy_outvotes_wrong_labels():
     found = evaluate(KNNAccuracy(k=(1, 20)), [
         *clusters(60, 'train', 0),
         *(x for x in clusters(60, 'val', 1)
@@ -44,7 +44,7 @@ def test_wrong_neighbours_are_outvoted():
     assert found['knn/top1_k=1'] < found['knn/top1_k=20'] == 100
 
 
-def test_machines_are_fitted_on_train_and_scored_on_val():
+def test_linear_svm_probe_fits_train_scores_val():
     rng = np.random.default_rng(0)
     samples, sides = [], []
     for split in ('train', 'val'):
@@ -54,7 +54,7 @@ def test_machines_are_fitted_on_train_and_scored_on_val():
             sample(i, split, x.tolist(), np.flatnonzero(y).tolist(),
                    difficult=[1] if i == 4 else None)
             for i, (x, y) in enumerate(zip(features, labels))]
-        # A difficult object is ignored unless the image has another.
+        # Difficult objects are ignored unless the image has another one.
         if labels[4, 1] == 0:
             labels[4, 1] = -1
         sides += [features, labels]
@@ -68,12 +68,12 @@ def test_machines_are_fitted_on_train_and_scored_on_val():
         'svm/mAP']
 
 
-def test_a_split_without_images_is_told():
-    with pytest.raises(ValueError, match="of split 'val'"):
+def test_feature_metric_rejects_empty_split():
+    with pytest.raises(ValueError, match="KNNAccuracy: .* has split 'val'"):
         evaluate(KNNAccuracy(), [sample(0, 'train', [1.], [0])])
 
 
-def test_a_data_set_without_class_names_is_told():
+def test_feature_metric_rejects_missing_classes():
     metric = KNNAccuracy()
     metric.process(None, [sample(0, 'train', [1.], [0]),
                           sample(0, 'val', [1.], [0])])

@@ -10,21 +10,15 @@ from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from mmpretrain.structures import DataSample
 from PIL import Image
-from sklearn.metrics import average_precision_score, balanced_accuracy_score
 
 from univip_mm.evaluation import MultiLabelProbe
-from univip_mm.evaluation.multi_label_probe import (
-    balanced_accuracy,
-    chance_average_precision,
-)
 from univip_mm.registry import METRICS, MODELS
 
-COLOURS = dict(red=(255, 0, 0), green=(0, 255, 0), blue=(0, 0, 255))
+COLORS = dict(red=(255, 0, 0), green=(0, 255, 0), blue=(0, 0, 255))
 
 
 def make_samples(splits, features, labels):
-    """One data sample each, as the host's PackInputs and the model leave
-    them."""
+    """Return data samples as PackInputs and the model produce them."""
     samples = []
     for i, (split, feature, label) in enumerate(zip(splits, features, labels)):
         sample = DataSample(
@@ -45,8 +39,10 @@ def evaluate(samples, num_classes=4, **options):
 
 
 def random_samples(signal, number=400, num_classes=4, seed=0):
-    """Half train, half val; rarer and rarer classes, each shown by one of the
-    features as far as ``signal`` goes."""
+    """Return half train, half val samples with increasingly rare classes.
+
+    One feature per class shows the class, with the strength ``signal``.
+    """
     rng = np.random.default_rng(seed)
     labels = rng.random((number, num_classes)) < 0.4 / np.arange(
         1, num_classes + 1)
@@ -56,14 +52,14 @@ def random_samples(signal, number=400, num_classes=4, seed=0):
     return make_samples(splits, features, labels)
 
 
-def test_separable_features_get_about_100():
+def test_probe_of_separable_features_is_near_100():
     metrics = evaluate(random_samples(signal=20))
     for classifier, metric in itertools.product(
         ('knn', 'linear'), ('mAP', 'balanced_accuracy')):
         assert metrics[f'probe/{classifier}_{metric}'] > 98
 
 
-def test_features_that_tell_nothing_get_about_chance():
+def test_probe_of_noise_features_is_near_chance():
     metrics = evaluate(random_samples(signal=0, number=1200))
     chance = metrics['probe/chance_mAP']
     assert 15 < chance < 30
@@ -73,15 +69,15 @@ def test_features_that_tell_nothing_get_about_chance():
         assert abs(accuracy - 50) < 5
 
 
-def test_metrics_computed_by_hand():
-    """Train has one image a direction, so with k = 1 val takes its labels."""
+def test_probe_matches_hand_computed_metrics():
+    """With k = 1, val images get the labels of the closest train image."""
     train = [[1, 0], [0, 1], [-1, 0]]
     train_labels = [[1, 0], [0, 1], [0, 1]]
     val = [[5, 0], [0, 3], [2, 0], [-1, 0]]
     val_labels = [[1, 0], [1, 1], [0, 1], [0, 0]]
-    # Class 0: images 0 and 2 score 1, images 1 and 3 score 0. Both ranks
-    # hold one right image of two, so precision 1/2 and then 2/4.
-    # Class 1: images 1 and 3 score 1, 0 and 2 score 0: the same.
+    # Class 0: images 0 and 2 score 1, images 1 and 3 score 0. One of two
+    # images is correct at both ranks, so the precision is 1/2, then 2/4.
+    # Class 1: the same with images 1 and 3 first.
     metrics = evaluate(
         make_samples(['train'] * 3 + ['val'] * 4, train + val,
                      train_labels + val_labels),
@@ -89,8 +85,8 @@ def test_metrics_computed_by_hand():
     assert metrics['probe/knn_mAP'] == pytest.approx(50)
     assert metrics['probe/knn_balanced_accuracy'] == pytest.approx(50)
     val_labels = [[1, 0], [0, 1], [0, 0], [0, 1]]
-    # Class 0: one right image among the two that score 1: precision 1/2; 1 of
-    # 1 with it and 2 of 3 without it are told. Class 1: both told.
+    # Class 0: one of the two images with score 1 is correct: precision 1/2,
+    # sensitivity 1/1, specificity 2/3. Class 1: all correct.
     metrics = evaluate(
         make_samples(['train'] * 3 + ['val'] * 4, train + val,
                      train_labels + val_labels),
@@ -100,31 +96,11 @@ def test_metrics_computed_by_hand():
         ((100 + 200 / 3) / 2 + 100) / 2)
 
 
-@pytest.mark.parametrize('number, positive', [(2, 1), (5, 1), (6, 3), (7, 6)])
-def test_chance_is_the_mean_over_all_rankings(number, positive):
-    label = np.arange(number) < positive
-    orders = itertools.combinations(range(number), positive)
-    expected = np.mean([
-        average_precision_score(np.isin(np.arange(number), order),
-                                -np.arange(number)) for order in orders
-    ])
-    chance = chance_average_precision(label[:, None])
-    assert chance == pytest.approx(expected)
-    assert chance > positive / number
+def test_probe_finds_rare_class():
+    """One image in 30 has the class, and the features overlap.
 
-
-def test_balanced_accuracy_is_that_of_scikit_learn():
-    rng = np.random.default_rng(0)
-    labels, present = rng.random((2, 50, 3)) < 0.3
-    expected = [
-        balanced_accuracy_score(x, y) for x, y in zip(labels.T, present.T)
-    ]
-    assert np.allclose(balanced_accuracy(labels, present), expected)
-
-
-def test_a_rare_class_is_not_drowned_by_the_images_without_it():
-    """One image in 30 has the class, and its features say so half-heartedly:
-    few neighbours have it, and no majority ever does."""
+    Images with the class are never the majority of the neighbors.
+    """
     rng = np.random.default_rng(0)
     labels = (np.arange(1200) % 30 < 1)[:, None]
     features = rng.normal(size=(1200, 4)) + 4 * labels * [1, 0, 0, 0]
@@ -135,8 +111,8 @@ def test_a_rare_class_is_not_drowned_by_the_images_without_it():
     assert metrics['probe/linear_balanced_accuracy'] > 90
 
 
-def test_nothing_is_learnt_from_val():
-    """Val labels that contradict train's are got wrong, all of them."""
+def test_probe_does_not_train_on_val():
+    """All predictions are wrong if val labels are inverted."""
     samples = random_samples(signal=20, num_classes=1)
     for sample in samples:
         if sample.split == 'val':
@@ -146,7 +122,7 @@ def test_nothing_is_learnt_from_val():
     assert metrics['probe/linear_balanced_accuracy'] < 2
 
 
-def test_classes_that_val_does_not_tell_apart_are_left_out():
+def test_probe_excludes_classes_constant_in_val():
     samples = random_samples(signal=20, num_classes=2)
     expected = evaluate(samples, num_classes=2)
     for sample in samples:  # class 2 in every image, class 3 in none
@@ -154,7 +130,7 @@ def test_classes_that_val_does_not_tell_apart_are_left_out():
     assert evaluate(samples, num_classes=4) == pytest.approx(expected)
 
 
-def test_a_class_that_train_lacks_is_counted_and_gets_chance():
+def test_probe_scores_class_missing_in_train_as_chance():
     samples = random_samples(signal=20, num_classes=1, number=40)
     expected = evaluate(samples, num_classes=1)
     for sample in samples[1:20:2]:  # ten of the twenty val images
@@ -166,19 +142,19 @@ def test_a_class_that_train_lacks_is_counted_and_gets_chance():
             assert metrics[key] == pytest.approx((expected[key] + chance) / 2)
 
 
-def test_an_image_with_no_class_is_an_image_without_all_classes():
+def test_probe_accepts_images_without_classes():
     samples = random_samples(signal=20)
     assert any(len(x.gt_label) == 0 for x in samples)
     assert math.isfinite(sum(evaluate(samples).values()))
 
 
-def test_order_of_the_images_does_not_matter():
+def test_probe_independent_of_image_order():
     samples = random_samples(signal=1)
     shuffled = [samples[i] for i in np.random.default_rng(1).permutation(400)]
     assert evaluate(shuffled) == pytest.approx(evaluate(samples), abs=1e-2)
 
 
-def test_options_reach_the_classifiers():
+def test_probe_options_reach_classifiers():
     samples = random_samples(signal=1)
     default = evaluate(samples)
     for options, name in ((dict(k=1), 'knn'), (dict(temperature=9.0), 'knn'),
@@ -219,9 +195,10 @@ def set_feature(value):
     (without('feature'), "images/3.jpg' has no 'feature': .* predict"),
     (without('gt_label'), "has no 'gt_label': .* CocoMultiLabel"),
     (without('split'), "has no 'split': .* meta_keys of PackInputs"),
-    (set_all('split', 'test'), "split 'test': it has to be 'train' or 'val'"),
-    (set_all('split', 'train'), "no test image is of split 'val'"),
-    (set_all('split', 'val'), "no test image is of split 'train'"),
+    (set_all('split', 'test'),
+     "split 'test', but split must be 'train' or 'val'"),
+    (set_all('split', 'train'), "no test image has split 'val'"),
+    (set_all('split', 'val'), "no test image has split 'train'"),
     (set_all('img_path', 'a.jpg'), "in both train and val .* 'a.jpg'"),
     (lambda samples: samples[3].set_gt_label([0, 4]),
      r'labels \[0, 4\] of .*images/3.jpg.* not all in \[0, 4\)'),
@@ -229,7 +206,7 @@ def set_feature(value):
     (set_feature(torch.full((12, ), math.nan)),
      "feature of 'images/3.jpg' is not finite"),
 ])  # yapf: disable
-def test_unusable_samples_are_told(change, message):
+def test_probe_rejects_invalid_samples(change, message):
     samples = random_samples(signal=1, number=20)
     change(samples)
     with pytest.raises(ValueError, match=message) as error:
@@ -237,13 +214,13 @@ def test_unusable_samples_are_told(change, message):
     assert '\n' not in str(error.value)
 
 
-def test_a_data_set_without_classes_is_told():
+def test_probe_rejects_dataset_without_classes():
     evaluator = Evaluator(MultiLabelProbe())
     with pytest.raises(ValueError, match="metainfo has no 'classes'"):
         evaluator.process(random_samples(signal=1, number=20))
 
 
-def test_val_without_a_class_to_score_is_told():
+def test_probe_rejects_val_without_scorable_class():
     samples = random_samples(signal=1, number=20)
     for sample in samples:
         sample.set_gt_label([0])
@@ -252,14 +229,14 @@ def test_val_without_a_class_to_score_is_told():
 
 
 @pytest.mark.parametrize('option', ['k', 'temperature', 'cost'])
-def test_an_option_out_of_range_is_told_before_the_work(option):
+def test_probe_rejects_option_out_of_range(option):
     with pytest.raises(ValueError, match=f'{option} is 0'):
         METRICS.build({'type': 'univip_mm.MultiLabelProbe', option: 0})
 
 
 @MODELS.register_module()
-class MeanColourModel(BaseModel):
-    """A frozen backbone of a test: the mean colour of each quadrant."""
+class MeanColorModel(BaseModel):
+    """Frozen backbone whose feature is the mean color of each quadrant."""
 
     def forward(self, inputs, data_samples=None, mode='tensor'):
         assert mode == 'predict' and not self.training
@@ -271,24 +248,23 @@ class MeanColourModel(BaseModel):
 
 
 def make_folder(root):
-    """40 pictures whose quadrants are black or of a colour each; a class is
-    its colour, wherever it is."""
+    """Write 40 images with dark or colored quadrants; a color is a class."""
     rng = np.random.default_rng(0)
     (root / 'images').mkdir()
     images, annotations = [], []
     for number in range(40):
         pixels = rng.integers(0, 60, (16, 16, 3), np.uint8)
-        for category, colour in enumerate(COLOURS.values()):
+        for category, color in enumerate(COLORS.values()):
             if rng.random() < 0.5 or category == number % 3:
                 y, x = 8 * (category // 2), 8 * (category % 2)
-                pixels[y:y + 8, x:x + 8] = colour
+                pixels[y:y + 8, x:x + 8] = color
                 annotations.append(
                     dict(image_id=number, category_id=10 * category,
                          bbox=[x, y, 8, 8]))
         Image.fromarray(pixels).save(root / 'images' / f'{number}.png')
         images.append(dict(id=number, file_name=f'{number}.png'))
     categories = [
-        dict(id=10 * i, name=name) for i, name in enumerate(COLOURS)
+        dict(id=10 * i, name=name) for i, name in enumerate(COLORS)
     ]
     (root / 'instances.json').write_text(
         json.dumps(
@@ -309,7 +285,7 @@ def run_test(root, **changes):
             dict(type='PackInputs', meta_keys=('img_path', 'split')),
         ])
     runner = Runner(
-        model=dict(type='MeanColourModel'),
+        model=dict(type='MeanColorModel'),
         work_dir=str(root / 'work_dir'),
         test_dataloader=dict(
             batch_size=6,
@@ -329,7 +305,7 @@ def run_test(root, **changes):
     return runner.test()
 
 
-def test_runner_test_evaluates_a_folder(tmp_path):
+def test_probe_in_runner_test(tmp_path):
     make_folder(tmp_path)
     metrics = run_test(tmp_path)
     assert set(metrics) == {

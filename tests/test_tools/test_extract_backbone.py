@@ -19,7 +19,7 @@ RESNET18 = dict(type='ResNet', depth=18)
 
 @pytest.fixture(scope='module')
 def univip():
-    """An untrained UniVIP whose two branches differ."""
+    """Return an untrained UniVIP with two different branches."""
     cfg = Config.fromfile(CONFIGS / 'univip_r18_coco.py').model
     cfg.neck.hid_channels = cfg.head.predictor.hid_channels = 32
     model = MODELS.build(cfg)
@@ -49,12 +49,12 @@ def extract(checkpoint, *options):
 
 def feature(backbone):
     image = torch.randn(1, 3, 32, 32, generator=torch.manual_seed(0))
-    backbone.eval()  # the host's returns nothing
+    backbone.eval()  # eval() of the host returns None
     return backbone(image)[-1]
 
 
 @pytest.mark.parametrize('branch', ['online', 'target'])
-def test_backbone_computes_what_its_branch_does(univip, checkpoint, branch):
+def test_extracted_backbone_matches_branch(univip, checkpoint, branch):
     out = extract(checkpoint, '--branch', branch)
     backbone = MODELS.build(RESNET18)
     load_checkpoint(backbone, str(out), strict=True)
@@ -65,7 +65,7 @@ def test_backbone_computes_what_its_branch_does(univip, checkpoint, branch):
 
 
 @pytest.mark.parametrize('format', ['mm', 'torchvision'])
-def test_the_source_is_recorded(checkpoint, format):
+def test_extracted_file_records_source(checkpoint, format):
     content = torch.load(
         extract(checkpoint, '--format', format), weights_only=True)
     found = (content['meta'] if format == 'mm' else
@@ -78,7 +78,7 @@ def test_the_source_is_recorded(checkpoint, format):
         'backbone.pth']
 
 
-def test_a_config_takes_it_as_pretrained(univip, checkpoint):
+def test_extracted_file_works_as_pretrained_init(univip, checkpoint):
     out = extract(checkpoint)
     backbone = MODELS.build(
         dict(RESNET18,
@@ -88,7 +88,7 @@ def test_a_config_takes_it_as_pretrained(univip, checkpoint):
         feature(backbone), feature(univip.backbone), rtol=0, atol=0)
 
 
-def test_torchvision_takes_all_but_its_classifier(univip, checkpoint, capsys):
+def test_torchvision_loads_all_but_classifier(univip, checkpoint, capsys):
     out = extract(checkpoint, '--format', 'torchvision')
     assert 'torchvision.models.resnet18' in capsys.readouterr().out
     resnet = torchvision.models.resnet18()
@@ -101,19 +101,18 @@ def test_torchvision_takes_all_but_its_classifier(univip, checkpoint, capsys):
         resnet(image), univip.backbone(image)[-1].mean((2, 3)))
 
 
-def test_what_was_done_is_said(checkpoint, capsys):
+def test_extract_backbone_prints_summary(checkpoint, capsys):
     out = extract(checkpoint, '--branch', 'target')
-    said = capsys.readouterr().out
-    assert '120 tensors, 11.2 million numbers' in said
-    assert 'target branch' in said and str(out) in said
+    printed = capsys.readouterr().out
+    assert '120 tensors, 11.2 million numbers' in printed
+    assert 'target branch' in printed and str(out) in printed
 
 
-# ResNet-50 of the recipes, into each package that takes it.
+# ResNet-50 of the recipes, loaded into each package.
 
 @pytest.fixture(scope='module')
 def resnet50(tmp_path_factory):
-    """A plain BYOL of the host with a ResNet-50, every weight and statistic
-    its own, and the path of its checkpoint."""
+    """Return a BYOL of the host with random weights and its checkpoint."""
     byol = Config.fromfile(CONFIGS / 'univip_r50_coco.py').model
     for key in ('fusion_neck', 'instance_loss', 'loss_weights'):
         byol.pop(key)
@@ -131,7 +130,7 @@ def resnet50(tmp_path_factory):
     return model, path
 
 
-def theirs(package):
+def resnet50_of(package):
     if package == 'torchvision':
         return torchvision.models.resnet50()
     with DefaultScope.overwrite_default_scope(package):
@@ -143,12 +142,12 @@ def theirs(package):
         find_spec(name) is None, reason=f'{name} is not installed: '
         'make test-downstream has it'))
     for name in ('mmpretrain', 'mmdet', 'mmseg', 'torchvision')])
-def test_resnet50_of_a_plain_byol_fits_key_by_key(resnet50, package):
+def test_resnet50_of_byol_fits_package(resnet50, package):
     model, path = resnet50
     out = extract(path, '--format',
                   'torchvision' if package == 'torchvision' else 'mm')
     content = torch.load(out, weights_only=True)
-    network = theirs(package)
+    network = resnet50_of(package)
     if package == 'torchvision':
         missing, unexpected = network.load_state_dict(content, strict=False)
         assert missing == ['fc.weight', 'fc.bias'] and not unexpected
@@ -162,15 +161,15 @@ def test_resnet50_of_a_plain_byol_fits_key_by_key(resnet50, package):
         assert torch.equal(loaded[name], value), name
 
 
-# What a user gets wrong, and a word of the answer.
+# Mistakes of the user, and facts of the error message.
 
-def test_a_missing_checkpoint_is_named(tmp_path):
+def test_extract_backbone_names_missing_checkpoint(tmp_path):
     message = error_of('extract_backbone', tmp_path / 'no.pth',
                        tmp_path / 'out.pth')
     assert f"there is no checkpoint '{tmp_path}/no.pth'" in message
 
 
-def test_a_file_that_is_no_checkpoint_is_named(tmp_path):
+def test_extract_backbone_names_non_checkpoint(tmp_path):
     path = tmp_path / 'notes.pth'
     path.write_text('not a checkpoint')
     message = error_of('extract_backbone', path, tmp_path / 'out.pth')
@@ -178,7 +177,7 @@ def test_a_file_that_is_no_checkpoint_is_named(tmp_path):
     assert not (tmp_path / 'out.pth').exists()
 
 
-def test_a_checkpoint_that_is_cut_short_is_named(checkpoint):
+def test_extract_backbone_names_truncated_checkpoint(checkpoint):
     content = checkpoint.read_bytes()
     checkpoint.write_bytes(content[:len(content) // 2])
     message = error_of('extract_backbone', checkpoint,
@@ -192,14 +191,14 @@ def test_a_checkpoint_that_is_cut_short_is_named(checkpoint):
     (dict(state_dict=[1]), 'not a state dict'),
     ({1: 2}, "no 'backbone.*'"),
 ])
-def test_a_checkpoint_without_a_backbone_is_named(tmp_path, content, word):
+def test_extract_backbone_names_missing_backbone(tmp_path, content, word):
     path = tmp_path / 'other.pth'
     torch.save(content, path)
     message = error_of('extract_backbone', path, tmp_path / 'out.pth')
     assert str(path) in message and word in message
 
 
-def test_a_detector_is_not_taken_for_a_pre_training(tmp_path):
+def test_extract_backbone_rejects_detector(tmp_path):
     path = tmp_path / 'detector.pth'
     torch.save(dict(state_dict={
         'backbone.conv1.weight': torch.ones(1),
@@ -209,13 +208,13 @@ def test_a_detector_is_not_taken_for_a_pre_training(tmp_path):
     assert 'UniVIP and BYOL' in message
 
 
-def test_a_backbone_is_not_taken_for_a_pre_training(checkpoint):
+def test_extract_backbone_rejects_extracted_backbone(checkpoint):
     out = extract(checkpoint)
     message = error_of('extract_backbone', out, checkpoint.parent / 'x.pth')
     assert str(out) in message and "no 'backbone.*'" in message
 
 
-def test_torchvision_has_no_narrow_resnet(tmp_path):
+def test_extract_backbone_rejects_narrow_torchvision(tmp_path):
     backbone = MODELS.build(dict(RESNET18, base_channels=8, stem_channels=8))
     path = tmp_path / 'narrow.pth'
     torch.save({f'{branch}.{name}': value
@@ -223,4 +222,4 @@ def test_torchvision_has_no_narrow_resnet(tmp_path):
                 for branch in ('backbone', 'target_net.module.0')}, path)
     message = error_of('extract_backbone', path, tmp_path / 'out.pth',
                        '--format', 'torchvision')
-    assert str(path) in message and 'take --format mm' in message
+    assert str(path) in message and 'use --format mm' in message

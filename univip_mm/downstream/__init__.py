@@ -1,11 +1,14 @@
-"""From a pre-training checkpoint to the benchmarks of the field, by the tools
-and configs of mmdet, mmseg and mmpretrain. Importing it registers the parts
-that the configs in configs/benchmarks/ name."""
+"""Benchmarks of pre-training checkpoints with mmdet, mmseg and mmpretrain.
+
+Importing this package registers the components that the configs in
+configs/benchmarks/ use.
+"""
 from ..evaluation.feature_metrics import KNNAccuracy, LinearSVMProbe
-from .features import FeatureHead, MarkSplit
-from .stage_heads import ResNetWithStem, StageHeads
+from .heads import FeatureHead, MultiStageLinearHead
+from .resnet_with_stem import ResNetWithStem
+from .set_split import SetSplit
 
 __all__ = [
-    'FeatureHead', 'KNNAccuracy', 'LinearSVMProbe', 'MarkSplit',
-    'ResNetWithStem', 'StageHeads'
+    'FeatureHead', 'KNNAccuracy', 'LinearSVMProbe', 'MultiStageLinearHead',
+    'ResNetWithStem', 'SetSplit'
 ]

@@ -1,5 +1,4 @@
-"""The backbone of a checkpoint for a config of a benchmark: found or taken
-out of a pre-training, and held against the config name by name."""
+"""Backbone of a checkpoint: find it, and check that it fits a config."""
 import os
 from collections import OrderedDict
 from pathlib import Path
@@ -12,34 +11,34 @@ from mmengine.registry import MODELS, DefaultScope
 from ..engine.checkpoint import load_checkpoint
 from ..engine.config import parts_of_type
 from ..io.atomic import atomic_write
-from .export import depth_of, extract_backbone, save_backbone
+from .export import extract_backbone, resnet_depth, save_backbone
 
-# The first weight of every ResNet; `backbone.` stands before it within a
-# pre-training and within what was fine-tuned.
-FIRST = 'conv1.weight'
+# First weight of a ResNet. Pre-training and fine-tuning checkpoints have the
+# prefix `backbone.`, an extracted backbone has no prefix.
+_FIRST_WEIGHT = 'conv1.weight'
 
 
 def find_backbone(checkpoint: str, work_dir: str) -> tuple[str, OrderedDict]:
-    """A file with nothing but a backbone, and its weights.
+    """Return the path and the state dict of a checkpoint's backbone.
 
-    That of a pre-training of UniVIP or BYOL is written to
-    ``WORK_DIR/backbone.pth``, unless it is there from an earlier run; a
-    backbone that was extracted before is taken as it is.
+    The backbone of a UniVIP or BYOL checkpoint is extracted to
+    ``WORK_DIR/backbone.pth``, unless an earlier run has done so. An extracted
+    backbone is used directly.
 
     Args:
-        checkpoint (str): Path of either.
-        work_dir (str): Folder of the benchmark's run.
+        checkpoint (str): Pre-training checkpoint or extracted backbone.
+        work_dir (str): Work dir of the benchmark.
 
     Returns:
         tuple[str, OrderedDict]: Path and state dict.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is neither.
+        FileNotFoundError: The checkpoint does not exist.
+        ValueError: The file is another kind of checkpoint.
     """
     content = load_checkpoint(checkpoint)
     weights = content.get('state_dict', content)
-    if isinstance(weights, dict) and FIRST in weights:
+    if isinstance(weights, dict) and _FIRST_WEIGHT in weights:
         return checkpoint, OrderedDict(weights)
     try:
         backbone = extract_backbone(content)
@@ -47,13 +46,13 @@ def find_backbone(checkpoint: str, work_dir: str) -> tuple[str, OrderedDict]:
         raise ValueError(f"'{checkpoint}': {e}, or a backbone of "
                          'tools/extract_backbone.py') from None
     out = Path(work_dir, 'backbone.pth')
-    if not _is_there(out, checkpoint):
+    if not _is_up_to_date(out, checkpoint):
         save_backbone(backbone, out, checkpoint, content)
     return str(out), backbone
 
 
-def _is_there(out: Path, checkpoint: str) -> bool:
-    """Whether ``out`` was taken out of this checkpoint as it is now."""
+def _is_up_to_date(out: Path, checkpoint: str) -> bool:
+    """Return True if ``out`` was extracted from the current checkpoint."""
     if not out.is_file() or (out.stat().st_mtime <
                              os.stat(checkpoint).st_mtime):
         return False
@@ -61,12 +60,32 @@ def _is_there(out: Path, checkpoint: str) -> bool:
     return meta.get('source') == Path(checkpoint).name
 
 
+def save_backbone_as_model(backbone: OrderedDict, out: str) -> str:
+    """Write a backbone as the checkpoint of a whole model; return the path.
+
+    ``test.py`` loads this file for a config that trains nothing: the backbone
+    has all weights of such a model.
+
+    Args:
+        backbone (OrderedDict): State dict of the backbone.
+        out (str): File to write. Its folder is created.
+    """
+    weights = OrderedDict((f'backbone.{name}', value)
+                          for name, value in backbone.items()
+                          if not name.startswith('fc.'))
+    with atomic_write(out) as file:
+        torch.save(dict(state_dict=weights), file)
+    return out
+
+
 def pretrained_parts(cfg: Config) -> list[str]:
-    """Dotted names of the model's parts that take a pre-trained backbone:
-    those with ``init_cfg`` of type Pretrained, or else ``model.backbone``.
+    """Return the dotted names of the model parts that load the backbone.
+
+    These are the parts with ``init_cfg`` of type Pretrained, or
+    ``model.backbone`` if there is none.
 
     Raises:
-        ValueError: The config has no model with a backbone.
+        ValueError: The model of the config has no backbone.
     """
     parts = [
         path[:-len('.init_cfg')]
@@ -77,23 +96,27 @@ def pretrained_parts(cfg: Config) -> list[str]:
         return parts
     if 'backbone' not in cfg.model:
         raise ValueError(f"the model of '{cfg.filename}' has no backbone: "
-                         'give a config like those of configs/benchmarks/')
+                         'use a config like those in configs/benchmarks/')
     return ['model.backbone']
 
 
 def pretrained_options(cfg: Config, path: str) -> list[str]:
-    """The ``--cfg-options`` with which the model starts from a backbone.
+    """Return the ``--cfg-options`` that initialize the model from a backbone.
+
+    Args:
+        cfg (Config): Config of the benchmark.
+        path (str): Path of the backbone.
 
     Raises:
-        ValueError: They cannot carry the path.
+        ValueError: ``--cfg-options`` cannot represent the path.
     """
     if set(path) & set(' ,()[]"\''):
         raise ValueError(
             f"'{path}' has a space, a comma, a bracket or a quote, which "
-            '--cfg-options does not carry to the tool: give a --work-dir, or '
-            'for an extracted backbone a path, without')
+            '--cfg-options cannot represent: choose another --work-dir, or '
+            'for an extracted backbone another path')
     options = []
-    if cfg.model.get('pretrained') is not None:  # mmseg's; init_cfg is newer
+    if cfg.model.get('pretrained') is not None:  # older key of mmseg
         options.append('model.pretrained=None')
     for part in pretrained_parts(cfg):
         options += [f'{part}.init_cfg.type=Pretrained',
@@ -102,38 +125,42 @@ def pretrained_options(cfg: Config, path: str) -> list[str]:
 
 
 def check_fit(cfg: Config, backbone: OrderedDict) -> None:
-    """Whether each weight of the backbone has its place in the config's
-    model, and each place its weight: what does not fit would be left out
-    without an error when it is loaded.
+    """Raise ValueError if the backbone does not fit the config's model.
 
-    Parts of the model share the backbone where it is cut in two, as in C4
-    detectors. A norm that such a head has in addition may stay without.
+    Names and shapes must match exactly, because MMEngine skips weights that do
+    not match without an error. Several model parts can share the backbone, as
+    in C4 detectors, whose head has stage 4. The extra norm layer of such a
+    head has no pre-trained weights.
+
+    Args:
+        cfg (Config): Config of the benchmark.
+        backbone (OrderedDict): State dict of the backbone.
 
     Raises:
-        ValueError: It is not so.
+        ValueError: A weight is missing, unexpected or of another shape.
     """
-    places = {}
+    expected = {}
     for part in pretrained_parts(cfg):
         with DefaultScope.overwrite_default_scope(
                 cfg.get('default_scope', 'mmengine')):
-            module = MODELS.build(_without_init(cfg, part))
-        places.update((name, value.shape)
-                      for name, value in module.state_dict().items()
-                      if not name.startswith('norm.'))
+            module = MODELS.build(_without_init_cfg(cfg, part))
+        expected.update((name, value.shape)
+                        for name, value in module.state_dict().items()
+                        if not name.startswith('norm.'))
     found = {name: value.shape for name, value in backbone.items()
              if not name.startswith('fc.')}
-    wrong = sorted(name for name in places.keys() | found.keys()
-                   if places.get(name) != found.get(name))
-    if not wrong:
-        return
-    raise ValueError(
-        f'{len(wrong)} of {len(places)} weights do not fit, such as '
-        f"'{wrong[0]}', {_size(found.get(wrong[0]))} in the checkpoint and "
-        f'{_size(places.get(wrong[0]))} in the config: '
-        f'{_cure(cfg, backbone)}')
+    wrong = sorted(name for name in expected.keys() | found.keys()
+                   if expected.get(name) != found.get(name))
+    if wrong:
+        name = wrong[0]
+        raise ValueError(
+            f'{len(wrong)} of {len(expected)} weights do not fit, for example '
+            f"'{name}', {_size(found.get(name))} in the checkpoint and "
+            f'{_size(expected.get(name))} in the config: '
+            f'{_cure(cfg, backbone)}')
 
 
-def _without_init(cfg: Config, part: str) -> dict:
+def _without_init_cfg(cfg: Config, part: str) -> dict:
     node = cfg
     for key in part.split('.'):
         node = node[key]
@@ -145,25 +172,13 @@ def _size(shape: Optional[torch.Size]) -> str:
 
 
 def _cure(cfg: Config, backbone: OrderedDict) -> str:
-    depth, wanted = depth_of(backbone), cfg.model.backbone.get('depth')
-    if depth is not None and wanted is not None and depth != wanted:
+    depth = resnet_depth(backbone)
+    config_depth = cfg.model.backbone.get('depth')
+    if None not in (depth, config_depth) and depth != config_depth:
         return (f'the checkpoint is a ResNet-{depth}, the config a '
-                f'ResNet-{wanted}: give a checkpoint of that depth, or '
-                f'--cfg-options model.backbone.depth={depth} and the '
-                'in_channels of what follows')
-    kind = cfg.model.backbone.type
-    return (f"the config's backbone is {kind}: give a checkpoint of the same "
-            'network, or a config with type=ResNet and its depth')
-
-
-def save_whole(backbone: OrderedDict, out: str) -> str:
-    """Write the backbone as the checkpoint of a model that has no other
-    weights, which a benchmark without training is; the path."""
-    with atomic_write(out) as file:
-        torch.save(
-            dict(
-                state_dict=OrderedDict(
-                    (f'backbone.{name}', value)
-                    for name, value in backbone.items()
-                    if not name.startswith('fc.'))), file)
-    return out
+                f'ResNet-{config_depth}: use a checkpoint of that depth, or '
+                f'set --cfg-options model.backbone.depth={depth} and the '
+                'in_channels of the following parts')
+    return (f"the config's backbone is {cfg.model.backbone.type}: use a "
+            'checkpoint of the same network, or a config with type=ResNet and '
+            'the depth of the checkpoint')

@@ -1,4 +1,4 @@
-"""Export the backbone of a pre-training checkpoint."""
+"""Export of the backbone from a pre-training checkpoint."""
 import hashlib
 from collections import OrderedDict
 from pathlib import Path
@@ -9,51 +9,59 @@ import torch
 from ..io.atomic import atomic_write
 from ..version import __version__
 
-# Where a branch of BYOL, and so of UniVIP, keeps its backbone: the target is
-# a Sequential of backbone and projector within the averaged model.
+# Prefix of the backbone's weights in each branch of BYOL and UniVIP. The
+# target branch is an averaged Sequential of backbone and projector.
 BRANCHES = dict(online='backbone.', target='target_net.module.0.')
+FORMATS = ('mm', 'torchvision')
+# Depth by the number of blocks per stage. Bottleneck blocks (last item) have a
+# third convolution.
+_DEPTHS = {
+    (2, 2, 2, 2, False): 18,
+    (3, 4, 6, 3, False): 34,
+    (3, 4, 6, 3, True): 50,
+    (3, 4, 23, 3, True): 101,
+    (3, 8, 36, 3, True): 152,
+}
 
 
 def extract_backbone(checkpoint: dict, branch: str = 'online') -> OrderedDict:
-    """The backbone's weights, under the names that the backbone has alone.
+    """Return the state dict of the backbone in a pre-training checkpoint.
 
     Args:
-        checkpoint (dict): A checkpoint of UniVIP, or of the host's BYOL.
+        checkpoint (dict): Checkpoint of UniVIP, or of the host's BYOL.
         branch (str): 'online' or 'target'. Defaults to 'online'.
 
     Returns:
-        OrderedDict: Its state dict.
+        OrderedDict: State dict without the prefix of the branch.
 
     Raises:
-        ValueError: There is no such branch, or the checkpoint has none, or
-            is of another method.
+        ValueError: The branch is unknown, or the checkpoint has no backbone or
+            is from another method.
     """
     if branch not in BRANCHES:
-        raise ValueError(f"there is no branch '{branch}': choose one of "
+        raise ValueError(f"unknown branch '{branch}': choose one of "
                          f'{", ".join(BRANCHES)}')
     prefix = BRANCHES[branch]
     weights = checkpoint.get('state_dict', checkpoint)
     if not isinstance(weights, dict):
-        raise ValueError(f'its state_dict is a {type(weights).__name__}, not '
-                         'a state dict: give a checkpoint of tools/train.py')
+        raise ValueError(f'state_dict is a {type(weights).__name__}, not a '
+                         'state dict: use a checkpoint of tools/train.py')
     backbone = OrderedDict((name[len(prefix):], value)
                            for name, value in weights.items()
                            if str(name).startswith(prefix))
     if not backbone:
         found = sorted({str(name).split('.')[0] for name in weights})
         raise ValueError(
-            f"it has no '{prefix}*', where UniVIP and BYOL keep the backbone "
-            f'of the {branch} branch, but {found[:8]}: give a checkpoint of '
-            'tools/train.py')
+            f"the checkpoint has no '{prefix}*', where UniVIP and BYOL store "
+            f'the backbone of the {branch} branch, but {found[:8]}: use a '
+            'checkpoint of tools/train.py')
     if not any(str(name).startswith(BRANCHES['target']) for name in weights):
         raise ValueError(
-            f"it has a backbone, but no '{BRANCHES['target']}*', the averaged "
-            'one that every pre-training of UniVIP and BYOL has: give a '
-            'checkpoint of tools/train.py')
+            "the checkpoint has a backbone, but no "
+            f"'{BRANCHES['target']}*', the averaged backbone in every "
+            'checkpoint of UniVIP and BYOL: use a checkpoint of '
+            'tools/train.py')
     return backbone
-
-
-FORMATS = ('mm', 'torchvision')
 
 
 def save_backbone(backbone: OrderedDict,
@@ -62,31 +70,26 @@ def save_backbone(backbone: OrderedDict,
                   checkpoint: dict,
                   branch: str = 'online',
                   format: str = 'mm') -> None:
-    """Write a backbone, with where it comes from: the name and the SHA-256 of
-    the checkpoint's file, the branch, the epoch and the iteration.
+    """Write a backbone and its origin atomically.
 
-    Format 'mm' is a dict of ``state_dict`` and ``meta``, for the packages of
-    OpenMMLab. 'torchvision' is the state dict itself, which holds the same as
-    ``_metadata['']['source']``, where ``load_state_dict`` lets it be.
-
-    Another process never sees a part of the file.
+    The origin has the file name and the SHA-256 of the checkpoint, the branch,
+    the epoch, the iteration and the version of this package. Format 'mm', for
+    the OpenMMLab packages, is a dict with ``state_dict`` and ``meta`` (the
+    origin). Format 'torchvision' is a plain state dict with the origin in
+    ``_metadata['']['source']``, which ``load_state_dict`` ignores.
 
     Args:
-        backbone (OrderedDict): What :func:`extract_backbone` gave.
-        out (str): File to write; its folder is made.
+        backbone (OrderedDict): Result of :func:`extract_backbone`.
+        out (str): File to write. Its folder is created.
         source (str): Path of the checkpoint.
-        checkpoint (dict): The checkpoint's content.
-        branch (str): Which was taken. Defaults to 'online'.
+        checkpoint (dict): Content of the checkpoint.
+        branch (str): Branch of the backbone. Defaults to 'online'.
         format (str): 'mm' or 'torchvision'. Defaults to 'mm'.
     """
     meta = checkpoint.get('meta', {})
-    with open(source, 'rb') as file:
-        sha256 = hashlib.sha256()
-        while block := file.read(2**24):
-            sha256.update(block)
     origin = dict(
         source=Path(source).name,
-        sha256=sha256.hexdigest(),
+        sha256=_sha256(source),
         branch=branch,
         epoch=meta.get('epoch'),
         iter=meta.get('iter'),
@@ -100,19 +103,16 @@ def save_backbone(backbone: OrderedDict,
         torch.save(content, file)
 
 
-# The blocks of each stage, and whether they are bottlenecks, which have a
-# third convolution.
-_DEPTHS = {
-    (2, 2, 2, 2, False): 18,
-    (3, 4, 6, 3, False): 34,
-    (3, 4, 6, 3, True): 50,
-    (3, 4, 23, 3, True): 101,
-    (3, 8, 36, 3, True): 152,
-}
+def _sha256(path: str) -> str:
+    sha256 = hashlib.sha256()
+    with open(path, 'rb') as file:
+        while block := file.read(2**24):
+            sha256.update(block)
+    return sha256.hexdigest()
 
 
-def depth_of(backbone: OrderedDict) -> Optional[int]:
-    """Depth of the ResNet that has these weights; None for no ResNet."""
+def resnet_depth(backbone: OrderedDict) -> Optional[int]:
+    """Return the depth of a ResNet state dict; None for other networks."""
     blocks = [
         len({name.split('.')[1] for name in backbone
              if name.startswith(f'layer{stage}.')}) for stage in range(1, 5)
@@ -120,22 +120,24 @@ def depth_of(backbone: OrderedDict) -> Optional[int]:
     return _DEPTHS.get((*blocks, 'layer1.0.conv3.weight' in backbone))
 
 
-def check_torchvision(backbone: OrderedDict) -> str:
-    """Name of the torchvision ResNet that has exactly these weights, but for
-    its classifier.
+def match_torchvision(backbone: OrderedDict) -> str:
+    """Return the name of the torchvision ResNet with exactly these weights.
+
+    The classifier of the torchvision model is ignored.
 
     Raises:
-        ValueError: There is none.
+        ValueError: No ResNet of torchvision matches.
     """
     from torchvision import models
     shapes = {name: value.shape for name, value in backbone.items()}
-    for name in ('resnet18', 'resnet34', 'resnet50', 'resnet101', 'resnet152'):
+    for depth in _DEPTHS.values():
         with torch.device('meta'):
-            theirs = getattr(models, name)().state_dict()
+            candidate = getattr(models, f'resnet{depth}')().state_dict()
         if shapes == {
                 key: value.shape
-                for key, value in theirs.items() if not key.startswith('fc.')
+                for key, value in candidate.items()
+                if not key.startswith('fc.')
         }:
-            return name
+            return f'resnet{depth}'
     raise ValueError('no ResNet of torchvision has the layers of this '
-                     'backbone: take --format mm')
+                     'backbone: use --format mm')

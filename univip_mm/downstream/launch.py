@@ -1,44 +1,77 @@
-"""From ``CONFIG CHECKPOINT GPUS`` to the processes of a benchmark."""
+"""Launcher of the benchmarks: from a checkpoint to running processes.
+
+``python -m univip_mm.downstream.launch``, called by the scripts in
+tools/benchmarks/, checks the arguments and the checkpoint, extracts the
+backbone, and starts :mod:`univip_mm.downstream.worker` with torchrun or srun.
+"""
+import argparse
 import os
 import sys
-from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from mmengine.config import Config
+from mmengine.config import Config, DictAction
 
 from ..engine.checkpoint import load_checkpoint
 from .backbone import (
     check_fit,
     find_backbone,
     pretrained_options,
-    save_whole,
+    save_backbone_as_model,
 )
 from .export import BRANCHES
-from .packages import check_host
-from .worker import parse_options
+from .packages import PACKAGES, TOOLS, check_package
 
-WORKER = Path(__file__).parents[2] / 'tools' / 'benchmarks' / 'worker.py'
+WORKER = 'univip_mm.downstream.worker'
 
 
-def prepare(args: Namespace) -> list[str]:
-    """Check what was given, take the backbone out of the checkpoint where
-    there is one to take out, and tell what a process has to do.
+def parse_args() -> argparse.Namespace:
+    """Parse the command line; ``rest`` has the options of the tool."""
+    parser = argparse.ArgumentParser(
+        prog='python -m univip_mm.downstream.launch',
+        description='Run a benchmark of a pre-training checkpoint with the '
+        "package's own tool. All options that are not listed here go to this "
+        'tool, for example --resume and --amp.',
+        allow_abbrev=False)
+    parser.add_argument('package', choices=list(PACKAGES))
+    parser.add_argument('tool', choices=TOOLS)
+    parser.add_argument('launcher', choices=('pytorch', 'slurm'))
+    parser.add_argument('config', help='config of the benchmark')
+    parser.add_argument(
+        'checkpoint',
+        help='train: checkpoint of UniVIP or BYOL, or a backbone of '
+        'tools/extract_backbone.py; test: checkpoint that train has written, '
+        'or, for a config that trains nothing, the same as for train')
+    parser.add_argument(
+        'gpus', type=int,
+        help='number of GPUs; without a GPU, number of processes; 0: one '
+        'process without a GPU')
+    parser.add_argument(
+        '--work-dir',
+        help='default: work_dirs/benchmarks/CONFIG/CHECKPOINT')
+    parser.add_argument(
+        '--cfg-options', nargs='+', metavar='KEY=VALUE',
+        help='override config values, for example train_cfg.max_epochs=1')
+    args, args.rest = parser.parse_known_args()
+    return args
+
+
+def worker_arguments(args: argparse.Namespace) -> list[str]:
+    """Check the arguments, extract the backbone, and return the worker's argv.
 
     Args:
-        args (Namespace): Of tools/benchmarks/launch.py: host, tool, config,
-            checkpoint, work_dir, cfg_options, rest.
+        args (Namespace): Result of :func:`parse_args`.
 
     Returns:
-        list[str]: The command line of tools/benchmarks/worker.py without its
+        list[str]: Arguments of :mod:`univip_mm.downstream.worker`, without the
         launcher.
 
     Raises:
-        FileNotFoundError: The config or the checkpoint is missing.
-        ValueError: The host is not installed, the checkpoint does not fit the
-            config, or is of the wrong kind.
+        FileNotFoundError: The config or the checkpoint does not exist.
+        ValueError: The package is not installed, or the checkpoint does not
+            fit the config or has the wrong kind.
     """
-    check_host(args.host)
+    check_package(args.package)
     if not os.path.isfile(args.config):
         raise FileNotFoundError(f"there is no config '{args.config}'")
     cfg = Config.fromfile(args.config)
@@ -48,65 +81,82 @@ def prepare(args: Namespace) -> list[str]:
     work_dir = args.work_dir or os.path.join(
         'work_dirs', 'benchmarks',
         Path(args.config).stem, Path(args.checkpoint).stem)
+    words = [args.package, args.tool, args.config]
     if args.tool == 'train':
-        arguments = []
-        options = start_from(cfg, args.checkpoint, work_dir) + options
+        options = options_to_train(cfg, args.checkpoint, work_dir) + options
     else:
-        arguments = [to_test(cfg, args.checkpoint, work_dir)]
-    return [
-        *(word for option in options for word in ('--option', option)),
-        args.host, args.tool, args.config, *arguments, '--work-dir', work_dir,
-        *args.rest
-    ]
+        words.append(checkpoint_to_test(cfg, args.checkpoint, work_dir))
+    words += ['--work-dir', work_dir, *args.rest]
+    return [*words, '--cfg-options', *options] if options else words
 
 
-def start_from(cfg: Config, checkpoint: str, work_dir: str) -> list[str]:
-    """The options with which a training starts from the checkpoint."""
+def parse_options(options: Sequence[str]) -> dict:
+    """Parse values "key=value" in the same way as ``--cfg-options``."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction)
+    return parser.parse_args(['--cfg-options', *options]).cfg_options
+
+
+def options_to_train(cfg: Config, checkpoint: str,
+                     work_dir: str) -> list[str]:
+    """Return the ``--cfg-options`` to train from the checkpoint's backbone.
+
+    Raises:
+        ValueError: The config trains nothing, or the backbone does not fit.
+    """
     if cfg.get('train_dataloader') is None:
         raise ValueError(f"'{cfg.filename}' trains nothing: run dist_test.sh "
                          'with the same arguments')
     path, backbone = find_backbone(checkpoint, work_dir)
-    _check(cfg, checkpoint, backbone)
+    _check_fit(cfg, checkpoint, backbone)
     return pretrained_options(cfg, path)
 
 
-def to_test(cfg: Config, checkpoint: str, work_dir: str) -> str:
-    """The checkpoint to test. Where the config trains nothing, that is the
-    backbone of a pre-training, otherwise what dist_train.sh has trained."""
+def checkpoint_to_test(cfg: Config, checkpoint: str, work_dir: str) -> str:
+    """Return the path of the checkpoint to evaluate.
+
+    For a config that trains nothing, this is the backbone of the pre-training
+    checkpoint, written as a whole model to ``WORK_DIR/whole.pth``.
+
+    Raises:
+        ValueError: The backbone does not fit, or the config needs a trained
+            model and the checkpoint has none.
+    """
     if cfg.get('train_dataloader') is None:
         _, backbone = find_backbone(checkpoint, work_dir)
-        _check(cfg, checkpoint, backbone)
-        return save_whole(backbone, os.path.join(work_dir, 'whole.pth'))
+        _check_fit(cfg, checkpoint, backbone)
+        return save_backbone_as_model(backbone,
+                                      os.path.join(work_dir, 'whole.pth'))
     content = load_checkpoint(checkpoint)
     names = [str(name) for name in content.get('state_dict', content)]
     if (any(name.startswith(BRANCHES['target']) for name in names)
             or not any(name.startswith('backbone.') for name in names)):
         raise ValueError(
-            f"'{checkpoint}' is a pre-training or a backbone, which cannot "
-            'detect, segment or classify: train by dist_train.sh, and give '
-            'the checkpoint in its work dir')
+            f"'{checkpoint}' is a pre-training checkpoint or a backbone, "
+            'which has no head: train by dist_train.sh, and use the '
+            'checkpoint in its work dir')
     return checkpoint
 
 
-def _check(cfg, checkpoint, backbone) -> None:
+def _check_fit(cfg, checkpoint, backbone) -> None:
     try:
         check_fit(cfg, backbone)
     except ValueError as e:
         raise ValueError(f"'{checkpoint}' and '{cfg.filename}': {e}") from None
 
 
-def command(gpus: int, worker: list[str],
-            environment: Mapping[str, str]) -> list[str]:
-    """The processes on this machine, or on several: torchrun, or for 0 GPUs
-    one process alone.
+def torchrun_command(gpus: int, arguments: Sequence[str],
+                     environment: Mapping[str, str]) -> list[str]:
+    """Return the command that starts the processes of this machine.
 
     Args:
-        gpus (int): GPUS of the command line.
-        worker (list[str]): What :func:`prepare` gave.
-        environment (Mapping): NNODES, NODE_RANK, MASTER_ADDR and PORT.
+        gpus (int): Number of processes; 0 means one process without torchrun.
+        arguments (Sequence[str]): Result of :func:`worker_arguments`.
+        environment (Mapping): NNODES, NODE_RANK, MASTER_ADDR and PORT, for
+            several machines.
     """
     if gpus == 0:
-        return [sys.executable, str(WORKER), *worker]
+        return [sys.executable, '-m', WORKER, *arguments]
     return [
         sys.executable, '-m', 'torch.distributed.run',
         f'--nnodes={environment.get("NNODES", 1)}',
@@ -114,37 +164,61 @@ def command(gpus: int, worker: list[str],
         f'--master-addr={environment.get("MASTER_ADDR", "127.0.0.1")}',
         f'--master-port={environment.get("PORT", 29500)}',
         f'--nproc-per-node={gpus}',
-        str(WORKER), '--launcher=pytorch', *worker
+        '-m', WORKER, *arguments, '--launcher=pytorch'
     ]
 
 
-def slurm_command(gpus: int, worker: list[str],
+def slurm_command(gpus: int, arguments: Sequence[str],
                   environment: Mapping[str, str]) -> list[str]:
-    """The processes under Slurm: srun.
+    """Return the srun command that starts one process per GPU.
 
     Args:
-        gpus (int): GPUS of the command line, in all.
-        worker (list[str]): What :func:`prepare` gave.
+        gpus (int): Total number of GPUs.
+        arguments (Sequence[str]): Result of :func:`worker_arguments`.
         environment (Mapping): PARTITION, JOB_NAME (univip), GPUS_PER_NODE
             (8), CPUS_PER_TASK (5) and SRUN_ARGS.
 
     Raises:
-        ValueError: There are no GPUS.
+        ValueError: ``gpus`` is below 1.
     """
     if gpus < 1:
-        raise ValueError(f'GPUS is {gpus}, but Slurm starts a task for each: '
+        raise ValueError(f'GPUS is {gpus}, but Slurm starts one task per GPU: '
                          'give 1 or more')
-    on_node = min(gpus, int(environment.get('GPUS_PER_NODE', 8)))
+    per_node = min(gpus, int(environment.get('GPUS_PER_NODE', 8)))
     partition = environment.get('PARTITION')
     return [
         'srun',
         *([f'--partition={partition}'] if partition else []),
         f'--job-name={environment.get("JOB_NAME", "univip")}',
-        f'--gres=gpu:{on_node}',
+        f'--gres=gpu:{per_node}',
         f'--ntasks={gpus}',
-        f'--ntasks-per-node={on_node}',
+        f'--ntasks-per-node={per_node}',
         f'--cpus-per-task={environment.get("CPUS_PER_TASK", 5)}',
         '--kill-on-bad-exit=1',
         *environment.get('SRUN_ARGS', '').split(),
-        sys.executable, '-u', str(WORKER), '--launcher=slurm', *worker
+        sys.executable, '-u', '-m', WORKER, *arguments, '--launcher=slurm'
     ]
+
+
+def main() -> None:
+    """Replace this process by the launcher of the workers."""
+    args = parse_args()
+    environment = dict(os.environ)
+    command = slurm_command if args.launcher == 'slurm' else torchrun_command
+    try:
+        if args.gpus < 0:
+            raise ValueError(f'GPUS is {args.gpus}: give 0 or more')
+        words = command(args.gpus, worker_arguments(args), environment)
+    except (ValueError, FileNotFoundError) as e:
+        raise SystemExit(f'error: {e}') from None
+    if args.gpus == 0:
+        environment['CUDA_VISIBLE_DEVICES'] = ''
+    try:
+        os.execvpe(words[0], words, environment)
+    except FileNotFoundError:
+        raise SystemExit(f"error: there is no '{words[0]}' on this machine: "
+                         'run dist_train.sh or dist_test.sh') from None
+
+
+if __name__ == '__main__':
+    main()

@@ -1,4 +1,4 @@
-"""The packages whose configs and tools run the benchmarks."""
+"""Packages whose configs and tools run the benchmarks."""
 import sys
 from importlib import metadata
 from importlib.util import find_spec
@@ -7,48 +7,67 @@ from typing import Optional
 
 from mmengine.utils import digit_version
 
-# What each needs beside itself to be imported.
-HOSTS = dict(
+# Arguments of pip that install each package with its import requirements.
+PACKAGES = dict(
     mmdet='mmdet==3.3.0',
     mmseg='mmsegmentation==1.2.2 ftfy regex prettytable',
     mmpretrain='mmpretrain==1.2.0')
 TOOLS = ('train', 'test')
-# mmpretrain does without mmcv's operators.
-NEED_OPERATORS = ('mmdet', 'mmseg')
-# From which version of mmcv on their imports refuse it.
-TOO_NEW = '2.2.0'
-CURE = ("'pip uninstall mmcv-lite mmcv', then 'MMCV_WITH_OPS=1 pip install "
-        "--no-build-isolation mmcv==2.1.0', or take the environment that "
-        "'make test-downstream' builds")
+# mmpretrain does not need mmcv's compiled operators.
+_NEED_OPERATORS = ('mmdet', 'mmseg')
+# mmdet and mmseg refuse to import with this version of mmcv and later ones.
+_MMCV_LIMIT = '2.2.0'
+_ENVIRONMENT = "or use the environment of 'make test-downstream'"
+_MMCV_CURE = (
+    "'pip uninstall mmcv-lite mmcv', then 'MMCV_WITH_OPS=1 pip install "
+    f"--no-build-isolation mmcv==2.1.0', {_ENVIRONMENT}")
 
 
-def check_host(host: str) -> None:
-    """Whether a package is installed, with what it needs.
+def check_package(package: str) -> None:
+    """Raise ValueError if a package or its mmcv is missing or unsuitable.
 
     Raises:
-        ValueError: It is not; or mmcv-lite stands in the place of mmcv or
-            beside it, or mmcv is too new.
+        ValueError: The package is unknown or not installed, mmcv has no
+            operators or is too new, or mmcv-lite is installed next to mmcv.
     """
-    if host not in HOSTS:
-        raise ValueError(f"there is no host '{host}': choose one of "
-                         f'{", ".join(HOSTS)}')
-    if find_spec(host) is None:
-        raise ValueError(
-            f"{host} is not installed: 'pip install {HOSTS[host]}', or take "
-            "the environment that 'make test-downstream' builds")
-    if host not in NEED_OPERATORS:
+    if package not in PACKAGES:
+        raise ValueError(f"unknown package '{package}': choose one of "
+                         f'{", ".join(PACKAGES)}')
+    if find_spec(package) is None:
+        raise ValueError(f"{package} is not installed: 'pip install "
+                         f"{PACKAGES[package]}', {_ENVIRONMENT}")
+    if package not in _NEED_OPERATORS:
         return
     if find_spec('mmcv') is None or find_spec('mmcv._ext') is None:
         raise ValueError(
-            f'{host} needs mmcv with its operators, but mmcv-lite, an mmcv '
-            f'without them, or none is installed: {CURE}')
+            f'{package} needs mmcv with its operators, but mmcv is missing, '
+            f'is mmcv-lite, or has no operators: {_MMCV_CURE}')
     mmcv = _version('mmcv')
     if mmcv and _version('mmcv-lite'):
-        raise ValueError('mmcv and mmcv-lite, which share a folder, are both '
-                         f'installed: {CURE}')
-    if mmcv and digit_version(mmcv) >= digit_version(TOO_NEW):
-        raise ValueError(f'{host} refuses mmcv {TOO_NEW} and above, but '
-                         f'{mmcv} is installed: {CURE}')
+        raise ValueError('mmcv and mmcv-lite are both installed and overwrite '
+                         f'each other: {_MMCV_CURE}')
+    if mmcv and digit_version(mmcv) >= digit_version(_MMCV_LIMIT):
+        raise ValueError(f'{package} needs mmcv below {_MMCV_LIMIT}, but '
+                         f'{mmcv} is installed: {_MMCV_CURE}')
+
+
+def find_tool(package: str, tool: str) -> Path:
+    """Return the path of the package's ``tools/train.py`` or ``test.py``.
+
+    Wheels of the OpenMMLab packages have the tools in ``.mim``. A source tree
+    installed with ``pip install -e`` has them next to the package.
+
+    Raises:
+        FileNotFoundError: The package was installed without its tools.
+    """
+    folder = Path(find_spec(package).origin).parent
+    for parent in (folder / '.mim', folder.parent):
+        path = parent / 'tools' / f'{tool}.py'
+        if path.is_file():
+            return path
+    raise FileNotFoundError(
+        f"'{folder}' has no tools/{tool}.py: run '{sys.executable} -m pip "
+        f"install --force-reinstall --no-deps {PACKAGES[package].split()[0]}'")
 
 
 def _version(package: str) -> Optional[str]:
@@ -56,21 +75,3 @@ def _version(package: str) -> Optional[str]:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
-
-
-def host_tool(host: str, tool: str) -> Path:
-    """The package's own ``tools/train.py`` or ``tools/test.py``, which its
-    wheel carries for ``mim``.
-
-    Raises:
-        FileNotFoundError: It does not.
-    """
-    package = Path(find_spec(host).origin).parent
-    # In a wheel; in a source tree installed by `pip install -e`.
-    for folder in (package / '.mim', package.parent):
-        path = folder / 'tools' / f'{tool}.py'
-        if path.is_file():
-            return path
-    raise FileNotFoundError(
-        f"'{package}' has no tools/{tool}.py: '{sys.executable} -m pip "
-        f"install --force-reinstall --no-deps {HOSTS[host].split()[0]}'")

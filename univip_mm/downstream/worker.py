@@ -1,51 +1,53 @@
-"""One process of a benchmark: the host's own tool, on a machine with or
-without a GPU."""
-import os
+"""One process of a benchmark: run the package's own training or test tool.
+
+:mod:`univip_mm.downstream.launch` starts these processes as
+``python -m univip_mm.downstream.worker``, on machines with or without a GPU.
+"""
+import argparse
 import runpy
 import sys
 from collections.abc import Sequence
 
 import torch
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 
 from ..engine.checkpoint import load_checkpoints_safely
 from ..engine.config import parts_of_type
-from ..utils.distributed import leave, start_gloo
-from .packages import host_tool
+from ..utils.distributed import LAUNCHERS, leave, start_gloo
+from .packages import PACKAGES, TOOLS, find_tool
 
 
-def run_host_tool(host: str, tool: str, config: str, launcher: str,
-                  options: Sequence[str], arguments: Sequence[str]) -> None:
-    """Run ``tools/train.py`` or ``tools/test.py`` of a package in this
-    process.
+def run_tool(package: str, tool: str, config: str, launcher: str,
+             options: Sequence[str], arguments: Sequence[str]) -> None:
+    """Run ``tools/train.py`` or ``tools/test.py`` of a package.
 
     Args:
-        host (str): 'mmdet', 'mmseg' or 'mmpretrain'.
+        package (str): 'mmdet', 'mmseg' or 'mmpretrain'.
         tool (str): 'train' or 'test'.
         config (str): Path of the config.
         launcher (str): 'none', 'pytorch' or 'slurm'.
-        options (Sequence[str]): For ``--cfg-options``, "key=value".
-        arguments (Sequence[str]): What comes after the config.
+        options (Sequence[str]): Values "key=value" of ``--cfg-options``.
+        arguments (Sequence[str]): Other arguments of the tool.
     """
     load_checkpoints_safely()
     options = [*options, *cpu_options(Config.fromfile(config), launcher)]
     if launcher != 'none' and not torch.cuda.is_available():
-        # MMEngine's own start of the processes asks for a GPU.
+        # init_dist of MMEngine needs a GPU.
         start_gloo(launcher)
-    path = host_tool(host, tool)
+    path = find_tool(package, tool)
     sys.argv = [str(path), config, *arguments, '--launcher', launcher]
     if options:
         sys.argv += ['--cfg-options', *options]
-    # The working directory leads to a user's modules, as for the tool itself.
-    sys.path.insert(0, os.getcwd())
     runpy.run_path(str(path), run_name='__main__')
     leave()
 
 
 def cpu_options(cfg: Config, launcher: str) -> list[str]:
-    """The options with which several processes train without a GPU: BN in
-    the place of SyncBN, which needs one, and a wrapper for the CPU. In a
-    single process the Runner takes BN itself."""
+    """Return the config options for several processes without a GPU.
+
+    SyncBN, which needs a GPU, becomes BN, and the model wrapper uses the CPU.
+    A single process needs no options: the Runner replaces SyncBN.
+    """
     if launcher == 'none' or torch.cuda.is_available():
         return []
     unused = cfg.get('find_unused_parameters', False)
@@ -59,9 +61,21 @@ def cpu_options(cfg: Config, launcher: str) -> list[str]:
     ]
 
 
-def parse_options(options: Sequence[str]) -> dict:
-    """What ``--cfg-options`` makes of "key=value" words."""
-    import argparse
-    parser = argparse.ArgumentParser()
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction)
-    return parser.parse_args(['--cfg-options', *options]).cfg_options
+def main() -> None:
+    """Parse the command line and run the tool."""
+    parser = argparse.ArgumentParser(
+        description='Run the tool of a package. All other arguments go to '
+        'this tool.',
+        allow_abbrev=False)
+    parser.add_argument('package', choices=list(PACKAGES))
+    parser.add_argument('tool', choices=TOOLS)
+    parser.add_argument('config')
+    parser.add_argument('--launcher', choices=LAUNCHERS, default='none')
+    parser.add_argument('--cfg-options', nargs='+', default=[])
+    args, arguments = parser.parse_known_args()
+    run_tool(args.package, args.tool, args.config, args.launcher,
+             args.cfg_options, arguments)
+
+
+if __name__ == '__main__':
+    main()

@@ -1,58 +1,30 @@
-"""Metrics that fit a classifier on the frozen features of one split and score
-it on another's."""
+"""Registered metrics of frozen features: k-NN accuracy and linear SVMs."""
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
-from mmengine.evaluator import BaseMetric
 
 from ..registry import METRICS
+from .base import FrozenFeatureMetric
 from .knn import knn_predict
-from .multi_label_probe import check_sample, check_splits
+from .metrics import IGNORED, PRESENT
 from .svm import (
     COSTS,
-    IGNORED,
-    PRESENT,
     SHOTS,
     low_shot_average_precision,
     svm_average_precision,
 )
 
 
-class _FeatureMetric(BaseMetric):
-    """Keeps the feature, the labels and the split of each data sample."""
-
-    def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
-        for sample in data_samples:
-            check_sample(sample)
-            difficult = sample.get('gt_label_difficult')
-            self.results.append(
-                dict(
-                    feature=sample['feature'].detach().float().cpu(),
-                    labels=torch.as_tensor(sample['gt_label']).cpu(),
-                    difficult=torch.as_tensor(
-                        [] if difficult is None else difficult).long(),
-                    split=sample['split'],
-                    img_path=sample.get('img_path')))
-
-    def _num_classes(self) -> int:
-        classes = (self.dataset_meta or {}).get('classes')
-        if not classes:
-            raise ValueError(
-                f"{type(self).__name__}: the test data set's metainfo has no "
-                "'classes': give metainfo=dict(classes=[...]) to it")
-        return len(classes)
-
-
 @METRICS.register_module()
-class KNNAccuracy(_FeatureMetric):
-    """Accuracy of a vote of the nearest neighbours, single-label.
+class KNNAccuracy(FrozenFeatureMetric):
+    """Top-1 accuracy of a weighted k-NN classifier for single-label data.
 
     Args:
-        k (Sequence[int]): Numbers of neighbours. Defaults to (10, 20, 100,
-            200), those of MMSelfSup's benchmark.
-        temperature (float): Of the votes' weights. Defaults to 0.07.
+        k (Sequence[int]): Numbers of neighbors. Defaults to (10, 20, 100,
+            200), as in MMSelfSup's benchmark.
+        temperature (float): Temperature of the vote weights. Defaults to 0.07.
+        **kwargs: Arguments of :class:`mmengine.evaluator.BaseMetric`.
     """
     default_prefix = 'knn'
 
@@ -64,37 +36,42 @@ class KNNAccuracy(_FeatureMetric):
         self.k = tuple(k)
         self.temperature = temperature
 
+    def pack_labels(self, sample: dict) -> dict:
+        """Return the class index of a data sample."""
+        return dict(labels=torch.as_tensor(sample['gt_label']).cpu())
+
     def compute_metrics(self, results: list[dict]) -> dict[str, float]:
-        """``top1_k=K`` for each k, in percent."""
-        check_splits(results)
+        """Return ``top1_k=K`` for each k, in percent."""
         device = 'cuda' if torch.cuda.is_available() else 'cpu'
-        (features, labels), (queries, answers) = (
-            (torch.stack([x['feature'] for x in results
-                          if x['split'] == split]).to(device),
-             torch.cat([x['labels'] for x in results
-                        if x['split'] == split]).to(device))
-            for split in ('train', 'val'))
+        (train_features, train_labels), (test_features, test_labels) = (
+            (torch.stack([x['feature'] for x in images]).to(device),
+             torch.cat([x['labels'] for x in images]).to(device))
+            for images in self.split_results(results))
         metrics = {}
         for k in self.k:
-            votes = knn_predict(features, labels, queries,
-                                self._num_classes(), k, self.temperature)
-            right = (votes.argmax(1) == answers).float().mean()
-            metrics[f'top1_k={k}'] = 100 * right.item()
+            votes = knn_predict(train_features, train_labels, test_features,
+                                self.num_classes, k, self.temperature)
+            correct = (votes.argmax(1) == test_labels).float().mean()
+            metrics[f'top1_k={k}'] = 100 * correct.item()
         return metrics
 
 
 @METRICS.register_module()
-class LinearSVMProbe(_FeatureMetric):
-    """Mean average precision of linear support vector machines, multi-label,
-    and of the same with few images of each class.
+class LinearSVMProbe(FrozenFeatureMetric):
+    """Mean average precision of linear SVMs for multi-label data.
+
+    A low-shot version trains on a few images per class. The optional field
+    ``gt_label_difficult`` has the classes of an image's difficult objects.
+    They are ignored, unless the image also has another object of the class.
 
     Args:
-        costs (Sequence[float]): To choose from, for each class by cross
-            validation. Defaults to (1, 10, 100).
-        shots (Sequence[int]): Images of each class in the low-shot version;
-            empty for none. Defaults to (1, 2, 4, 8, 16, 32, 64, 96).
-        samples (int): Draws for each number of shots. Defaults to 5.
-        n_jobs (int): Processes; -1 takes all cores. Defaults to -1.
+        costs (Sequence[float]): Candidate costs; cross-validation selects one
+            for each class. Defaults to (1, 10, 100).
+        shots (Sequence[int]): Images per class of the low-shot version; empty
+            to skip this version. Defaults to (1, 2, 4, 8, 16, 32, 64, 96).
+        samples (int): Random subsets for each number of shots. Defaults to 5.
+        n_jobs (int): Number of processes; -1 uses all cores. Defaults to -1.
+        **kwargs: Arguments of :class:`mmengine.evaluator.BaseMetric`.
     """
     default_prefix = 'svm'
 
@@ -110,31 +87,43 @@ class LinearSVMProbe(_FeatureMetric):
         self.samples = samples
         self.n_jobs = n_jobs
 
+    def pack_labels(self, sample: dict) -> dict:
+        """Return the classes of a data sample, and the difficult ones."""
+        difficult = sample.get('gt_label_difficult')
+        return dict(
+            labels=torch.as_tensor(sample['gt_label']).cpu(),
+            difficult=torch.as_tensor(
+                [] if difficult is None else difficult).long())
+
     def compute_metrics(self, results: list[dict]) -> dict[str, float]:
-        """``mAP``, ``mAP_k=K`` for each number of shots and their mean
-        ``mAP_low_shot``, in percent."""
-        check_splits(results)
-        sides = [
-            array for split in ('train', 'val')
-            for array in self._arrays([x for x in results
-                                       if x['split'] == split])
-        ]
+        """Fit on train and score on val.
+
+        Args:
+            results (list[dict]): Results of :meth:`process` from all ranks.
+
+        Returns:
+            dict[str, float]: ``mAP``, ``mAP_k=K`` for each number of shots,
+            and their mean ``mAP_low_shot``, in percent.
+        """
+        train, val = self.split_results(results)
+        data = (*self._arrays(train), *self._arrays(val))
         precision = svm_average_precision(
-            *sides, costs=self.costs, n_jobs=self.n_jobs)
+            *data, costs=self.costs, n_jobs=self.n_jobs)
         metrics = dict(mAP=100 * float(np.nanmean(precision)))
         if self.shots:
-            few = low_shot_average_precision(
-                *sides, shots=self.shots, samples=self.samples,
+            low_shot = low_shot_average_precision(
+                *data, shots=self.shots, samples=self.samples,
                 costs=self.costs, n_jobs=self.n_jobs)
             metrics.update(
-                {f'mAP_k={k}': 100 * value for k, value in few.items()})
-            metrics['mAP_low_shot'] = 100 * float(np.mean(list(few.values())))
+                {f'mAP_k={k}': 100 * x for k, x in low_shot.items()})
+            metrics['mAP_low_shot'] = 100 * float(
+                np.mean(list(low_shot.values())))
         return metrics
 
     def _arrays(self, results: list[dict]) -> tuple[np.ndarray, np.ndarray]:
-        labels = np.zeros((len(results), self._num_classes()), int)
+        labels = np.zeros((len(results), self.num_classes), int)
         for row, result in zip(labels, results):
-            # An image with both has the class.
             row[result['difficult'].numpy()] = IGNORED
+            # Overwrites IGNORED if the image also has a regular object.
             row[result['labels'].long().numpy()] = PRESENT
         return torch.stack([x['feature'] for x in results]).numpy(), labels

@@ -1,105 +1,119 @@
-"""Multi-label scores by a vote of the nearest neighbours."""
+"""Weighted k-nearest-neighbor classifiers on frozen features."""
+from collections.abc import Iterator
+
 import torch
 
 from ..models.l2_normalize import l2_normalize
 
-# Similarities held at a time: 64 MiB in float32.
-_LARGEST_CHUNK = 2**24
+# Similarities computed at a time. knn_scores needs a second matrix of the same
+# size, for the weights.
+_SCORES_CHUNK = 2**24  # 64 MiB in float32
+_PREDICT_CHUNK = 2**27  # 512 MiB in float32
 
 
 @torch.no_grad()
-def knn_scores(features: torch.Tensor,
-               labels: torch.Tensor,
-               queries: torch.Tensor,
+def knn_scores(train_features: torch.Tensor,
+               train_labels: torch.Tensor,
+               test_features: torch.Tensor,
                k: int = 20,
                temperature: float = 0.07) -> torch.Tensor:
-    """Weighted mean of the labels of each query's nearest neighbours.
+    """Return multi-label scores from a weighted k-NN vote.
 
-    The k features of largest cosine similarity s vote with the weights
+    The k train images with the largest cosine similarity s vote with weights
     exp(s / temperature), as in instance discrimination (Wu et al. 2018,
     https://arxiv.org/abs/1805.01978, Sec. 3.4) and DINO
-    (https://arxiv.org/abs/2104.14294). There the votes of a class are summed;
-    here they are divided by the sum of all weights, since a label is compared
-    between images, and so a score is the neighbours' share that has it.
+    (https://arxiv.org/abs/2104.14294). Both papers sum the votes per class,
+    which suffices to compare the classes of one image. Here a label is
+    compared between images, so the votes are divided by the sum of all
+    weights. A score is the weighted share of the neighbors with the label.
 
-    The queries are taken in chunks: beside the arguments and the result, the
-    memory grows with N alone. Of several features that are equally near, any
-    may be among the k.
+    Test images are processed in chunks, so the extra memory grows with N
+    only. The choice between equally similar train images is arbitrary.
 
     Args:
-        features (Tensor): Of the labelled images, (N, C), N >= 1.
-        labels (Tensor): 1 where an image has a label, otherwise 0, (N, L).
-        queries (Tensor): Features of the images to score, (M, C).
-        k (int): Number of neighbours; where it is above N, all N vote.
-            Defaults to 20.
-        temperature (float): Of the weights, > 0. Defaults to 0.07.
+        train_features (Tensor): Features of the train images, (N, C), N >= 1.
+        train_labels (Tensor): 1 if the image has the label, else 0, (N, L).
+        test_features (Tensor): Features of the test images, (M, C).
+        k (int): Number of neighbors, limited to N. Defaults to 20.
+        temperature (float): Temperature of the vote weights, > 0. Defaults to
+            0.07.
 
     Returns:
-        Tensor: Scores in [0, 1], (M, L), float32, or float64 where the
-        features are, on the device of the features.
+        Tensor: Scores in [0, 1], (M, L), on the device of the train features.
+        The dtype is float32, or float64 for float64 features.
 
     Raises:
-        ValueError: ``k`` is below 1, or ``temperature`` not above 0.
+        ValueError: ``k`` is below 1, or ``temperature`` is not above 0.
     """
-    if k < 1:
-        raise ValueError(f'knn_scores: k is {k}, but at least one neighbour '
-                         'has to vote: give k >= 1')
-    if not temperature > 0:
-        raise ValueError(f'knn_scores: temperature is {temperature}, but must '
-                         'be above 0; the papers take 0.07')
-    features = l2_normalize(features)
-    queries = l2_normalize(queries.to(features))
-    labels = labels.to(features)
-    k = min(k, len(features))
-    scores = [labels.new_zeros(0, labels.shape[1])]
-    for chunk in queries.split(max(_LARGEST_CHUNK // len(features), 1)):
-        similarity, nearest = (chunk @ features.T).topk(k)
-        weights = torch.zeros(
-            len(chunk), len(features), dtype=chunk.dtype, device=chunk.device)
-        weights.scatter_(1, nearest, (similarity / temperature).softmax(1))
-        scores.append(weights @ labels)
-    # The weights add up to one but for rounding.
+    train_features = l2_normalize(train_features)
+    train_labels = train_labels.to(train_features)
+    scores = [train_labels.new_zeros(0, train_labels.shape[1])]
+    for nearest, weights in _neighbors(train_features, test_features, k,
+                                       temperature, _SCORES_CHUNK):
+        dense = weights.new_zeros(len(weights), len(train_features))
+        scores.append(dense.scatter_(1, nearest, weights) @ train_labels)
+    # Rounding can push the sum of the weights above 1.
     return torch.cat(scores).clamp_(max=1)
 
 
-# Similarities held at a time: 512 MiB in float32.
-_LARGEST_CLASS_CHUNK = 2**27
-
-
 @torch.no_grad()
-def knn_predict(features: torch.Tensor,
-                labels: torch.Tensor,
-                queries: torch.Tensor,
+def knn_predict(train_features: torch.Tensor,
+                train_labels: torch.Tensor,
+                test_features: torch.Tensor,
                 num_classes: int,
                 k: int = 200,
                 temperature: float = 0.07) -> torch.Tensor:
-    """Votes of each query's k nearest neighbours for their classes.
+    """Return single-label class probabilities from a weighted k-NN vote.
 
-    What :func:`knn_scores` gives for labels written as one of ``num_classes``
-    columns, whose table of N x L does not fit for ImageNet. The defaults are
-    those of instance discrimination (https://arxiv.org/abs/1805.01978,
-    Sec. 3.4).
+    Equals :func:`knn_scores` for one-hot labels, but does not build their
+    (N, L) matrix, which is too large for ImageNet. The defaults are those of
+    instance discrimination (https://arxiv.org/abs/1805.01978, Sec. 3.4).
 
     Args:
-        features (Tensor): Of the labelled images, (N, C), N >= 1.
-        labels (Tensor): Their classes, (N,).
-        queries (Tensor): Features of the images to classify, (M, C).
-        num_classes (int): L.
-        k (int): Number of neighbours; where it is above N, all N vote.
-        temperature (float): Of the weights exp(s / temperature), > 0.
+        train_features (Tensor): Features of the train images, (N, C), N >= 1.
+        train_labels (Tensor): Class indices of the train images, (N,).
+        test_features (Tensor): Features of the test images, (M, C).
+        num_classes (int): Number of classes L.
+        k (int): Number of neighbors, limited to N. Defaults to 200.
+        temperature (float): Temperature of the vote weights, > 0. Defaults to
+            0.07.
 
     Returns:
-        Tensor: Shares of the votes, (M, L), of the features' type.
+        Tensor: Share of the votes for each class, (M, L), with the device and
+        dtype of the scores of :func:`knn_scores`.
+
+    Raises:
+        ValueError: ``k`` is below 1, or ``temperature`` is not above 0.
     """
-    features = l2_normalize(features)
-    queries = l2_normalize(queries.to(features))
-    labels = labels.to(features.device)
-    k = min(k, len(features))
-    votes = [features.new_zeros(0, num_classes)]
-    for chunk in queries.split(max(_LARGEST_CLASS_CHUNK // len(features), 1)):
-        similarity, nearest = (chunk @ features.T).topk(k)
-        weights = (similarity / temperature).softmax(1)
+    train_features = l2_normalize(train_features)
+    train_labels = train_labels.to(train_features.device)
+    votes = [train_features.new_zeros(0, num_classes)]
+    for nearest, weights in _neighbors(train_features, test_features, k,
+                                       temperature, _PREDICT_CHUNK):
         votes.append(
-            features.new_zeros(len(chunk), num_classes).scatter_add_(
-                1, labels[nearest], weights))
+            weights.new_zeros(len(weights), num_classes).scatter_add_(
+                1, train_labels[nearest], weights))
     return torch.cat(votes)
+
+
+def _neighbors(
+    train_features: torch.Tensor, test_features: torch.Tensor, k: int,
+    temperature: float, chunk_size: int
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Yield indices and vote weights of the neighbors, both (chunk, k).
+
+    ``train_features`` are already normalized. The weights of a test image sum
+    to one. A chunk has at most ``chunk_size`` similarities.
+    """
+    if k < 1:
+        raise ValueError(f'k-NN: k is {k}, but at least one neighbor has to '
+                         'vote: set k >= 1')
+    if not temperature > 0:
+        raise ValueError(f'k-NN: temperature is {temperature}, but must be '
+                         'above 0: the papers use 0.07')
+    test_features = l2_normalize(test_features.to(train_features))
+    k = min(k, len(train_features))
+    for chunk in test_features.split(
+            max(chunk_size // len(train_features), 1)):
+        similarity, nearest = (chunk @ train_features.T).topk(k)
+        yield nearest, (similarity / temperature).softmax(1)

@@ -1,36 +1,36 @@
-"""Multi-label scores by linear classifiers on frozen features."""
+"""Linear multi-label classifiers on frozen features."""
 from typing import Optional
 
 import numpy as np
 import torch
 
 
-def linear_scores(features: torch.Tensor,
-                  labels: torch.Tensor,
-                  queries: torch.Tensor,
+def linear_scores(train_features: torch.Tensor,
+                  train_labels: torch.Tensor,
+                  test_features: torch.Tensor,
                   cost: Optional[float] = None) -> torch.Tensor:
-    """Probability of each label by one logistic regression per label.
+    """Return label probabilities from one logistic regression per label.
 
-    The features are brought to mean 0 and standard deviation 1 on the
-    labelled images. Each regression is fitted by scikit-learn's
-    ``LogisticRegression`` (L2 penalty, free intercept), in float64, from zero
-    weights, so nothing is random.
+    The features are standardized with the statistics of the train images.
+    scikit-learn's ``LogisticRegression`` (L2 penalty on the weights, none on
+    the intercept) fits each label in float64 from zero weights, so the result
+    is deterministic.
 
-    Why this one: it is convex with one number to choose, and its scores are
-    probabilities, whose mean on the labelled images is the label's share, so
-    that a decision needs no threshold found on the images to score. It takes
-    about 0.3 seconds per label on 2 cores for N = 5000 and C = 2048.
+    Reasons for logistic regression: the problem is convex and has a single
+    hyperparameter. The mean score of the train images equals the share of the
+    label, so decisions need no threshold tuned on the test images. One label
+    takes about 0.3 seconds on 2 cores for N = 5000 and C = 2048.
 
     Args:
-        features (Tensor): Of the labelled images, (N, C), N >= 1.
-        labels (Tensor): 1 where an image has a label, otherwise 0, (N, L).
-            A label that all or none of the images have gets the score 1 or 0
-            everywhere.
-        queries (Tensor): Features of the images to score, (M, C).
-        cost (float, optional): Weight of the data term against the penalty,
-            > 0, ``C`` of scikit-learn. Defaults to None, 1 / C: the weights
-            then have a prior under which a logit has variance 1, however
-            many features there are.
+        train_features (Tensor): Features of the train images, (N, C), N >= 1.
+        train_labels (Tensor): 1 if the image has the label, else 0, (N, L).
+            If all (or no) train images have a label, its score is 1 (or 0)
+            for every test image.
+        test_features (Tensor): Features of the test images, (M, C).
+        cost (float, optional): Weight of the data term relative to the
+            penalty, > 0 (``C`` of scikit-learn). Defaults to None, which
+            means 1 / C for C features: under the corresponding prior, the
+            logits have variance 1 for any number of features.
 
     Returns:
         Tensor: Scores in [0, 1], (M, L), float64, on the CPU.
@@ -41,39 +41,42 @@ def linear_scores(features: torch.Tensor,
     # Slow to import, and not needed for training.
     from sklearn.linear_model import LogisticRegression
     if cost is None:
-        cost = 1 / features.shape[1]
+        cost = 1 / train_features.shape[1]
     if not cost > 0:
         raise ValueError(f'linear_scores: cost is {cost}, but must be above '
-                         '0; leave it out for 1 / C')
-    known, asked = standardise(features, queries)
-    present = np.asarray(labels.cpu()).astype(bool)
-    scores = np.empty((len(asked), present.shape[1]))
+                         '0: omit cost to use 1 / C')
+    train, test = standardize(train_features, test_features)
+    present = np.asarray(train_labels.cpu()).astype(bool)
+    scores = np.empty((len(test), present.shape[1]))
     for column, label in enumerate(present.T):
         if label.all() or not label.any():
             scores[:, column] = label[0]
-        elif len(asked):
+        elif len(test):
             classifier = LogisticRegression(C=cost, max_iter=1000)
-            classifier.fit(known, label)
-            scores[:, column] = classifier.predict_proba(asked)[:, 1]
+            classifier.fit(train, label)
+            scores[:, column] = classifier.predict_proba(test)[:, 1]
     return torch.from_numpy(scores)
 
 
-def standardise(features: torch.Tensor,
-                queries: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """Bring features to mean 0 and standard deviation 1, and the queries by
-    the same shift and scale. A constant feature is only shifted.
+def standardize(
+        train_features: torch.Tensor, test_features: torch.Tensor
+) -> tuple[np.ndarray, np.ndarray]:
+    """Standardize both feature sets with the statistics of the train set.
+
+    The train features get mean 0 and standard deviation 1. Constant features
+    are only shifted.
 
     Args:
-        features (Tensor): (N, C), N >= 1.
-        queries (Tensor): (M, C).
+        train_features (Tensor): (N, C), N >= 1.
+        test_features (Tensor): (M, C).
 
     Returns:
         tuple[np.ndarray, np.ndarray]: (N, C) and (M, C), float64.
     """
-    known, asked = (
-        x.detach().cpu().double().numpy() for x in (features, queries))
-    mean, std = known.mean(axis=0), known.std(axis=0)
-    # What rounding leaves of a constant is no spread.
-    noise = 10 * np.finfo(float).eps * np.abs(known).max(axis=0)
+    train, test = (x.detach().cpu().double().numpy()
+                   for x in (train_features, test_features))
+    mean, std = train.mean(axis=0), train.std(axis=0)
+    # The standard deviation of a constant feature is rounding noise.
+    noise = 10 * np.finfo(float).eps * np.abs(train).max(axis=0)
     std[std <= noise] = 1
-    return (known - mean) / std, (asked - mean) / std
+    return (train - mean) / std, (test - mean) / std

@@ -1,10 +1,14 @@
 """Metrics of multi-label classification."""
 import numpy as np
 
+# Values of labels that can be ignored, as in Pascal VOC.
+ABSENT, PRESENT, IGNORED = 0, 1, -1
+
 
 def average_precision(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """Average precision of each class: the mean of the precision at each
-    image that has it. Images of the same score rank alike.
+    """Return the average precision of each class, without interpolation.
+
+    Images with equal scores share one rank.
 
     Args:
         labels (np.ndarray): (M, L), bool.
@@ -21,16 +25,40 @@ def average_precision(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
     ])
 
 
-def chance_average_precision(labels: np.ndarray) -> np.ndarray:
-    """Expected average precision of each class for a random ranking.
+def interpolated_ap(labels: np.ndarray, scores: np.ndarray) -> float:
+    """Return the interpolated average precision of one class (Pascal VOC).
 
-    For R of M images, with H the M-th harmonic number,
-    (H + (M - H) (R - 1) / (M - 1)) / M: the precision expected at rank i of
-    an image that has the class is (1 + (i - 1) (R - 1) / (M - 1)) / i. It is
-    above the share R / M, the more so the fewer images there are.
+    This is the area under the precision-recall curve after raising each
+    precision to the maximum precision at any higher recall.
 
     Args:
-        labels (np.ndarray): (M, L), bool, M >= 2; each class has an image.
+        labels (np.ndarray): 1 present, 0 absent, -1 ignored, (M,).
+        scores (np.ndarray): (M,).
+
+    Returns:
+        float: In [0, 1]; NaN if no image has the class.
+    """
+    from sklearn.metrics import precision_recall_curve
+    if not (labels == PRESENT).any():
+        return float('nan')
+    kept = labels != IGNORED
+    # Sorted by decreasing recall, from 1 to 0.
+    precision, recall, _ = precision_recall_curve(labels[kept], scores[kept])
+    raised = np.maximum.accumulate(precision)
+    return float(-(np.diff(recall) * raised[:-1]).sum())
+
+
+def chance_average_precision(labels: np.ndarray) -> np.ndarray:
+    """Return the expected average precision of each class for random scores.
+
+    An image of the class at rank i has the expected precision
+    (1 + (i - 1) (R - 1) / (M - 1)) / i for R of M images with the class. The
+    mean over the ranks is (H + (M - H) (R - 1) / (M - 1)) / M, with H the
+    M-th harmonic number. The result exceeds the share R / M; the difference
+    is larger for fewer images.
+
+    Args:
+        labels (np.ndarray): (M, L), bool, M >= 2. Each class needs an image.
 
     Returns:
         np.ndarray: (L,), in [0, 1].
@@ -41,18 +69,20 @@ def chance_average_precision(labels: np.ndarray) -> np.ndarray:
     return (harmonic + (number - harmonic) * others) / number
 
 
-def balanced_accuracy(labels: np.ndarray, present: np.ndarray) -> np.ndarray:
-    """Balanced accuracy of each class: the mean of the shares of right
-    answers among the images with and without it.
+def balanced_accuracy(labels: np.ndarray,
+                      predictions: np.ndarray) -> np.ndarray:
+    """Return the balanced accuracy of each class.
+
+    This is the mean of sensitivity and specificity.
 
     Args:
-        labels (np.ndarray): What is in the images, (M, L), bool. Each class
-            is in some, but not all.
-        present (np.ndarray): What is said to be in them, (M, L), bool.
+        labels (np.ndarray): True labels, (M, L), bool. Each class is present
+            in some, but not all images.
+        predictions (np.ndarray): Predicted labels, (M, L), bool.
 
     Returns:
-        np.ndarray: (L,), in [0, 1]; 0.5 for a constant answer.
+        np.ndarray: (L,), in [0, 1]; 0.5 for constant predictions.
     """
-    sensitivity = (labels & present).sum(axis=0) / labels.sum(axis=0)
-    specificity = (~labels & ~present).sum(axis=0) / (~labels).sum(axis=0)
+    sensitivity = (labels & predictions).sum(axis=0) / labels.sum(axis=0)
+    specificity = (~labels & ~predictions).sum(axis=0) / (~labels).sum(axis=0)
     return (sensitivity + specificity) / 2

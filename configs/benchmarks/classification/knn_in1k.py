@@ -1,8 +1,8 @@
-# ImageNet, a vote of the nearest neighbours in the frozen features.
+# ImageNet: k-NN classification of the frozen features.
 #
 # Protocol: Wu et al. 2018 (https://arxiv.org/abs/1805.01978, Sec. 3.4), with
-# the numbers of neighbours of MMSelfSup's test_knn.py.
-# Nothing is trained: tools/benchmarks/classification/dist_test.sh.
+# the values of k of MMSelfSup's test_knn.py.
+# Trains nothing: run tools/benchmarks/classification/dist_test.sh.
 _base_ = [
     'mmpretrain::_base_/models/resnet50.py',
     'mmpretrain::_base_/default_runtime.py',
@@ -36,7 +36,7 @@ test_dataloader = dict(
                         edge='short',
                         backend='pillow'),
                     dict(type='CenterCrop', crop_size=224),
-                    dict(type='univip_mm.MarkSplit', split=split),
+                    dict(type='univip_mm.SetSplit', split=split),
                     dict(type='PackInputs', meta_keys=('img_path', 'split')),
                 ]) for split in ('train', 'val')
         ]))

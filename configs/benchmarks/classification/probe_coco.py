@@ -1,7 +1,8 @@
-# COCO, which classes are in an image: k-NN and linear classifiers on frozen
+# COCO multi-label classification: k-NN and linear classifiers on frozen
 # features, fitted on train2017, scored on val2017. Not a benchmark of the
-# literature; it needs nothing but the data of the pre-training.
-# Nothing is trained by gradient: tools/benchmarks/classification/dist_test.sh.
+# literature; needs only the data of the pre-training.
+# Trains nothing by gradient descent: run
+# tools/benchmarks/classification/dist_test.sh.
 _base_ = './knn_in1k.py'
 
 test_dataloader = dict(

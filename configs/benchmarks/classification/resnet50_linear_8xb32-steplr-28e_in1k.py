@@ -1,6 +1,6 @@
-# ImageNet, one linear classifier on the last stage of the frozen backbone: the
-# same as in resnet50_mhead_8xb32-steplr-28e_in1k.py, whose classifiers do not
-# know of each other, without the other four.
+# ImageNet: one linear classifier on the last stage of the frozen backbone.
+# Equals stage 4 of resnet50_mhead_8xb32-steplr-28e_in1k.py, whose classifiers
+# are independent.
 _base_ = './resnet50_mhead_8xb32-steplr-28e_in1k.py'
 
 model = dict(head=dict(stages=(4, )))

@@ -1,9 +1,9 @@
-# Places205, linear classifiers on each stage, 14 epochs.
+# Places205: linear classifiers on all stages, 14 epochs.
 #
 # Protocol: as on ImageNet, with the values of ORL's configs/benchmarks/
-# linear_classification/places205/r50_multihead_14ep.py: crop and flip alone,
-# learning rate divided by ten after 4, 8 and 12 epochs. `train_places205.csv`
-# and `val_places205.csv` are the lists that come with the data set.
+# linear_classification/places205/r50_multihead_14ep.py: only crop and flip,
+# learning rate divided by 10 after 4, 8 and 12 epochs. The dataset includes
+# the lists `train_places205.csv` and `val_places205.csv`.
 _base_ = './resnet50_mhead_8xb32-steplr-28e_in1k.py'
 
 model = dict(head=dict(num_classes=205))

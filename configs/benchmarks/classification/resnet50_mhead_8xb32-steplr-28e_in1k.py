@@ -1,11 +1,12 @@
-# ImageNet, linear classifiers on the stem and the four stages of the frozen
+# ImageNet: linear classifiers on the stem and the four stages of the frozen
 # backbone, 28 epochs.
 #
 # Protocol: Goyal et al. 2019 (https://arxiv.org/abs/1905.01235), with the
 # values of ORL's configs/benchmarks/linear_classification/imagenet/
-# r50_multihead_28ep.py: batch 256, learning rate 0.01 divided by ten after 8,
-# 16 and 24 epochs, Nesterov momentum 0.9, weight decay 1e-4 but not of norms.
-# tools/benchmarks/classification/dist_train.sh fills in the checkpoint.
+# r50_multihead_28ep.py: batch size 256, learning rate 0.01 divided by 10 after
+# 8, 16 and 24 epochs, Nesterov momentum 0.9, weight decay 1e-4 except for norm
+# layers.
+# tools/benchmarks/classification/dist_train.sh sets the checkpoint.
 _base_ = [
     'mmpretrain::_base_/datasets/imagenet_bs32_pil_resize.py',
     'mmpretrain::_base_/schedules/imagenet_sgd_steplr_100e.py',
@@ -24,7 +25,7 @@ model = dict(
         frozen_stages=4,
         init_cfg=dict(type='Pretrained', checkpoint='')),
     head=dict(
-        type='univip_mm.StageHeads',
+        type='univip_mm.MultiStageLinearHead',
         num_classes=1000,
         stages=stages,
         norm_cfg=dict(type='SyncBN')))
@@ -35,9 +36,9 @@ train_pipeline = [
     dict(type='RandomFlip', prob=0.5, direction='horizontal'),
     dict(
         type='ColorJitter', brightness=0.4, contrast=0.4, saturation=0.4),
-    # To float32: in uint8, what Lighting adds would pass 255 and start at 0.
+    # Converts to float32. In uint8, values of Lighting above 255 would wrap.
     dict(type='Normalize', mean=[0., 0., 0.], std=[1., 1., 1.], to_rgb=False),
-    # AlexNet's, blue first.
+    # PCA noise of AlexNet, in BGR order.
     dict(
         type='Lighting',
         eigval=[55.4625, 4.7940, 1.1475],

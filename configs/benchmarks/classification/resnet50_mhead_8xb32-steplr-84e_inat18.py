@@ -1,9 +1,9 @@
-# iNaturalist 2018, linear classifiers on each stage, 84 epochs.
+# iNaturalist 2018: linear classifiers on all stages, 84 epochs.
 #
 # Protocol: as on ImageNet, with the values of ORL's configs/benchmarks/
-# linear_classification/inaturalist18/r50_multihead_84ep.py: crop and flip
-# alone, learning rate divided by ten after 24, 48 and 72 epochs. Each line of
-# meta/*.txt is a file below the folder and the number of its class.
+# linear_classification/inaturalist18/r50_multihead_84ep.py: only crop and
+# flip, learning rate divided by 10 after 24, 48 and 72 epochs. The lines of
+# meta/*.txt are "file label", with the file relative to the folder.
 _base_ = './resnet50_mhead_8xb32-steplr-28e_in1k.py'
 
 model = dict(head=dict(num_classes=8142))

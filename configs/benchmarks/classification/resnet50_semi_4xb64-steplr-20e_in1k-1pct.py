@@ -1,15 +1,15 @@
-# ImageNet with the labels of 1 % of the images: the whole network is
-# fine-tuned for 20 epochs.
+# Semi-supervised ImageNet: fine-tuning of the whole network with the labels of
+# 1 % of the images, 20 epochs.
 #
-# Protocol: the values of ORL's configs/benchmarks/semi_classification/
-# imagenet_1percent/: batch 256, learning rate times 0.2 after 12 and 16
-# epochs. ORL has a config for each of three learning rates (0.1, 0.01, 0.001)
-# and three factors of the classifier's (1, 10, 100). Here is the middle of
-# both, and the others are
+# Protocol: values of ORL's configs/benchmarks/semi_classification/
+# imagenet_1percent/: batch size 256, learning rate times 0.2 after 12 and 16
+# epochs. ORL searches three learning rates (0.1, 0.01, 0.001) and three
+# multipliers of the head's learning rate (1, 10, 100). This config has the
+# middle value of both. For the others:
 #   --cfg-options optim_wrapper.optimizer.lr=0.001 \
 #       optim_wrapper.paramwise_cfg.custom_keys.head.lr_mult=100
-# meta/train_1percent.txt: SimCLR's list, of "folder/file number" lines.
-# tools/benchmarks/classification/dist_train.sh fills in the checkpoint.
+# meta/train_1percent.txt is SimCLR's list with lines "folder/file label".
+# tools/benchmarks/classification/dist_train.sh sets the checkpoint.
 _base_ = [
     'mmpretrain::_base_/models/resnet50.py',
     'mmpretrain::_base_/datasets/imagenet_bs64_pil_resize.py',

@@ -1,10 +1,11 @@
-# Pascal VOC 2007, linear support vector machines on frozen features, fitted on
-# trainval, scored on test; and the same with 1 to 96 images of each class.
+# Pascal VOC 2007: linear SVMs on frozen features, fitted on trainval, scored
+# on test; also low-shot, with 1 to 96 images per class.
 #
 # Protocol: Goyal et al. 2019 (https://arxiv.org/abs/1905.01235, Sec. 6.1 and
-# 6.2), with the values of ORL's and MMSelfSup's scripts: images resized to
-# 224 x 224, the last stage pooled to 2 x 2 x 2048, costs 1, 10 and 100.
-# Nothing is trained by gradient: tools/benchmarks/classification/dist_test.sh.
+# 6.2), with the values of the scripts of ORL and MMSelfSup: images resized to
+# 224 x 224, last stage pooled to 2 x 2 x 2048, costs 1, 10 and 100.
+# Trains nothing by gradient descent: run
+# tools/benchmarks/classification/dist_test.sh.
 _base_ = [
     'mmpretrain::_base_/models/resnet50.py',
     'mmpretrain::_base_/default_runtime.py',
@@ -36,7 +37,7 @@ test_dataloader = dict(
                 pipeline=[
                     dict(type='LoadImageFromFile'),
                     dict(type='Resize', scale=(224, 224), backend='pillow'),
-                    dict(type='univip_mm.MarkSplit', split=split),
+                    dict(type='univip_mm.SetSplit', split=split),
                     dict(
                         type='PackInputs',
                         meta_keys=('img_path', 'split',

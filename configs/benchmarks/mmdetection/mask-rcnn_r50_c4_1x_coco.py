@@ -1,12 +1,12 @@
-# COCO detection and instance segmentation, R50-C4, 12 epochs.
+# Mask R-CNN R50-C4 on COCO, 12 epochs.
 #
-# Protocol: MoCo's (https://arxiv.org/abs/1911.05722, Sec. 4.2): every layer is
-# trained, batch normalisation is synchronised, one more norm follows stage 4,
-# and the shorter side is 640 to 800 pixels. Stage 4 is the head of each region
-# here and comes from the same checkpoint, into `shared_head`.
-# tools/benchmarks/mmdetection/dist_train.sh fills in the checkpoint.
+# Protocol: MoCo (https://arxiv.org/abs/1911.05722, Sec. 4.2): all layers are
+# trained, with SyncBN, one extra norm layer after stage 4, and a shorter side
+# of 640 to 800 pixels. In a C4 detector, stage 4 is the head of each region;
+# `shared_head` loads stage 4 from the same checkpoint.
+# tools/benchmarks/mmdetection/dist_train.sh sets the checkpoint.
 _base_ = 'mmdet::mask_rcnn/mask-rcnn_r50-caffe-c4_1x_coco.py'
-# ResLayerExtraNorm, of scope mmdet.
+# Registers ResLayerExtraNorm in the scope of mmdet.
 custom_imports = dict(
     imports=['mmpretrain.models.utils.res_layer_extra_norm'],
     allow_failed_imports=False)
@@ -14,7 +14,7 @@ custom_imports = dict(
 norm_cfg = dict(type='SyncBN', requires_grad=True)
 pretrained = dict(type='Pretrained', checkpoint='')
 model = dict(
-    # The pre-training's, not Caffe's.
+    # Values of the pre-training; the base config has those of Caffe.
     data_preprocessor=dict(
         mean=[123.675, 116.28, 103.53],
         std=[58.395, 57.12, 57.375],

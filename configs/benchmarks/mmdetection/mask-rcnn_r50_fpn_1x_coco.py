@@ -1,10 +1,10 @@
-# COCO detection and instance segmentation, R50-FPN, 12 epochs.
+# Mask R-CNN R50-FPN on COCO, 12 epochs.
 #
-# Protocol: MoCo's (https://arxiv.org/abs/1911.05722, Sec. 4.2): every layer is
-# trained, batch normalisation is synchronised, in the backbone and in what is
-# new (FPN and heads), and the shorter side is 640 to 800 pixels. MMSelfSup's
-# mask-rcnn_r50_fpn_ms-1x_coco.py has the same values.
-# tools/benchmarks/mmdetection/dist_train.sh fills in the checkpoint.
+# Protocol: MoCo (https://arxiv.org/abs/1911.05722, Sec. 4.2): all layers are
+# trained, with SyncBN in the backbone and in the new layers (FPN and heads),
+# and a shorter side of 640 to 800 pixels. The values equal those of
+# MMSelfSup's mask-rcnn_r50_fpn_ms-1x_coco.py.
+# tools/benchmarks/mmdetection/dist_train.sh sets the checkpoint.
 _base_ = 'mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py'
 
 norm_cfg = dict(type='SyncBN', requires_grad=True)
@@ -16,7 +16,7 @@ model = dict(
         init_cfg=dict(type='Pretrained', checkpoint='')),
     neck=dict(norm_cfg=norm_cfg),
     roi_head=dict(
-        # mmdet's two fully connected layers have no norm to synchronise.
+        # mmdet's default head has two FC layers without norm layers.
         bbox_head=dict(type='Shared4Conv1FCBBoxHead', norm_cfg=norm_cfg),
         mask_head=dict(norm_cfg=norm_cfg)))
 

@@ -1,4 +1,4 @@
-# The same for 24 epochs; the steps are those of mmdet's schedule_2x.
+# Mask R-CNN R50-FPN on COCO, 24 epochs, with the steps of mmdet's schedule_2x.
 _base_ = './mask-rcnn_r50_fpn_1x_coco.py'
 
 train_cfg = dict(max_epochs=24)

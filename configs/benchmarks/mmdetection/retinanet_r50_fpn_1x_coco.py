@@ -1,9 +1,9 @@
-# COCO detection, RetinaNet R50-FPN, 12 epochs.
+# RetinaNet R50-FPN on COCO, 12 epochs.
 #
-# Protocol: as mask-rcnn_r50_fpn_1x_coco.py. Norms are synchronised in backbone
-# and FPN; the heads, shared by all levels, have none, as in MMSelfSup's
-# benchmark of RetinaNet.
-# tools/benchmarks/mmdetection/dist_train.sh fills in the checkpoint.
+# Protocol: as in mask-rcnn_r50_fpn_1x_coco.py. Backbone and FPN use SyncBN.
+# The heads are shared by all levels and have no norm layers, as in MMSelfSup's
+# RetinaNet benchmark.
+# tools/benchmarks/mmdetection/dist_train.sh sets the checkpoint.
 _base_ = 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'
 
 norm_cfg = dict(type='SyncBN', requires_grad=True)

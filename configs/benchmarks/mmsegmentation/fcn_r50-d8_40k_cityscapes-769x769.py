@@ -1,9 +1,9 @@
-# Cityscapes, FCN, 40 000 iterations of 8 images.
+# FCN on Cityscapes, 40 000 iterations with 8 images.
 #
-# Protocol: mmseg's own, as in MMSelfSup's benchmarks. The backbone is the
-# plain ResNet that is pre-trained: mmseg's ResNetV1c has three convolutions in
-# the place of its first, which no checkpoint of a ResNet fills.
-# tools/benchmarks/mmsegmentation/dist_train.sh fills in the checkpoint.
+# Protocol: mmseg's own schedule, as in MMSelfSup's benchmarks. The backbone is
+# a plain ResNet like the pre-trained one. mmseg's default ResNetV1c has three
+# convolutions in its stem, for which a ResNet checkpoint has no weights.
+# tools/benchmarks/mmsegmentation/dist_train.sh sets the checkpoint.
 _base_ = 'mmseg::fcn/fcn_r50-d8_4xb2-40k_cityscapes-769x769.py'
 
 model = dict(

@@ -1,11 +1,5 @@
 #!/usr/bin/env bash
-# Evaluate a segmentor that dist_train.sh has trained.
-#   bash tools/benchmarks/mmsegmentation/dist_test.sh CONFIG CHECKPOINT GPUS \
-#       [--work-dir DIR] [--cfg-options KEY=VALUE ...] [options of mmseg's test.py]
-# GPUS as for dist_train.sh.
-set -euo pipefail
-[ $# -ge 3 ] || { sed -n '2,5s/^# \{0,1\}//p' "$0" >&2; exit 2; }
-TOOLS=$(dirname "$0")/..
-
-PYTHONPATH="$TOOLS/../..${PYTHONPATH:+:$PYTHONPATH}" \
-exec "${PYTHON:-python}" "$TOOLS/launch.py" mmseg test "$@"
+# Evaluate a segmentor that dist_train.sh has trained:
+#   bash tools/benchmarks/mmsegmentation/dist_test.sh CONFIG CHECKPOINT GPUS [options]
+# Run without arguments for help.
+exec bash "$(dirname "$0")/../launch.sh" "$0" mmseg test pytorch "$@"

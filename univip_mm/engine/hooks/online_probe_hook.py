@@ -42,7 +42,7 @@ class OnlineProbeHook(Hook):
         ]
 
     For folders of classes as ImageNet's, the data sets are the host's, with
-    ``dict(type='MarkSplit', split='train')`` or ``'val'`` before
+    ``dict(type='SetSplit', split='train')`` or ``'val'`` before
     ``PackInputs``, and the evaluator is ``dict(type='KNNAccuracy')``; both
     are in ``univip_mm.downstream``, which ``custom_imports`` then names too.
 
