@@ -2,7 +2,7 @@
 import argparse
 import sys
 
-from univip_mm.demo.scenes import make_scenes
+from univip_mm.demo import make_scenes
 
 EXAMPLE = """example:
   python tools/demo/make_data.py data/demo --num-train 2000 --num-val 400
