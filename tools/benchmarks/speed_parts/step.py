@@ -72,6 +72,7 @@ class TrainingStep:
         self.precision = precision
 
     def __call__(self) -> None:
+        """Run the step once."""
         enabled = self.precision is not None
         with torch.autocast(device(), self.precision, enabled=enabled):
             data = self.model.data_preprocessor(self.data, training=True)
