@@ -6,7 +6,7 @@ from the checkpoints of the other rows. The tool writes one JSON per row and
 prints the table of docs/versions.md from all of them.
 
 A row with a JSON does not run again, so an interrupted call can be repeated.
-A row takes some 10 minutes, and 6 GB of disk while it runs.
+A row takes minutes, and 6 GB of disk while it runs.
 """
 import argparse
 import json
