@@ -114,10 +114,10 @@ class _Canvas:
         self.min_side = MIN_BOX_SIDE * min(pixels.shape[:2])
 
     def place(self, name: str, sprite: Sprite, corner: tuple) -> bool:
-        """Draw an object if the rules allow it, and return whether they do.
+        """Draw an object if the rules allow it, and return True if drawn.
 
-        The rules: most of the object is in the image, the object stands out
-        from what it covers, and every covered object stays visible enough.
+        The rules: most of the object is in the image, the object contrasts
+        with the pixels it covers, and every covered object stays visible.
 
         Args:
             name (str): Class of the object.

@@ -100,7 +100,7 @@ def _read_annotations(out_dir: Path) -> dict:
 
 
 def _is_complete(out_dir: Path, contents: dict, parameters: dict) -> bool:
-    """Return whether both splits exist and have these parameters."""
+    """Return True if both splits exist and have these parameters."""
     return len(contents) == len(SPLITS) and all(
         content['info']['parameters'] == parameters
         and all((out_dir / split / image['file_name']).is_file()
@@ -110,7 +110,7 @@ def _is_complete(out_dir: Path, contents: dict, parameters: dict) -> bool:
 
 def _replace(out_dir: Path, contents: dict, parameters: dict,
              workers: int) -> dict:
-    """Write a data set beside the old one, then replace the old one.
+    """Write a data set to a temporary folder, then replace the old one.
 
     Returns:
         dict: Content of each split's JSON.
@@ -118,8 +118,8 @@ def _replace(out_dir: Path, contents: dict, parameters: dict,
     Raises:
         ValueError: The old data was not written by this module.
     """
-    # An interrupted call leaves the folder `.part`. The folder also shows
-    # that the data beside it is ours.
+    # An interrupted call leaves the folder `.part`, which marks the data of
+    # `out_dir` as made by this module.
     part = out_dir / '.part'
     folders = [out_dir / name for name in FOLDERS]
     if not part.is_dir() and not contents and any(
