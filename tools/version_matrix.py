@@ -1,10 +1,12 @@
-"""Run the core of the tests with other versions of Python, PyTorch, NumPy,
-OpenCV and the host: for each row an environment, this repository's wheel in
-it, its tests, and a training that goes on from the other rows' checkpoints.
+"""Test the package with other versions of its dependencies.
 
-Writes a JSON for each row and, from all that are there, a table for
-docs/versions.md. A row that is there is not run again. An environment is 5 to
-7 GB large and is removed after its row.
+Each row of the matrix gets a temporary environment with this repository's
+wheel. In this environment, the core of the tests runs, and a training resumes
+from the checkpoints of the other rows. The tool writes one JSON per row and
+prints the table of docs/versions.md from all of them.
+
+A row with a JSON does not run again, so an interrupted call can be repeated.
+A row takes minutes, and 6 GB of disk while it runs.
 """
 import argparse
 import json
@@ -15,21 +17,17 @@ import shutil
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 from datetime import date
-from itertools import zip_longest
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, NamedTuple
 from xml.etree import ElementTree
-
-from tqdm import tqdm
 
 EXAMPLES = '''
 examples:
   pip install uv
-  python tools/version_matrix.py           # all rows; killed, it goes on
+  python tools/version_matrix.py                 # all rows
   python tools/version_matrix.py --rows py39-torch2.1 --again
-  python tools/version_matrix.py --table            # of what was run
+  python tools/version_matrix.py --table         # of the finished rows
 '''
 ROOT = Path(__file__).parents[1]
 TORCHVISION = {'2.1.2': '0.16.2', '2.4.1': '0.19.1', '2.6.0': '0.21.0',
@@ -40,216 +38,233 @@ COLUMNS = dict(torch='PyTorch', numpy='NumPy',
                setuptools='setuptools')
 
 
-def row(python: str, torch: str, numpy: str, opencv: str,
-        mmpretrain: str = '1.2.0', mmengine: str = '0.10.7',
-        mmcv: str = '2.1.0', yapf: str = '') -> dict:
-    """What is installed."""
-    return dict(
-        python=python, opencv=opencv, requirements=[
-            f'torch=={torch}', f'torchvision=={TORCHVISION[torch]}',
-            f'numpy=={numpy}', f'opencv-python=={opencv}',
-            f'mmpretrain=={mmpretrain}', f'mmengine=={mmengine}',
-            f'mmcv-lite=={mmcv}', 'setuptools<81', f'yapf{yapf}',
+class Row(NamedTuple):
+    """Versions of one environment."""
+    python: str
+    torch: str
+    numpy: str
+    opencv: str
+    mmpretrain: str = '1.2.0'
+    mmengine: str = '0.10.7'
+    mmcv: str = '2.1.0'
+    yapf: str = ''
+
+    def requirements(self) -> list:
+        """Return what pip installs before OpenCV's contrib and the wheel."""
+        return [
+            f'torch=={self.torch}', f'torchvision=={TORCHVISION[self.torch]}',
+            f'numpy=={self.numpy}', f'opencv-python=={self.opencv}',
+            f'mmpretrain=={self.mmpretrain}', f'mmengine=={self.mmengine}',
+            f'mmcv-lite=={self.mmcv}', 'setuptools<81', f'yapf{self.yapf}',
             'scikit-learn', 'matplotlib', 'tqdm', 'ijson', 'simplejpeg',
             'hypothesis', 'kornia', 'POT', 'pycocotools', 'pytest',
-            'pytest-timeout'])
+            'pytest-timeout']
 
 
+OLDEST_HOST = dict(mmpretrain='1.0.0', mmengine='0.8.3', mmcv='2.0.1',
+                   yapf='<0.40.2')
 ROWS = {
-    'py39-torch2.1': row('3.9', '2.1.2', '1.26.4', '4.11.0.86'),
-    'py310-torch2.1-numpy2': row('3.10', '2.1.2', '2.2.6', '4.12.0.88'),
-    'py310-torch2.4': row('3.10', '2.4.1', '1.26.4', '4.11.0.86'),
-    'py311-torch2.6': row('3.11', '2.6.0', '2.2.6', '4.12.0.88'),
-    'py311-torch2.11': row('3.11', '2.11.0', '2.4.6', '5.0.0.93'),
-    'py310-torch2.1-oldest': row('3.10', '2.1.2', '1.26.4', '4.11.0.86',
-                                 '1.0.0', '0.8.3', '2.0.1', yapf='<0.40.2'),
-    'py311-torch2.11-oldest': row('3.11', '2.11.0', '2.4.6', '5.0.0.93',
-                                  '1.0.0', '0.8.3', '2.0.1', yapf='<0.40.2'),
-    'py312-torch2.11': row('3.12', '2.11.0', '2.4.6', '5.0.0.93'),
-    'py312-torch2.4': row('3.12', '2.4.1', '2.2.6', '4.13.0.92'),
-    'py39-torch2.8': row('3.9', '2.8.0', '2.0.2', '4.12.0.88'),
-    'py313-torch2.11': row('3.13', '2.11.0', '2.4.6', '5.0.0.93'),
+    'py39-torch2.1': Row('3.9', '2.1.2', '1.26.4', '4.11.0.86'),
+    'py310-torch2.1-numpy2': Row('3.10', '2.1.2', '2.2.6', '4.12.0.88'),
+    'py310-torch2.4': Row('3.10', '2.4.1', '1.26.4', '4.11.0.86'),
+    'py311-torch2.6': Row('3.11', '2.6.0', '2.2.6', '4.12.0.88'),
+    'py311-torch2.11': Row('3.11', '2.11.0', '2.4.6', '5.0.0.93'),
+    'py310-torch2.1-oldest': Row('3.10', '2.1.2', '1.26.4', '4.11.0.86',
+                                 **OLDEST_HOST),
+    'py311-torch2.11-oldest': Row('3.11', '2.11.0', '2.4.6', '5.0.0.93',
+                                  **OLDEST_HOST),
+    'py312-torch2.11': Row('3.12', '2.11.0', '2.4.6', '5.0.0.93'),
+    'py312-torch2.4': Row('3.12', '2.4.1', '2.2.6', '4.13.0.92'),
+    'py39-torch2.8': Row('3.9', '2.8.0', '2.0.2', '4.12.0.88'),
+    'py313-torch2.11': Row('3.13', '2.11.0', '2.4.6', '5.0.0.93'),
 }
-TESTS = (
-    'test_registry.py', 'test_boxes.py', 'test_trust.py', 'test_models',
-    'test_datasets/test_proposal_coco.py',
-    'test_datasets/test_epoch_sampler.py', 'test_datasets/test_transforms',
-    'test_proposals/test_selective_search.py',
-    'test_engine/test_checkpoint.py', 'test_engine/test_safe_resume_hook.py',
-    'test_engine/test_config_checks.py',
-    'test_engine/test_non_finite_hook.py', 'test_engine/test_resume.py',
-    'test_tools/test_train.py')
-# These take long; one test of several processes stays.
-LEFT_OUT = ('not sigterm and not rank_that_dies and not ranks_decide '
-            'and not two_processes_resume')
-# Writes checkpoints/ROW.pth, and goes on from each that is there.
-CROSS = '''
+TESTS = ('test_registry.py', 'test_io', 'test_models', 'test_datasets',
+         'test_engine', 'test_utils/test_safe_pickle.py',
+         'test_proposals/test_selective_search.py', 'test_tools/test_train.py')
+VERSIONS = '''
+import json, platform
+from importlib import metadata
+versions = {x.metadata["Name"].replace("-", "_"): x.version
+            for x in metadata.distributions()}
+print(json.dumps(dict(versions, python=platform.python_version())))
+'''
+# Resumes from every checkpoints/*.pth, then writes checkpoints/ROW.pth.
+RESUME = '''
 import os, sys
 from pathlib import Path
 from tiny import make_coco_folder, run_tool, watched, write_config
 
-row, shared = sys.argv[1], Path(sys.argv[2])
+row, checkpoints = sys.argv[1], Path(sys.argv[2])
 folder = make_coco_folder(Path('cross'))
 config = write_config(folder)
 run_tool('train', config, '--work-dir', folder / 'own')
 end = watched(folder / 'own')[-1]['loss']
-for path in sorted(shared.glob('*.pth')):
+for path in sorted(checkpoints.glob('*.pth')):
     out = folder / path.stem
     run_tool('train', config, '--work-dir', out, '--resume', path)
     lines = watched(out)
     assert [x['iter'] for x in lines] == [4, 5, 6, 7], path
     print('RESUMED', path.stem, abs(lines[-1]['loss'] - end))
-os.replace(folder / 'own/epoch_1.pth', shared / f'{row}.pth')
+os.replace(folder / 'own/epoch_1.pth', checkpoints / f'{row}.pth')
 '''
 
 
 def parse_args() -> argparse.Namespace:
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__,
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--work-dir', type=Path,
-                        default=ROOT / 'work_dirs/versions',
-                        help='folder of the results and of the environments '
-                        '(default: %(default)s)')
-    parser.add_argument('--rows', nargs='+', choices=ROWS, default=list(ROWS),
-                        metavar='ROW', help=f'of {", ".join(ROWS)} (default: '
-                        'all)')
-    parser.add_argument('--again', action='store_true',
-                        help='run rows that are there, too')
-    parser.add_argument('--keep', action='store_true',
-                        help='leave the environments')
-    parser.add_argument('--table', action='store_true',
-                        help='run nothing, print the table')
+    parser.add_argument(
+        '--work-dir', type=Path, default=ROOT / 'work_dirs/versions',
+        help='folder of results, logs and environments (default: '
+        '%(default)s)')
+    parser.add_argument(
+        '--rows', nargs='+', choices=ROWS, default=list(ROWS), metavar='ROW',
+        help=f'rows to run, of {", ".join(ROWS)} (default: all)')
+    parser.add_argument(
+        '--again', action='store_true', help='run finished rows again')
+    parser.add_argument(
+        '--keep', action='store_true', help='keep the environments')
+    parser.add_argument(
+        '--table', action='store_true', help='only print the table')
     return parser.parse_args()
 
 
 def main() -> None:
+    """Run the rows and print the table."""
     args = parse_args()
+    args.work_dir = args.work_dir.resolve()
     if not args.table:
         if shutil.which('uv') is None:
-            raise SystemExit("error: uv, which makes the environments and "
-                             "finds the Pythons, is missing: 'pip install uv'")
+            raise SystemExit('error: uv is missing, which makes the '
+                             "environments: 'pip install uv'")
         (args.work_dir / 'checkpoints').mkdir(parents=True, exist_ok=True)
-        rows = [name for name in args.rows
-                if args.again or 'versions' not in result_of(args, name)]
-        with ThreadPoolExecutor(1) as builder:
-            # The next row's environment is made while a row is tested.
-            made = [builder.submit(install, name, args) for name in rows[:1]]
-            for name, following in tqdm(
-                    [*zip_longest(rows, rows[1:])], unit='row',
-                    mininterval=0):
-                said = made.pop().result()
-                if following:
-                    made.append(builder.submit(install, following, args))
-                result = run_row(name, said, args)
-                result_file(args, name).write_text(
-                    json.dumps(result, indent=1))
-                tqdm.write(f'{name}: {outcome(result)}')
-    print(table(args))
+        rows = [name for name in args.rows if args.again
+                or 'versions' not in read_result(args.work_dir, name)]
+        for number, name in enumerate(rows, 1):
+            print(f'{number}/{len(rows)} {name} ...', flush=True)
+            result = run_row(args.work_dir, name)
+            if not args.keep:
+                shutil.rmtree(args.work_dir / name, ignore_errors=True)
+            path = args.work_dir / f'{name}.json'
+            path.write_text(json.dumps(result, indent=1))
+            print(f'    {describe(result)}', flush=True)
+    print(make_table(args.work_dir))
 
 
-def result_file(args: argparse.Namespace, name: str) -> Path:
-    return args.work_dir / f'{name}.json'
-
-
-def result_of(args: argparse.Namespace, name: str) -> dict[str, Any]:
-    """What became of a row; nothing where it was not run."""
-    path = result_file(args, name)
+def read_result(work_dir: Path, name: str) -> dict[str, Any]:
+    """Return the result of a row, empty if the row did not run."""
+    path = work_dir / f'{name}.json'
     return json.loads(path.read_text()) if path.is_file() else {}
 
 
-def run_row(name: str, said: Optional[str],
-            args: argparse.Namespace) -> dict[str, Any]:
-    """What became of a row, of which :func:`install` said this."""
-    folder = args.work_dir / name
+def run_logged(log: Path, *command: object, check: bool = False,
+               **kwargs) -> subprocess.CompletedProcess:
+    """Run a command and append its output to a log."""
+    with open(log, 'a') as file:
+        done = subprocess.run([str(x) for x in command], text=True,
+                              stdout=subprocess.PIPE,
+                              stderr=subprocess.STDOUT, **kwargs)
+        file.write(done.stdout)
+    if check:
+        done.check_returncode()
+    return done
+
+
+def run_row(work_dir: Path, name: str) -> dict[str, Any]:
+    """Install a row, test the package there, and return the result."""
+    folder, log = work_dir / name, work_dir / f'{name}.log'
+    log.unlink(missing_ok=True)
     result = dict(row=name, date=date.today().isoformat(),
                   machine=f'{os.cpu_count()} cores, {platform.machine()}')
-    if said is not None:
-        return dict(result, error=f'cannot be installed: {said}')
-    python = folder / 'env/bin/python'
-    result['versions'] = json.loads(subprocess.check_output(
-        [python, '-c', 'import json, platform\n'
-         'from importlib import metadata as m\n'
-         'found = {x.metadata["Name"].replace("-", "_"): x.version '
-         'for x in m.distributions()}\n'
-         'print(json.dumps(dict(found, python=platform.python_version())))'],
-        text=True))
+    try:
+        python = install(ROWS[name], folder, log)
+    except subprocess.CalledProcessError as e:
+        reason = ' '.join(e.stdout.split())[-300:]
+        return dict(result, error=f'cannot be installed: {reason}')
     start = time.time()
-    result.update(check(name, folder, python, args))
-    if not args.keep:
-        # Some minutes, on a slow disk.
-        subprocess.Popen(['rm', '-rf', folder / 'env'])
+    result['versions'] = json.loads(
+        subprocess.check_output([python, '-c', VERSIONS], text=True))
+    result.update(run_checks(work_dir, name, python, log))
     return dict(result, minutes=round((time.time() - start) / 60, 1))
 
 
-def install(name: str, args: argparse.Namespace) -> Optional[str]:
-    """Make the environment and a copy of the repository without the package,
-    which comes from a wheel. Returns why it cannot be, or None."""
-    row, folder = ROWS[name], args.work_dir / name
+def install(row: Row, folder: Path, log: Path) -> Path:
+    """Make the environment and a copy of the repository for its tests.
+
+    The copy does not contain the package, so the tests import the wheel.
+
+    Returns:
+        Path: Python of the environment.
+
+    Raises:
+        subprocess.CalledProcessError: A package cannot be installed.
+    """
     copy, env = folder / 'copy', folder / 'env'
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(
         '.*', 'work_dirs', 'data', 'build', '__pycache__', '*.egg-info'))
-    # mmengine and mmcv ask for opencv-python, and contrib has to be last.
     pip = ['uv', 'pip', 'install', '--no-cache', '--python', env]
-    with open(args.work_dir / f'{name}.log', 'w') as log:
-        for command in (
-                ['uv', 'venv', '--python', row['python'], env],
-                ['uv', 'build', '--wheel', '--out-dir', folder, copy],
-                [*pip, *row['requirements']],
-                [*pip, '--reinstall', '--no-deps',
-                 f'opencv-contrib-python-headless=={row["opencv"]}'],
-                [*pip, '--no-deps', '{wheel}']):
-            command = [str(*folder.glob('*.whl')) if x == '{wheel}' else
-                       str(x) for x in command]
-            done = subprocess.run(command, text=True, stdout=subprocess.PIPE,
-                                  stderr=subprocess.STDOUT)
-            log.write(done.stdout)
-            if done.returncode:
-                return ' '.join(done.stdout.split())[-300:]
+    run_logged(log, 'uv', 'venv', '--python', row.python, env, check=True)
+    run_logged(log, 'uv', 'build', '--wheel', '--out-dir', folder, copy,
+               check=True)
+    run_logged(log, *pip, *row.requirements(), check=True)
+    # mmengine and mmcv require opencv-python. Both packages write the folder
+    # cv2, so contrib is installed last.
+    run_logged(log, *pip, '--reinstall', '--no-deps',
+               f'opencv-contrib-python-headless=={row.opencv}', check=True)
+    run_logged(log, *pip, '--no-deps', *folder.glob('*.whl'), check=True)
     shutil.rmtree(copy / 'univip_mm')
-    (copy / '_univip_mm_configs.py').unlink()
-    return None
+    (copy / '_univip_mm_configs.py').unlink(missing_ok=True)
+    return env / 'bin/python'
 
 
-def check(name: str, folder: Path, python: Path,
-          args: argparse.Namespace) -> dict[str, Any]:
-    """Import the package, run its tests, and resume."""
-    copy, report = folder / 'copy', folder / 'tests.xml'
-
-    def run(*command) -> subprocess.CompletedProcess:
-        done = subprocess.run(
-            [str(x) for x in (python, *command)], cwd=copy, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            env=dict(os.environ, OMP_NUM_THREADS='1', CUDA_VISIBLE_DEVICES='',
-                     PYTHONPATH='tests'))
-        with open(args.work_dir / f'{name}.log', 'a') as log:
-            log.write(done.stdout)
-        return done
-
-    imported = run('-c', 'import univip_mm')
+def run_checks(work_dir: Path, name: str, python: Path,
+               log: Path) -> dict[str, Any]:
+    """Import the package, run its tests, and resume from checkpoints."""
+    folder = work_dir / name
+    report = folder / 'tests.xml'
+    options = dict(cwd=folder / 'copy', env=dict(
+        os.environ, OMP_NUM_THREADS='1', CUDA_VISIBLE_DEVICES='',
+        PYTHONPATH='tests'))
+    imported = run_logged(log, python, '-c', 'import univip_mm', **options)
     if imported.returncode:
-        last = imported.stdout.strip().splitlines()[-1]
-        ours = re.match('ImportError: (univip_mm .*)', last)
-        return dict(refused=ours.group(1)) if ours else dict(error=last)
-    run('-m', 'pytest', f'--junitxml={report}', '-k', LEFT_OUT,
-        *(f'tests/{x}' for x in TESTS))
-    tests = list(ElementTree.parse(report).iter('testcase'))
-    bad = [f'{x.get("classname")}::{x.get("name")}' for x in tests
-           if x.find('failure') is not None or x.find('error') is not None]
-    skipped = sum(x.find('skipped') is not None for x in tests)
-    resumed = run('-c', CROSS, name, args.work_dir.resolve() / 'checkpoints')
-    result = dict(
-        passed=len(tests) - skipped - len(bad), skipped=skipped, failed=bad,
-        resumed=re.findall(r'^RESUMED (\S+) (\S+)$', resumed.stdout, re.M))
+        error = last_line(imported)
+        refusal = re.match('ImportError: (univip_mm .*)', error)
+        return (dict(refused=refusal.group(1)) if refusal else
+                dict(error=error))
+    tested = run_logged(log, python, '-m', 'pytest', f'--junitxml={report}',
+                        *(f'tests/{x}' for x in TESTS), **options)
+    if not report.is_file():
+        return dict(error=last_line(tested))
+    result = count_tests(report)
+    resumed = run_logged(log, python, '-c', RESUME, name,
+                         work_dir / 'checkpoints', **options)
+    result['resumed'] = re.findall(r'^RESUMED (\S+) (\S+)$', resumed.stdout,
+                                   re.MULTILINE)
     if resumed.returncode:
-        result['error'] = resumed.stdout.strip().splitlines()[-1]
+        result['error'] = last_line(resumed)
     return result
 
 
-def outcome(result: dict) -> str:
-    """What became of a row, in words."""
+def last_line(done: subprocess.CompletedProcess) -> str:
+    """Return the last line of a command's output."""
+    return (done.stdout.strip().splitlines() or ['no output'])[-1]
+
+
+def count_tests(report: Path) -> dict[str, Any]:
+    """Return the passed, skipped and failed tests of a JUnit report."""
+    tests = list(ElementTree.parse(report).iter('testcase'))
+    failed = [f'{x.get("classname")}::{x.get("name")}' for x in tests
+              if x.find('failure') is not None or x.find('error') is not None]
+    skipped = sum(x.find('skipped') is not None for x in tests)
+    return dict(passed=len(tests) - skipped - len(failed), skipped=skipped,
+                failed=failed)
+
+
+def describe(result: dict) -> str:
+    """Return the outcome of a row in words."""
     if 'refused' in result:
         return f'refused: {result["refused"]}'
     if 'passed' not in result:
@@ -265,17 +280,16 @@ def outcome(result: dict) -> str:
     return f'{text}; resumed {len(others)} checkpoints of other rows'
 
 
-def table(args: argparse.Namespace) -> str:
-    """The table, of what was run, in Markdown."""
-    lines = [['Python', *COLUMNS.values(), 'seen']]
+def make_table(work_dir: Path) -> str:
+    """Return the results of all finished rows as a Markdown table."""
+    lines = [['Python', *COLUMNS.values(), 'result']]
     lines.append(['---'] * len(lines[0]))
     for name in ROWS:
-        result = result_of(args, name)
+        result = read_result(work_dir, name)
         if result:
-            found = result.get('versions', {})
-            lines.append([found.get('python', '?'),
-                          *(found.get(x, '?') for x in COLUMNS),
-                          outcome(result)])
+            versions = result.get('versions', {})
+            lines.append([versions.get(x, '?') for x in ('python', *COLUMNS)]
+                         + [describe(result)])
     return '\n'.join(f'| {" | ".join(line)} |' for line in lines)
 
 

@@ -31,7 +31,7 @@ def data(tmp_path_factory):
         images = COCO128 / 'train2017'
         source = COCO128 / 'annotations' / 'instances_train2017.json'
     else:
-        from univip_mm.demo.scenes import make_scenes
+        from univip_mm.demo import make_scenes
         make_scenes(folder / 'demo', num_train=60, num_val=1, workers=1)
         images = folder / 'demo' / 'train'
         source = folder / 'demo' / 'annotations' / 'train.json'

@@ -1,11 +1,11 @@
-import importlib.util
+import importlib
 import json
 import subprocess
 import sys
 
 import pytest
 import torch
-from tiny import ROOT, load_tool
+from tiny import ROOT
 
 from univip_mm.models import UniVIPDataPreprocessor, data_preprocessor
 
@@ -13,49 +13,46 @@ FOLDER = ROOT / 'tools' / 'benchmarks'
 
 
 @pytest.fixture
-def take_turns():
-    spec = importlib.util.spec_from_file_location(
-        'byol_pipeline', FOLDER / 'byol_pipeline.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.take_turns
+def load_part(monkeypatch):
+    monkeypatch.syspath_prepend(FOLDER)
+    return lambda name: importlib.import_module(f'speed_parts.{name}')
 
 
-def test_the_sides_of_a_comparison_take_turns(take_turns):
-    called = []
-    seconds = take_turns({
-        name: [lambda n=name, i=i: called.append((n, i)) for i in range(3)]
-        for name in 'ab'}, turns=2)
+def test_time_interleaved_alternates_functions(load_part):
+    calls = []
+    seconds = load_part('timing').time_interleaved({
+        name: [lambda n=name, i=i: calls.append((n, i)) for i in range(3)]
+        for name in 'ab'}, repeats=2)
     once = [(name, i) for i in range(3) for name in 'ab']
-    assert called == 3 * once  # one turn goes before
+    assert calls == 3 * once  # one warm-up
     assert seconds.keys() == {'a', 'b'} and min(seconds.values()) > 0
 
 
-def test_figures_are_written_and_the_sides_compute_the_same(tmp_path):
+def test_speed_writes_results_of_equal_solvers(tmp_path):
     ended = subprocess.run(
         [sys.executable, FOLDER / 'speed.py', '--parts', 'sinkhorn',
          '--work-dir', tmp_path], capture_output=True, text=True, timeout=200)
     assert ended.returncode == 0, ended.stderr
-    figures = json.loads((tmp_path / 'speed.json').read_text())
-    assert figures['sinkhorn']['largest difference (at most 1e-5)'] < 1e-5
+    results = json.loads((tmp_path / 'speed.json').read_text())
+    assert results['sinkhorn']['largest difference (at most 1e-5)'] < 1e-5
     assert 'ratio (at least 3)' in ended.stdout
-    assert figures['run'].keys() >= {'machine', 'date', 'torch', 'device'}
+    assert results['run'].keys() >= {'machine', 'date', 'torch', 'device'}
 
 
-def test_operations_are_counted_of_the_batch_in_one_piece(monkeypatch):
-    speed = load_tool('benchmarks/speed')
+def test_count_operations_ignores_views_and_chunks(load_part, monkeypatch):
+    count_operations = load_part('step').count_operations
     x = torch.ones(2, 3)
-    # A view of x starts nothing, the sum and the product do.
-    assert speed.operations(lambda: (x + x).view(6).t() * 2) == 2
+    # The sum and the product count, the views of x do not.
+    assert count_operations(lambda: (x + x).view(6).t() * 2) == 2
     preprocessor = UniVIPDataPreprocessor(seed=0)
     views = [torch.zeros(4, 3, size, size, dtype=torch.uint8)
              for size in (16, 16, 8)]
 
-    def counted():
-        preprocessor._generator = None  # the same numbers
-        return speed.operations(lambda: preprocessor(
+    def count():
+        preprocessor._generator = None  # repeats the same parameters
+        return count_operations(lambda: preprocessor(
             dict(inputs=views), training=True))
 
-    whole = counted()
+    whole = count()
     monkeypatch.setattr(data_preprocessor, '_CACHED_VALUES', 1)
-    assert counted() == whole > 50
+    assert count() == whole > 50

@@ -17,12 +17,13 @@ def run(*args):
 
 
 @pytest.mark.timeout(600)
-def test_demo_goes_from_nothing_to_a_measured_backbone(tmp_path):
-    told = run('--data-dir', tmp_path / 'data', '--work-dir',
+def test_run_demo_evaluates_and_exports_backbone(tmp_path):
+    done = run('--data-dir', tmp_path / 'data', '--work-dir',
                tmp_path / 'work', '--num-train', '40', '--num-val', '30',
                '--epochs', '1')
-    assert told.returncode == 0, told.stderr[-3000:]
-    summary = told.stdout[told.stdout.index('Frozen features'):]
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert '=== 8/8' in done.stdout
+    summary = done.stdout[done.stdout.index('Frozen features'):]
     for line in ('k-NN, mAP', 'linear, mAP', 'k-NN, balanced accuracy'):
         assert line in summary
     for name in ('trained', 'untrained'):
@@ -39,8 +40,8 @@ def test_demo_goes_from_nothing_to_a_measured_backbone(tmp_path):
     assert backbone['conv1.weight'].shape == (32, 3, 7, 7)
 
 
-def test_step_that_fails_ends_the_demo(tmp_path):
-    told = run('--data-dir', tmp_path / 'data', '--num-train', '0')
-    assert told.returncode == 1
-    assert 'num_train is 0' in told.stderr
-    assert 'error: tools/demo/make_data.py ended' in told.stderr
+def test_run_demo_stops_at_failed_step(tmp_path):
+    done = run('--data-dir', tmp_path / 'data', '--num-train', '0')
+    assert done.returncode == 1
+    assert 'num_train is 0' in done.stderr
+    assert 'error: tools/demo/make_data.py ended' in done.stderr

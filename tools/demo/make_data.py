@@ -1,55 +1,60 @@
-"""Draw the demo's data set: scenes of several objects, with COCO jsons."""
+"""Make the demo's data set: synthetic scenes with COCO annotations."""
 import argparse
 import sys
 
-from univip_mm.demo.scenes import make_scenes
+from univip_mm.demo import make_scenes
 
-EXAMPLE = """example:
+EXAMPLE = '''
+example:
   python tools/demo/make_data.py data/demo --num-train 2000 --num-val 400
 
-The images of --num-train 2000 --num-val 400 take about a minute on 2 cores.
-"""
+The example takes about a minute on 2 cores. An existing data set of the same
+options is kept; other data of this tool is replaced.
+'''
 
 
 def parse_args() -> argparse.Namespace:
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__,
         epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         'out_dir', nargs='?', default='data/demo',
-        help='folder of the data set; default: data/demo')
+        help='folder of the data set (default: %(default)s)')
     parser.add_argument(
-        '--num-train', type=int, default=2000,
-        help='images to train on; default: 2000')
+        '--num-train', type=int, default=2000, metavar='N',
+        help='training images (default: %(default)s)')
     parser.add_argument(
-        '--num-val', type=int, default=400,
-        help='images to evaluate on; default: 400')
+        '--num-val', type=int, default=400, metavar='N',
+        help='validation images (default: %(default)s)')
     parser.add_argument(
         '--seed', type=int, default=0,
-        help='the same seed gives the same images; default: 0')
+        help='the same seed gives the same images (default: %(default)s)')
     parser.add_argument(
         '--size', type=int, nargs=2, default=(320, 240),
         metavar=('WIDTH', 'HEIGHT'),
-        help='size of the images, pixels; default: 320 240')
+        help='image size in pixels (default: 320 240)')
     parser.add_argument(
-        '--workers', type=int, default=None,
-        help='processes; default: one for each core')
+        '--workers', type=int, metavar='N',
+        help='processes (default: one per core)')
     return parser.parse_args()
 
 
 def main() -> None:
+    """Make the data set and print its size."""
     args = parse_args()
     try:
-        told = make_scenes(**vars(args))
+        result = make_scenes(**vars(args))
     except (ValueError, OSError) as e:
         sys.exit(f'error: {e}')
-    classes = ', '.join(f'{name} {n}' for name, n in told['per_class'].items())
-    what = (f"made in {told['seconds']:.1f} s" if told['made'] else
-            'there already, made with the same parameters: nothing to do')
-    print(f"{told['images']} images ({args.num_train} train, {args.num_val} "
-          f"val) with {told['objects']} objects ({classes}) in "
-          f"'{args.out_dir}', {what}.")
+    classes = ', '.join(f'{name} {n}'
+                        for name, n in result['per_class'].items())
+    status = (f"made in {result['seconds']:.1f} s" if result['made'] else
+              'which exists with the same options: nothing to do')
+    print(f"{result['images']} images ({args.num_train} train, {args.num_val} "
+          f"val) with {result['objects']} objects ({classes}) in "
+          f"'{args.out_dir}', {status}.")
 
 
 if __name__ == '__main__':

@@ -1,8 +1,8 @@
-"""From nothing to a pre-trained backbone: every step of UniVIP, in small.
+"""Run every step of UniVIP on a small scale, without any download.
 
-Draws a data set, finds proposals, pre-trains, takes the backbone out, measures
-it beside the same network untrained, and draws pictures. Each step is one of
-the project's own commands, which is shown.
+The demo makes a data set, finds proposals, pre-trains, extracts the backbone,
+evaluates it against the same untrained network, and plots the losses. Every
+step is a command of this project and is printed before it runs.
 """
 import argparse
 import json
@@ -15,13 +15,14 @@ from pathlib import Path
 from mmengine.config import Config
 
 ROOT = Path(__file__).parents[2]
+STEPS = 8
 
-EXAMPLE = '''
+EXAMPLES = '''
 examples:
   python tools/demo/run_demo.py
   python tools/demo/run_demo.py --num-train 200 --num-val 100 --epochs 2
 '''
-MEASURES = {
+METRICS = {
     'knn_mAP': 'k-NN, mAP',
     'linear_mAP': 'linear, mAP',
     'knn_balanced_accuracy': 'k-NN, balanced accuracy',
@@ -30,68 +31,117 @@ MEASURES = {
 
 
 def parse_args() -> argparse.Namespace:
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__,
-        epilog=EXAMPLE,
+        epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         '--config', default='configs/univip_r18_demo.py',
         help='pre-training config (default: %(default)s)')
     parser.add_argument(
-        '--data-dir', default='data/demo',
+        '--data-dir', type=Path, default='data/demo',
         help='folder of the data set (default: %(default)s)')
     parser.add_argument(
-        '--work-dir', default='work_dirs/demo',
-        help='folder of everything else that is made (default: %(default)s)')
+        '--work-dir', type=Path, default='work_dirs/demo',
+        help='folder of all other output (default: %(default)s)')
     parser.add_argument(
         '--num-train', type=int, default=700, metavar='N',
-        help='images to train on (default: %(default)s)')
+        help='training images (default: %(default)s)')
     parser.add_argument(
         '--num-val', type=int, default=300, metavar='N',
-        help='images to evaluate on (default: %(default)s)')
+        help='validation images (default: %(default)s)')
     parser.add_argument(
         '--epochs', type=int, metavar='N',
         help="epochs of pre-training (default: the config's)")
     return parser.parse_args()
 
 
-def run(title: str, *command: object) -> None:
-    """Show a command, run it, and stop with it where it fails."""
-    words = [str(word) for word in command]
-    print(f'\n=== {title}\n$ python {shlex.join(words)}', flush=True)
-    start = time.time()
-    outcome = subprocess.run([sys.executable, *words], cwd=ROOT)
-    if outcome.returncode:
-        raise SystemExit(f'error: {words[0]} ended with exit code '
-                         f'{outcome.returncode}; its message stands above')
-    print(f'--- {time.time() - start:.0f} s', flush=True)
-
-
-def options_of(args: argparse.Namespace) -> list:
-    """What the command line changes in the config, for --cfg-options."""
-    data_root = Path(args.data_dir).as_posix() + '/'
+def cfg_options(args: argparse.Namespace, cfg: Config) -> list:
+    """Return ``--cfg-options`` for the data folder and the epochs."""
+    data_root = f'{args.data_dir.as_posix()}/'
     options = [f'train_dataloader.dataset.data_root={data_root}']
     options += [
         f'test_dataloader.dataset.datasets.{i}.data_root={data_root}'
         for i in range(2)
     ]
     if args.epochs is not None:
-        schedulers = Config.fromfile(ROOT / args.config).param_scheduler
+        last = len(cfg.param_scheduler) - 1
         options += [
             f'train_cfg.max_epochs={args.epochs}',
-            f'param_scheduler.{len(schedulers) - 1}.end={args.epochs}'
+            f'param_scheduler.{last}.end={args.epochs}'
         ]
     return ['--cfg-options', *options]
 
 
-def show_summary(work_dir: Path, backbone: Path, seconds: float) -> None:
-    """Results beside those of the untrained network, and where all lies."""
+class Steps:
+    """Runner of the demo's commands, with a numbered title for each one."""
+
+    def __init__(self) -> None:
+        self.number = 0
+
+    def run(self, title: str, *command: object) -> None:
+        """Print and run a command of the project; exit if it fails."""
+        self.number += 1
+        words = [str(word) for word in command]
+        print(f'\n=== {self.number}/{STEPS} {title}\n'
+              f'$ python {shlex.join(words)}', flush=True)
+        start = time.time()
+        done = subprocess.run([sys.executable, *words], cwd=ROOT)
+        if done.returncode:
+            raise SystemExit(f'error: {words[0]} ended with exit code '
+                             f'{done.returncode}: see its message above')
+        print(f'--- {time.time() - start:.0f} s', flush=True)
+
+
+def prepare(steps: Steps, args: argparse.Namespace, cfg: Config,
+            options: list) -> None:
+    """Make the data set and its proposals, and draw some training views."""
+    data_dir = args.data_dir
+    steps.run('Data set: scenes of several objects',
+              'tools/demo/make_data.py', data_dir, '--num-train',
+              args.num_train, '--num-val', args.num_val)
+    rules = [word for name, value in cfg.proposal_rules.items()
+             for word in (f'--{name.replace("_", "-")}', value)]
+    steps.run('Proposals: selective search and the three rules',
+              'tools/generate_proposals.py', '--img-prefix',
+              data_dir / 'train', '--ann-file',
+              data_dir / 'annotations/train.json', '--out',
+              data_dir / 'proposals/train.npz', *rules, '--max-side', 128)
+    steps.run('Training views', 'tools/browse_dataset.py', args.config,
+              '--output-dir', args.work_dir / 'scenes', *options)
+
+
+def train_and_evaluate(steps: Steps, args: argparse.Namespace,
+                       options: list) -> Path:
+    """Pre-train, extract and evaluate, and return the backbone's file."""
+    work_dir = args.work_dir
+    pretrain = work_dir / 'pretrain'
+    steps.run('Pre-training', 'tools/train.py', args.config, '--work-dir',
+              pretrain, *options)
+    last = (ROOT / pretrain / 'last_checkpoint').read_text().strip()
+    checkpoint = pretrain / Path(last).name
+    backbone = work_dir / 'univip_r18_demo_backbone.pth'
+    steps.run('Backbone for configs of mmdet, mmseg and mmpretrain',
+              'tools/extract_backbone.py', checkpoint, backbone)
+    for name, weights in dict(untrained=[], trained=[checkpoint]).items():
+        steps.run(f'k-NN and linear classifiers on the {name} network',
+                  'tools/test.py', args.config, *weights, '--work-dir',
+                  work_dir / name, '--out', work_dir / name / 'metrics.json',
+                  *options)
+    steps.run('Curves of the three losses', 'tools/plot_losses.py', pretrain,
+              '--out', work_dir / 'losses.png')
+    return backbone
+
+
+def print_summary(work_dir: Path, backbone: Path, seconds: float) -> None:
+    """Print the metrics of both networks and the paths of the results."""
     trained, untrained = (
         json.loads((ROOT / work_dir / name / 'metrics.json').read_text())
         for name in ('trained', 'untrained'))
     print(f'\n{"=" * 62}\nFrozen features of the validation images, percent\n')
     print(f'{"":28}{"untrained":>11}{"UniVIP":>11}{"":>4}chance')
-    for name, label in MEASURES.items():
+    for name, label in METRICS.items():
         key = f'probe/{name}'
         chance = (trained['probe/chance_mAP'] if name.endswith('mAP') else 50)
         print(f'{label:28}{untrained[key]:>11.1f}{trained[key]:>11.1f}'
@@ -101,42 +151,19 @@ backbone      {backbone}
 checkpoints   {work_dir}/pretrain
 scenes        {work_dir}/scenes/scenes_001.png
 loss curves   {work_dir}/losses.png
-all of it in {seconds / 60:.1f} minutes''')
+total time    {seconds / 60:.1f} minutes''')
 
 
 def main() -> None:
+    """Run all steps and print a summary."""
     args = parse_args()
     start = time.time()
-    work_dir, data_dir = Path(args.work_dir), Path(args.data_dir)
-    options = options_of(args)
-    pretrain = work_dir / 'pretrain'
-    run('A data set: scenes of several objects', 'tools/demo/make_data.py',
-        data_dir, '--num-train', args.num_train, '--num-val', args.num_val)
-    rules = Config.fromfile(ROOT / args.config).proposal_rules
-    run('Proposals: selective search and the three rules',
-        'tools/generate_proposals.py', '--img-prefix', data_dir / 'train',
-        '--ann-file', data_dir / 'annotations/train.json', '--out',
-        data_dir / 'proposals/train.npz', *[
-            word for name, value in rules.items()
-            for word in (f'--{name.replace("_", "-")}', value)
-        ], '--max-side', 128)
-    run('A look at what the network will see', 'tools/browse_dataset.py',
-        args.config, '--output-dir', work_dir / 'scenes', *options)
-    run('Pre-training', 'tools/train.py', args.config, '--work-dir', pretrain,
-        *options)
-    checkpoint = (ROOT / pretrain / 'last_checkpoint').read_text().strip()
-    checkpoint = pretrain / Path(checkpoint).name
-    backbone = work_dir / 'univip_r18_demo_backbone.pth'
-    run('The backbone, for any config of mmdet, mmseg or mmpretrain',
-        'tools/extract_backbone.py', checkpoint, backbone)
-    for name, words in dict(untrained=[], trained=[checkpoint]).items():
-        run(f'What the {name} network sees: k-NN and linear classifiers',
-            'tools/test.py', args.config, *words, '--work-dir',
-            work_dir / name, '--out', work_dir / name / 'metrics.json',
-            *options)
-    run('The curves of the three losses', 'tools/plot_losses.py', pretrain,
-        '--out', work_dir / 'losses.png')
-    show_summary(work_dir, backbone, time.time() - start)
+    cfg = Config.fromfile(ROOT / args.config)
+    options = cfg_options(args, cfg)
+    steps = Steps()
+    prepare(steps, args, cfg, options)
+    backbone = train_and_evaluate(steps, args, options)
+    print_summary(args.work_dir, backbone, time.time() - start)
 
 
 if __name__ == '__main__':

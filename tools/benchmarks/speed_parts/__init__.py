@@ -1,0 +1,1 @@
+"""Measurements of tools/benchmarks/speed.py, one module per kind."""

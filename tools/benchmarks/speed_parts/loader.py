@@ -1,0 +1,199 @@
+"""Speed of the data loader on one core."""
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import NamedTuple, Optional
+
+import cv2
+import numpy as np
+import simplejpeg
+from byol_pipeline import decode
+from mmengine.fileio import get
+
+from univip_mm.datasets import ProposalCocoDataset
+from univip_mm.io.coco_json import read_coco
+from univip_mm.proposals import (
+    ProposalFile,
+    Search,
+    generate_proposals,
+    write_proposals,
+)
+from univip_mm.registry import DATASETS
+
+from .timing import time_interleaved
+
+BYOL_PIPELINE = Path(__file__).parents[1] / 'byol_pipeline.py'
+NUM_LARGE = 16  # images of 12 megapixels
+
+
+class Images(NamedTuple):
+    """Images with annotations and proposals."""
+    ann_file: Path
+    folder: Path
+    proposal_file: Path
+    number: int  # the first images are used
+
+    def dataset(self, load: Optional[dict] = None,
+                crop: Optional[dict] = None) -> ProposalCocoDataset:
+        """Build the recipe's data set at epoch 0.
+
+        Args:
+            load (dict, optional): Options of LoadEncodedImage.
+            crop (dict, optional): Options of OverlapSceneCrop.
+        """
+        meta_keys = ('img_path', 'img_id', 'num_proposed', 'view_seed')
+        dataset = DATASETS.build(
+            dict(
+                type='ProposalCocoDataset',
+                ann_file=str(self.ann_file),
+                proposal_file=str(self.proposal_file),
+                data_prefix=dict(img_path=str(self.folder)),
+                indices=self.number,
+                pipeline=[
+                    dict(type='LoadEncodedImage', **(load or {})),
+                    dict(type='OverlapSceneCrop', **(crop or {})),
+                    dict(type='PackInputs', meta_keys=meta_keys)]))
+        dataset.set_epoch(0, 0)
+        return dataset
+
+
+def find_images(args: argparse.Namespace) -> Images:
+    """Return the images of the command line; make missing proposals."""
+    ann_file = Path(args.data_root, args.ann_file)
+    folder = Path(args.data_root, args.img_prefix)
+    path = Path(args.proposal_file or Path(args.work_dir, 'proposals.npz'))
+    if not args.proposal_file and not path.exists():
+        generate_proposals(read_coco(ann_file)['images'], folder, path,
+                           Search())
+    return Images(ann_file, folder, path, args.num_images)
+
+
+def calls_of(dataset: ProposalCocoDataset,
+             number: Optional[int] = None) -> list:
+    """Return one call per image that loads the image."""
+    number = min(number or len(dataset), len(dataset))
+    return [lambda i=i: dataset[i] for i in range(number)]
+
+
+def measure_loader(args: argparse.Namespace) -> dict:
+    """Compare the work per image on one core with decoding the JPEG."""
+    images = find_images(args)
+    plain = images.dataset()
+    paths = [plain.get_data_info(i)['img_path'] for i in range(len(plain))]
+    seconds = time_interleaved({
+        'decode': [lambda p=p: decode(get(p)) for p in paths],
+        'ours': calls_of(plain),
+        'fast_dct': calls_of(images.dataset(dict(fast_dct=True))),
+        'bilinear': calls_of(images.dataset(dict(fast_dct=True),
+                                            dict(interpolation='bilinear'))),
+        'resize': _resize_calls(plain),
+    }, repeats=3)
+    alone = seconds['decode']
+    results = {
+        'JPEG decode alone, images/s': 1 / alone,
+        '2 x 224 + 4 x 96 views packed, images/s': 1 / seconds['ours'],
+        'ratio to decode alone (at least 0.80)': alone / seconds['ours'],
+        'ratio with fast_dct': alone / seconds['fast_dct'],
+        'ratio with fast_dct and bilinear': alone / seconds['bilinear'],
+        'ratio that decode and bicubic resize alone would have':
+            alone / (alone + seconds['resize']),
+        **_psnr_of_fast_dct(paths),
+    }
+    if args.numpy1:
+        byol = _measure_byol_pipeline(args.numpy1, paths)
+        results["host's BYOL pipeline, 2 x 224, images/s"] = 1 / byol['byol']
+        # Relative to decoding, which both processes measure.
+        results["ratio to host's BYOL (at least 4)"] = (
+            (byol['byol'] / byol['decode']) / (seconds['ours'] / alone))
+    results.update(_measure_reduce(images))
+    return results
+
+
+def _resize_calls(dataset: ProposalCocoDataset) -> list:
+    """Return one call per image that only resizes its six views."""
+    load, crop = dataset.pipeline.transforms[:2]
+    calls = []
+    for index in range(len(dataset)):
+        results = load(dataset.get_data_info(index))
+        pixels = results['img'].decode()
+        results = crop(results)
+        boxes = [*results['scene_boxes'], *results['instance_boxes']]
+        crops = [(np.ascontiguousarray(pixels[y1:y2, x1:x2]), len(view))
+                 for (x1, y1, x2, y2), view in zip(boxes, results['img'])]
+        calls.append(lambda crops=crops: [
+            cv2.resize(crop, (size, size), interpolation=cv2.INTER_CUBIC)
+            for crop, size in crops])
+    return calls
+
+
+def _psnr_of_fast_dct(paths: list) -> dict:
+    values = []
+    for path in paths:
+        data = Path(path).read_bytes()
+        values.append(cv2.PSNR(
+            simplejpeg.decode_jpeg(data, 'BGR'),
+            simplejpeg.decode_jpeg(data, 'BGR', fastdct=True)))
+    return {'PSNR of fast_dct, dB, mean': float(np.mean(values)),
+            'PSNR of fast_dct, dB, lowest': float(np.min(values))}
+
+
+def _measure_byol_pipeline(numpy1: str, paths: list) -> dict:
+    """Return the output of byol_pipeline.py, run with NumPy 1."""
+    python_path = [str(Path(numpy1).resolve()),
+                   os.environ.get('PYTHONPATH', '')]
+    with tempfile.TemporaryDirectory() as folder:
+        listing = Path(folder, 'paths.json')
+        listing.write_text(json.dumps(paths))
+        output = subprocess.run(
+            [sys.executable, str(BYOL_PIPELINE), str(listing)],
+            env={**os.environ, 'OMP_NUM_THREADS': '1',
+                 'PYTHONPATH': os.pathsep.join(python_path)},
+            check=True, text=True, stdout=subprocess.PIPE).stdout
+    return json.loads(output.splitlines()[-1])
+
+
+def _measure_reduce(images: Images) -> dict:
+    """Measure the gain of ``reduce`` on images of 12 megapixels.
+
+    The PSNR compares the views with the views of a full decoding.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        large = _enlarge(images, Path(folder))
+        full, reduced = large.dataset(), large.dataset(dict(reduce=True))
+        seconds = time_interleaved(
+            dict(full=calls_of(full), reduced=calls_of(reduced)), repeats=2)
+        psnr = [
+            cv2.PSNR(a.numpy(), b.numpy())
+            for i in range(len(full)) for a, b in zip(
+                full[i]['inputs'], reduced[i]['inputs'])]
+    return {
+        '12 megapixels: images/s': 1 / seconds['full'],
+        '12 megapixels, reduce: images/s': 1 / seconds['reduced'],
+        '12 megapixels, reduce: gain': seconds['full'] / seconds['reduced'],
+        'PSNR of its views, dB, mean': float(np.mean(np.minimum(psnr, 60))),
+        'PSNR of its views, dB, lowest': float(np.min(psnr)),
+    }
+
+
+def _enlarge(images: Images, folder: Path) -> Images:
+    """Write the first images and their boxes at a long side of 4000."""
+    file = ProposalFile(images.proposal_file)
+    infos, boxes = [], {}
+    for info in read_coco(images.ann_file)['images'][:NUM_LARGE]:
+        pixels = cv2.imread(str(images.folder / info['file_name']))
+        factor = 4000 / max(pixels.shape)
+        large = cv2.resize(pixels, None, fx=factor, fy=factor,
+                           interpolation=cv2.INTER_CUBIC)
+        cv2.imwrite(str(folder / info['file_name']), large,
+                    [cv2.IMWRITE_JPEG_QUALITY, 90])
+        infos.append(dict(info, width=large.shape[1], height=large.shape[0]))
+        boxes[info['id']] = np.floor(
+            np.array(file[info['id']]) * factor).astype(int)
+    ann_file, proposals = folder / 'images.json', folder / 'proposals.npz'
+    ann_file.write_text(json.dumps(dict(images=infos)))
+    write_proposals(proposals, boxes, dict(rules=file.meta['rules']))
+    return Images(ann_file, folder, proposals, NUM_LARGE)

@@ -1,0 +1,107 @@
+"""Random colors, noise and patterns, used by objects and backgrounds."""
+import colorsys
+
+import cv2
+import numpy as np
+
+WHITE, PALE, INK = (250, 250, 250), (205, 228, 238), (28, 24, 26)
+LUMA = (0.11, 0.59, 0.30)  # weights of blue, green, red
+
+
+def random_color(rng: np.random.Generator, low=0.3, high=1.0) -> tuple:
+    """Return a BGR color of any hue, 0 to 255.
+
+    Args:
+        rng (np.random.Generator): Source of the color.
+        low (float): Smallest HSV value. Defaults to 0.3.
+        high (float): Largest HSV value. Defaults to 1.0.
+    """
+    return hsv_to_bgr(rng.uniform(), rng.uniform(0.1, 0.95),
+                      rng.uniform(low, high))
+
+
+def hsv_to_bgr(hue: float, saturation: float, value: float) -> tuple:
+    """Convert HSV of 0 to 1 to BGR of 0 to 255."""
+    red, green, blue = colorsys.hsv_to_rgb(hue, saturation, value)
+    return (blue * 255, green * 255, red * 255)
+
+
+def contrasting_colors(rng: np.random.Generator) -> tuple:
+    """Return two BGR colors of different lightness, in random order."""
+    while True:
+        first, second = random_color(rng), random_color(rng)
+        if abs(np.dot(np.subtract(first, second), LUMA)) > 75:
+            return first, second
+
+
+def color_ramp(rng: np.random.Generator, hue: float, low=0.25, high=0.85,
+               max_saturation=0.5) -> list:
+    """Return three BGR shades of about one hue, from dark to light.
+
+    Args:
+        rng (np.random.Generator): Source of the shades.
+        hue (float): 0 to 1.
+        low (float): With ``high``, the range of the lightest value. Defaults
+            to 0.25.
+        high (float): Largest HSV value. Defaults to 0.85.
+        max_saturation (float): Defaults to 0.5.
+    """
+    saturation = rng.uniform(0.1, max_saturation)
+    top = rng.uniform((low + high) / 2, high)
+    values = (top * rng.uniform(0.4, 0.6), top * 0.8, top)
+    return [hsv_to_bgr((hue + rng.uniform(-0.02, 0.02)) % 1, saturation, value)
+            for value in values]
+
+
+def fractal_noise(rng: np.random.Generator, h: int, w: int, cells=4,
+                  octaves=5, stretch=1.0) -> np.ndarray:
+    """Return noise of several octaves, about -1 to 1.
+
+    Args:
+        rng (np.random.Generator): Source of the noise.
+        h (int): Height, pixels.
+        w (int): Width, pixels.
+        cells (int): Grid cells of the coarsest octave. Defaults to 4.
+        octaves (int): Octaves; finer ones than the pixels are left out.
+            Defaults to 5.
+        stretch (float): Factor of the structure's length along x. Defaults
+            to 1.0.
+
+    Returns:
+        np.ndarray: (h, w) float32.
+    """
+    total = np.zeros((h, w), np.float32)
+    for octave in range(octaves):
+        n = cells * 2**octave
+        if n > 2 * max(h, w):
+            break
+        grid = rng.random((n, max(int(n / stretch), 2)), dtype=np.float32)
+        grid = (grid - 0.5) * 0.62**octave
+        total += cv2.resize(grid, (w, h), interpolation=cv2.INTER_CUBIC)
+    return total * 1.6
+
+
+def block_pattern(rng: np.random.Generator, h: int, w: int, block_w: float,
+                  block_h: float, shift: float) -> tuple:
+    """Return the pattern of a wall of blocks.
+
+    Args:
+        rng (np.random.Generator): Source of the blocks' tones.
+        h (int): Height, pixels.
+        w (int): Width, pixels.
+        block_w (float): Width of a block, pixels.
+        block_h (float): Height of a block, pixels.
+        shift (float): Shift from row to row, as a share of the block's width.
+
+    Returns:
+        tuple: Tone of each pixel's block (h, w) float32 of 0 to 1, and mask
+        of the joints (h, w) bool.
+    """
+    y, x = np.mgrid[:h, :w].astype(np.float32)
+    row = y // block_h
+    x = x + row * shift * block_w
+    column = x // block_w
+    table = rng.random(4096, dtype=np.float32)
+    tone = table[(row * 57 + column).astype(int) % 4096]
+    joint = (x - column * block_w < 2.5) | (y - row * block_h < 2.5)
+    return tone, joint
