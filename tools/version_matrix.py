@@ -204,7 +204,8 @@ def install(row: Row, folder: Path, log: Path) -> Path:
     copy, env = folder / 'copy', folder / 'env'
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(
-        '.*', 'work_dirs', 'data', 'build', '__pycache__', '*.egg-info'))
+        '.git', '.venv*', '.*cache', '.hypothesis', 'work_dirs', 'data',
+        'build', '__pycache__', '*.egg-info'))
     pip = ['uv', 'pip', 'install', '--no-cache', '--python', env]
     run_logged(log, 'uv', 'venv', '--python', row.python, env, check=True)
     run_logged(log, 'uv', 'build', '--wheel', '--out-dir', folder, copy,
@@ -216,7 +217,6 @@ def install(row: Row, folder: Path, log: Path) -> Path:
                f'opencv-contrib-python-headless=={row.opencv}', check=True)
     run_logged(log, *pip, '--no-deps', *folder.glob('*.whl'), check=True)
     shutil.rmtree(copy / 'univip_mm')
-    (copy / '_univip_mm_configs.py').unlink(missing_ok=True)
     return env / 'bin/python'
 
 
