@@ -9,6 +9,7 @@ from torchvision.ops import box_iou
 from univip_mm.io.boxes import (
     ProposalRules,
     filter_boxes,
+    inside,
     iou,
     obeys_shape_rules,
     xywh_to_xyxy,
@@ -55,6 +56,13 @@ def test_filter_boxes_includes_the_iou_limit(hundredths):
     for limit, number in ((hundredths / 100, 2), (hundredths / 100 - 1e-6, 1)):
         rules = ProposalRules(1, 1000, limit)
         assert len(filter_boxes(b, rules)) == number
+
+
+def test_inside_includes_the_border():
+    b = np.array([[10, 10, 20, 20], [9, 10, 20, 20], [10, 9, 20, 20],
+                  [10, 10, 21, 20], [10, 10, 20, 21], [12, 13, 14, 15]])
+    assert inside(b, (10, 10, 20, 20)).tolist() == [True] + [False] * 4 + [
+        True]
 
 
 def test_xywh_to_xyxy():

@@ -40,8 +40,8 @@ def check_rules(proposals: ProposalFile,
 
     Args:
         proposals (ProposalFile): The proposals.
-        transforms (Sequence[Callable]): Transforms of the pipeline; those
-            with an attribute ``rules`` are checked.
+        transforms (Sequence[Callable]): Transforms of the pipeline.
+            Transforms with an attribute ``rules`` are checked.
     """
     made_with = proposals.meta.get('rules')
     for transform in transforms:

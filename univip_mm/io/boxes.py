@@ -102,7 +102,6 @@ def filter_boxes(boxes: np.ndarray,
     # Non-maximum suppression with the proposal order as the score.
     xywh = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
     scores = list(range(len(boxes), 0, -1))
-    # OpenCV computes in float32, where an IoU equal to the limit can come out
-    # slightly larger.
+    # In OpenCV's float32, an IoU equal to the limit can be slightly larger.
     kept = cv2.dnn.NMSBoxes(xywh.tolist(), scores, 0., rules.iou_thr + 2e-7)
     return boxes[np.ravel(kept)[:top_n]]

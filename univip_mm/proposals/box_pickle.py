@@ -103,7 +103,7 @@ class _Array:
 
 
 def _from_buffer(content: bytes, dtype: _Dtype, shape: tuple,
-                 order: str) -> _Array:
+                 order: Any) -> _Array:
     array = _Array()
     array.array = np.frombuffer(content, dtype.dtype).reshape(
         shape, order=order)

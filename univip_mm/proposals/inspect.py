@@ -28,12 +28,12 @@ def recall(proposals: Mapping, annotations: Sequence[dict],
     for annotation in annotations:
         if not annotation.get('iscrowd') and min(annotation['bbox'][2:]) > 0:
             by_image[annotation['image_id']].append(annotation['bbox'])
-    best = [np.zeros(0)]
+    best_per_image = [np.zeros(0)]
     for image_id, boxes in by_image.items():
         if image_id in proposals:
             overlaps = iou(xywh_to_xyxy(boxes), proposals[image_id])
-            best.append(overlaps.max(axis=1, initial=0))
-    best = np.concatenate(best)
+            best_per_image.append(overlaps.max(axis=1, initial=0))
+    best = np.concatenate(best_per_image)
     shares = {
         thr: float((best >= thr).mean()) if len(best) else float('nan')
         for thr in iou_thrs

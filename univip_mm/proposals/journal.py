@@ -12,7 +12,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Optional, Union
+from typing import IO, Optional, Union
 
 import numpy as np
 
@@ -34,8 +34,8 @@ class Journal:
 
     def __init__(self, out: Union[str, os.PathLike], settings: dict) -> None:
         self.folder = Path(f'{out}.parts')
-        self._file = None
-        self._lock = None
+        self._file: Optional[IO[str]] = None
+        self._lock: Optional[IO[str]] = None
         self._synced = time.monotonic()
         self.folder.mkdir(parents=True, exist_ok=True)
         self._check_settings(json.loads(json.dumps(settings)))

@@ -197,7 +197,7 @@ def _map_array(path: Path, file: IO[bytes],
         np.lib.format.read_array_header_2_0)
     shape, fortran_order, dtype = read_header(file)
     if dtype.hasobject or fortran_order:
-        raise ValueError(f'{info.filename} is not a plain array')
+        raise ValueError(f'{Path(info.filename).stem} is not a plain array')
     if 0 in shape:  # a memory map cannot be empty
         return np.zeros(shape, dtype)
     mapped = np.memmap(path, dtype, 'r', offset=file.tell(), shape=shape)

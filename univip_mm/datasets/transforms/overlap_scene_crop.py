@@ -62,9 +62,10 @@ class OverlapSceneCrop(BaseTransform):
     Modified key: ``img`` becomes the list [scene_1, scene_2, instance_1, ...,
     instance_K] of (size, size, 3) uint8.
     Added keys: ``scene_boxes`` (2, 4), ``overlap_box`` (4,),
-    ``instance_boxes`` (K, 4), int64; ``num_proposed``, the number of instances
-    that are proposals, which come before the random boxes; ``view_seed``. All
-    boxes are xyxy in pixels of the original image, x2 and y2 outside.
+    ``instance_boxes`` (K, 4), int64, proposals before random boxes;
+    ``num_proposed`` (int), the number of instances that are proposals;
+    ``view_seed`` (int). All boxes are xyxy in pixels of the original image,
+    x2 and y2 outside.
 
     Args:
         num_instances (int): Number K of instances per image. Defaults to 4.
@@ -205,12 +206,12 @@ class OverlapSceneCrop(BaseTransform):
 
     def _select_proposals(self, rng: random.Random,
                           proposals: np.ndarray) -> list[Box]:
-        """Select at most K of the proposals, so that the IoU rule holds."""
+        """Select at most K of the proposals that obey the IoU rule."""
         candidates = [tuple(box) for box in proposals.tolist()]
         if self.selection == 'random':
             rng.shuffle(candidates)
         selected = candidates[:self.num_instances]
-        # Fast path: proposal files are filtered, so the rule already holds.
+        # Fast path: boxes of a proposal file already obey the IoU rule.
         if len(selected) > 1 and np.triu(
                 iou(selected, selected), 1).max() <= self.rules.iou_thr:
             return selected
