@@ -1,12 +1,12 @@
-"""Make a proposal file of proposals that others made.
+"""Convert proposals of other projects to a proposal file.
 
 formats:
   orl     ORL's JSON, {"bbox": [[[x, y, w, h], ...] per image]}, in the order
           of the annotation file's images
   pickle  {"bbox": {file name: boxes}}, boxes [x, y, w, h] as list, array or
-          tensor; nothing in it is executed
-  coco    COCO results, [{"image_id", "bbox": [x, y, w, h], "score"}, ...], the
-          best score first: what most detectors and proposal methods write
+          tensor; no code in the file is executed
+  coco    COCO results, [{"image_id", "bbox": [x, y, w, h], "score"}, ...],
+          sorted by score: the output of most detectors and proposal methods
 """
 import argparse
 import os
@@ -20,24 +20,32 @@ from univip_mm.proposals.command_line import (
     add_rule_options,
     describe_counts,
     one_line_errors,
-    rules_of,
+    rules_from_args,
 )
-from univip_mm.proposals.importers import READERS, import_proposals
+from univip_mm.proposals.importers import import_proposals
+from univip_mm.proposals.readers import READERS
 
 EXAMPLE = '''
-example:
+examples:
   python tools/convert_proposals.py orl train2017_ss_proposals.json \\
+      --ann-file data/coco/annotations/instances_train2017.json \\
+      --out data/coco/proposals/train2017.npz
+results of a detector, the 100 best boxes per image:
+  python tools/convert_proposals.py coco results.bbox.json --top-n 100 \\
       --ann-file data/coco/annotations/instances_train2017.json \\
       --out data/coco/proposals/train2017.npz
 '''
 
 
 def parse_args() -> argparse.Namespace:
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__,
         epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('format', choices=list(READERS), help='see above')
+    parser.add_argument(
+        'format', choices=list(READERS),
+        help='format of the source, see above')
     parser.add_argument('source', help='file to read')
     parser.add_argument(
         '--ann-file', required=True,
@@ -47,18 +55,20 @@ def parse_args() -> argparse.Namespace:
     add_rule_options(parser)
     parser.add_argument(
         '--workers', type=int, metavar='N',
-        help='processes that filter (default: one for each core)')
+        help='worker processes that filter (default: one per core)')
     return parser.parse_args()
 
 
 def main() -> None:
+    """Convert the proposals and report the numbers of boxes."""
     args = parse_args()
     start = time.time()
     with one_line_errors('nothing was written'):
         images = read_coco(args.ann_file)['images']
         counts = import_proposals(
-            args.format, args.source, images, args.out, rules_of(args),
-            args.top_n, Path(args.ann_file).name, args.workers)
+            args.format, args.source, images, args.out,
+            rules_from_args(args), args.top_n, Path(args.ann_file).name,
+            args.workers)
     print(f'read {counts.read} boxes of {len(images)} images in '
           f'{time.time() - start:.0f} s')
     print(f'dropped: {counts.not_finite} not finite, {counts.empty} empty, '

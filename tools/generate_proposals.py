@@ -1,6 +1,6 @@
-"""Find proposals by selective search in every image of a data set.
+"""Find object proposals in all images of a data set by selective search.
 
-Killed at any moment, the same command goes on where it was.
+After an interruption, repeat the command to resume the search.
 """
 import argparse
 import json
@@ -11,13 +11,14 @@ from pathlib import Path
 
 os.environ['UNIVIP_HOST'] = 'none'  # see univip_mm/__init__.py
 
+from univip_mm.io.atomic import atomic_write
 from univip_mm.io.coco_json import list_folder, read_coco
 from univip_mm.proposals import Search, generate_proposals
 from univip_mm.proposals.command_line import (
     add_rule_options,
     describe_counts,
     one_line_errors,
-    rules_of,
+    rules_from_args,
 )
 from univip_mm.proposals.generate import Outcome
 from univip_mm.proposals.selective_search import METHODS
@@ -37,16 +38,17 @@ examples:
 a folder of images without a json:
   python tools/generate_proposals.py --img-prefix my_photographs \\
       --out my_proposals/train.npz
-on two machines with a common disk, on each of them, with RANK 0 and 1:
+two machines with a common disk; RANK is 0 on the first and 1 on the second:
   torchrun --nnodes 2 --node-rank RANK --master-addr HOST_0 \\
-      tools/generate_proposals.py ... the options as above
-under Slurm, one task a machine:
+      tools/generate_proposals.py OPTIONS (as above)
+Slurm, one task per machine:
   srun --nodes 8 --ntasks-per-node 1 --cpus-per-task 64 \\
-      python tools/generate_proposals.py --launcher slurm ... as above
+      python tools/generate_proposals.py --launcher slurm OPTIONS (as above)
 '''
 
 
 def parse_args() -> argparse.Namespace:
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__,
         epilog=EXAMPLE,
@@ -55,8 +57,8 @@ def parse_args() -> argparse.Namespace:
         '--img-prefix', required=True, help='folder of the images')
     parser.add_argument(
         '--ann-file',
-        help='COCO json that lists the images; left out, the images below '
-        '--img-prefix are listed, in a json written beside OUT')
+        help='COCO json that lists the images (default: list all images below '
+        '--img-prefix, and write the list to a json beside OUT)')
     parser.add_argument(
         '--out', required=True, help='proposal file to write, ending in .npz')
     parser.add_argument(
@@ -68,33 +70,35 @@ def parse_args() -> argparse.Namespace:
         '--max-side',
         type=int,
         metavar='PIXELS',
-        help='search on a copy of the image whose longer side is reduced to '
-        'that: faster, with other boxes; docs/proposals.md tells how much '
-        '(default: the image itself)')
+        help='search in a copy of the image whose longer side is reduced to '
+        'PIXELS, e.g. 320: faster, but with other boxes (see '
+        'docs/proposals.md; default: no copy)')
     add_rule_options(parser)
     parser.add_argument(
         '--workers',
         type=int,
         metavar='N',
-        help='processes of this one, or of each rank (default: one for each '
-        'core)')
+        help='worker processes, per rank if there is a launcher (default: one '
+        'per core)')
     parser.add_argument(
         '--launcher',
         choices=LAUNCHERS,
         default='pytorch' if 'TORCHELASTIC_RUN_ID' in os.environ else 'none',
-        help='who started the processes that share the images; torchrun is '
-        'seen without it, under srun give slurm')
+        help='what started the processes that share the images; set slurm '
+        'under srun (torchrun is detected; default: %(default)s)')
     return parser.parse_args()
 
 
 def main() -> None:
+    """Search all images and report the result."""
     args = parse_args()
     start = time.time()
-    with one_line_errors(f"what was found is in '{args.out}.parts': the same "
-                         'command goes on from there'):
-        # A rank may wait long for the slowest one.
+    with one_line_errors(f"finished images are in '{args.out}.parts': repeat "
+                         'the command to resume'):
+        # A rank may wait long for the slowest rank.
         start_gloo(args.launcher, timedelta(days=30))
-        search = Search(args.method, rules_of(args), args.top_n, args.max_side)
+        search = Search(args.method, rules_from_args(args), args.top_n,
+                        args.max_side)
         images, ann_file = list_images(args)
         outcome = generate_proposals(
             images,
@@ -108,31 +112,31 @@ def main() -> None:
 
 
 def report(out: str, outcome: Outcome, seconds: float) -> None:
-    """What was done, what could not be read, and what is in the file."""
+    """Print the numbers of images and proposals, and unreadable images."""
     print(f'searched {outcome.searched} images in {seconds:.0f} s '
           f'({outcome.searched / seconds:.1f} images/s)', end='')
-    print(f'; {outcome.found_before} had been before'
+    print(f'; {outcome.found_before} were searched before'
           if outcome.found_before else '')
     print(describe_counts(out))
     for name, problem in outcome.unreadable.items():
         print(f'not read: {name}: {problem}')
     if outcome.unreadable:
         print(f'{len(outcome.unreadable)} images could not be read and have '
-              'no proposals: mend them and repeat the command, which searches '
-              'these alone')
+              'no proposals: repair them and repeat the command, which '
+              'searches only these images')
     print(f'proposals: {out}')
 
 
-def list_images(args: argparse.Namespace) -> tuple:
-    """The images, and the json that lists them."""
+def list_images(args: argparse.Namespace) -> tuple[list[dict], Path]:
+    """Return the images and the path of the json that lists them."""
     if args.ann_file is not None:
         return read_coco(args.ann_file)['images'], Path(args.ann_file)
     ann_file = Path(args.out).with_suffix('.images.json')
     content = None
     if rank_and_world_size()[0] == 0:
         content = list_folder(args.img_prefix)
-        ann_file.parent.mkdir(parents=True, exist_ok=True)
-        ann_file.write_text(json.dumps(content))
+        with atomic_write(ann_file, 'w') as file:
+            json.dump(content, file)
         print(f"listed {len(content['images'])} images in {ann_file}")
     return broadcast(content)['images'], ann_file
 

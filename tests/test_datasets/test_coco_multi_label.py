@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from univip_mm.datasets import CocoMultiLabel
 from univip_mm.registry import DATASETS
 
-# Neither images nor categories are in the order of their ids; image 20 has no
-# annotation, image 40 two of the same category.
+# Images and categories are not ordered by id. Image 20 has no annotation, and
+# image 40 has two annotations of the same category.
 CONTENT = dict(
     images=[
         dict(id=i, file_name=f'{i}.jpg') for i in (30, 10, 50, 20, 40)
@@ -42,7 +42,7 @@ def build(root, **changes):
             data_root=str(root),
             ann_file='instances.json',
             data_prefix=dict(img_path='images'),
-            serialize_data=False),  # which is slow in a long test run
+            serialize_data=False),  # slow in a long test run
         **changes
     })
 
@@ -51,7 +51,7 @@ def image_ids(dataset):
     return [dataset.get_data_info(i)['img_id'] for i in range(len(dataset))]
 
 
-def test_samples_hold_what_is_in_the_image(tmp_path):
+def test_sample_has_labels_and_split(tmp_path):
     write(tmp_path)
     dataset = build(tmp_path, split='val')
     assert isinstance(dataset, CocoMultiLabel)
@@ -65,13 +65,13 @@ def test_samples_hold_what_is_in_the_image(tmp_path):
     assert {x['split'] for x in samples} == {'val'}
 
 
-def test_images_lie_in_data_root_where_no_folder_is_named(tmp_path):
+def test_img_path_defaults_to_data_root(tmp_path):
     write(tmp_path)
     info = build(tmp_path, data_prefix=None).get_data_info(0)
     assert info['img_path'] == str(tmp_path / '10.jpg')
 
 
-def test_packed_samples_hold_label_and_split(tmp_path):
+def test_packed_sample_has_label_and_split(tmp_path):
     from PIL import Image
     write(tmp_path)
     (tmp_path / 'images').mkdir()
@@ -88,7 +88,7 @@ def test_packed_samples_hold_label_and_split(tmp_path):
 
 
 @given(number=st.integers(3, 40), cut=st.floats(0.2, 0.8))
-def test_parts_that_meet_share_no_image_and_miss_none(tmp_path_factory,
+def test_adjacent_parts_partition_the_images(tmp_path_factory,
                                                       number, cut):
     root = tmp_path_factory.getbasetemp()
     ids = range(1, number + 1)
@@ -102,12 +102,12 @@ def test_parts_that_meet_share_no_image_and_miss_none(tmp_path_factory,
     assert abs(len(first) - cut * number) <= 0.5 + 1e-9
 
 
-def test_indices_take_from_the_part(tmp_path):
+def test_indices_select_within_part(tmp_path):
     write(tmp_path)
     assert image_ids(build(tmp_path, part=(0.5, 1), indices=1)) == [40]
 
 
-def test_train_and_val_join_where_their_classes_are_the_same(
+def test_concat_requires_equal_classes(
         tmp_path, univip_scope):
     write(tmp_path)
     write(tmp_path, 'other.json', categories=CONTENT['categories'][::-1])
@@ -127,7 +127,7 @@ def test_train_and_val_join_where_their_classes_are_the_same(
         DATASETS.build(dict(type='ConcatDataset', datasets=parts))
 
 
-def test_annotations_of_other_images_are_not_looked_at(tmp_path):
+def test_annotations_of_other_images_are_ignored(tmp_path):
     write(tmp_path, images=CONTENT['images'][:2])
     assert image_ids(build(tmp_path)) == [10, 30]
 
@@ -141,19 +141,19 @@ def test_annotations_of_other_images_are_not_looked_at(tmp_path):
     (dict(categories=CONTENT['categories'][:1]), r'the categories \[2, 7\]'),
     (dict(images=None), 'instances.json.* not a COCO json'),
 ])
-def test_a_json_without_labels_is_told(tmp_path, changes, message):
+def test_json_without_labels_raises(tmp_path, changes, message):
     write(tmp_path, **changes)
     with pytest.raises(ValueError, match=message) as error:
         build(tmp_path)
     assert '\n' not in str(error.value)
 
 
-def test_a_missing_json_is_told(tmp_path):
+def test_missing_json_raises(tmp_path):
     with pytest.raises(FileNotFoundError, match="'.*nowhere.json': check"):
         build(tmp_path, ann_file='nowhere.json')
 
 
-def test_a_file_that_is_no_json_is_told(tmp_path):
+def test_file_that_is_no_json_raises(tmp_path):
     (tmp_path / 'instances.json').write_bytes(b'\xff\xd8\xff\xe0 a picture')
     with pytest.raises(ValueError, match='is not a COCO json'):
         build(tmp_path)
@@ -165,7 +165,7 @@ def test_a_file_that_is_no_json_is_told(tmp_path):
     (dict(part=(0, 2)), 'part is'),
     (dict(part=(0, 0.1)), r'part \(0, 0.1\) of the 4 .* has no image'),
 ])
-def test_an_option_that_selects_nothing_is_told(tmp_path, option, message):
+def test_invalid_option_raises(tmp_path, option, message):
     write(tmp_path)
     with pytest.raises(ValueError, match=message):
         build(tmp_path, **option)

@@ -5,6 +5,7 @@ from mmengine.dataset import DefaultSampler, default_collate
 from torch.utils.data import DataLoader
 
 from univip_mm.datasets import EpochSampler, ProposalCocoDataset
+from univip_mm.datasets.proposal_coco import derive_view_seed
 from univip_mm.registry import DATA_SAMPLERS
 
 PIPELINE = [
@@ -21,7 +22,7 @@ def build(coco_folder, pipeline=PIPELINE):
 
 
 def run_epochs(coco_folder, epochs, num_workers=0, seed=5):
-    """For each epoch, {image id: (first scene, view seed)}."""
+    """Return {image id: (first scene, view seed)} for each epoch."""
     dataset = build(coco_folder)
     sampler = EpochSampler(dataset, shuffle=True, seed=seed)
     loader = DataLoader(
@@ -38,20 +39,19 @@ def run_epochs(coco_folder, epochs, num_workers=0, seed=5):
     return seen
 
 
-def test_views_are_a_function_of_seed_epoch_and_image(
+def test_views_depend_on_seed_epoch_and_image_only(
         coco_folder, univip_scope):
     first, second = run_epochs(coco_folder, [0, 1])
     assert sorted(first) == sorted(second) == list(range(10, 90, 10))
     assert not set(first.values()) & set(second.values())
-    # Whatever the workers, which are kept over the epochs, and where one
-    # begins.
+    # Neither persistent workers nor the first epoch changes the views.
     assert run_epochs(coco_folder, [0, 1], num_workers=2) == [first, second]
     assert run_epochs(coco_folder, [1], num_workers=3) == [second]
     other, = run_epochs(coco_folder, [0], seed=6)
     assert not set(first.values()) & set(other.values())
 
 
-def test_another_image_takes_the_place_of_an_unreadable_one_by_the_seed(
+def test_replacement_of_unreadable_image_is_seeded(
         coco_folder, univip_scope):
     (coco_folder / 'images/3.jpg').write_bytes(b'')
     first, second, again = run_epochs(coco_folder, [0, 1, 0])
@@ -60,13 +60,13 @@ def test_another_image_takes_the_place_of_an_unreadable_one_by_the_seed(
     assert run_epochs(coco_folder, [0], num_workers=2) == [first]
 
 
-def test_without_it_the_views_are_new_each_time(coco_folder, univip_scope):
+def test_views_without_sampler_are_not_seeded(coco_folder, univip_scope):
     dataset = build(coco_folder)
     a, b = (dataset[0]['data_samples'].view_seed for _ in range(2))
     assert a != b
 
 
-def test_order_is_that_of_the_default_sampler():
+def test_order_matches_default_sampler():
     data = list(range(20))
     ours, theirs = (cls(data, shuffle=True, seed=3)
                     for cls in (EpochSampler, DefaultSampler))
@@ -76,17 +76,16 @@ def test_order_is_that_of_the_default_sampler():
         assert list(ours) == list(theirs)
 
 
-def test_is_registered():
+def test_epoch_sampler_is_registered():
     built = DATA_SAMPLERS.build(
         dict(type='univip_mm.EpochSampler', dataset=[1, 2], shuffle=False))
     assert list(built) == [0, 1]
 
 
 @pytest.mark.parametrize('changed', ['seed', 'epoch', 'source', 'img_id'])
-def test_seeds_of_views_differ_in_each_of_their_parts(changed):
-    from univip_mm.datasets.proposal_coco import _seed_of
+def test_derive_view_seed_depends_on_every_argument(changed):
     parts = dict(seed=1, epoch=2, source=0, img_id=7)
-    seeds = {_seed_of(**{**parts, changed: i}) for i in range(1000)}
+    seeds = {derive_view_seed(**{**parts, changed: i}) for i in range(1000)}
     assert len(seeds) == 1000
     bits = torch.tensor([[s >> b & 1 for b in range(63)] for s in seeds])
     assert (bits.float().mean(0) - 0.5).abs().max() < 0.1

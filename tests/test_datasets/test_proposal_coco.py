@@ -5,6 +5,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from image_bytes import exif
 from mmengine.config import Config
 from PIL import Image
 from tiny import make_coco_folder
@@ -50,7 +51,7 @@ def change_json(root, change):
     path.write_text(json.dumps(content))
 
 
-def test_samples_hold_the_proposals_of_their_image_by_its_id(coco_folder):
+def test_sample_has_proposals_of_its_image_id(coco_folder):
     dataset = build(coco_folder)
     proposals = ProposalFile(coco_folder / 'train.npz')
     assert isinstance(dataset, ProposalCocoDataset) and len(dataset) == 8
@@ -61,7 +62,7 @@ def test_samples_hold_the_proposals_of_their_image_by_its_id(coco_folder):
         assert info['img_path'].endswith(f"{info['img_id'] // 10}.jpg")
 
 
-def test_order_of_the_json_does_not_matter(coco_folder):
+def test_proposals_do_not_depend_on_json_order(coco_folder):
     change_json(coco_folder, list.reverse)
     proposals = ProposalFile(coco_folder / 'train.npz')
     info = build(coco_folder).get_data_info(0)
@@ -70,7 +71,7 @@ def test_order_of_the_json_does_not_matter(coco_folder):
     assert np.array_equal(info['proposals'], proposals[10])
 
 
-def test_packed_views_are_uint8_with_their_count_of_proposals(coco_folder):
+def test_packed_views_are_uint8(coco_folder):
     sample = build(coco_folder)[0]
     assert [tuple(v.shape) for v in sample['inputs']] == [
         (3, 32, 32)] * 2 + [(3, 16, 16)] * 4
@@ -78,12 +79,12 @@ def test_packed_views_are_uint8_with_their_count_of_proposals(coco_folder):
     assert 0 <= sample['data_samples'].num_proposed <= 4
 
 
-def test_image_without_proposals_gives_random_boxes(coco_folder):
+def test_image_without_proposals_has_random_boxes(coco_folder):
     dataset = build(coco_folder)
     assert dataset[7]['data_samples'].num_proposed == 0
 
 
-def test_several_data_sets_are_joined_though_their_ids_clash(tmp_path):
+def test_joined_data_sets_may_share_ids(tmp_path):
     make_coco_folder(tmp_path / 'a')
     make_coco_folder(tmp_path / 'b', number=5, side=200)
     joined = build(
@@ -97,12 +98,12 @@ def test_several_data_sets_are_joined_though_their_ids_clash(tmp_path):
     assert '/a/images/' in joined.get_data_info(7)['img_path']
 
 
-def test_lists_of_different_lengths_are_told(coco_folder):
+def test_lists_must_have_equal_lengths(coco_folder):
     with pytest.raises(ValueError, match='same length'):
         build(coco_folder, ann_file=['train.json', 'train.json'])
 
 
-def test_small_images_are_dropped_and_counted(coco_folder, logged):
+def test_small_images_are_dropped_and_logged(coco_folder, logged):
     change_json(coco_folder, lambda images: images[2].update(width=63))
     dataset = build(coco_folder)
     assert len(dataset) == 7
@@ -113,37 +114,37 @@ def test_small_images_are_dropped_and_counted(coco_folder, logged):
 
 
 @pytest.mark.parametrize('option', ['ann_file', 'proposal_file'])
-def test_missing_file_is_named(coco_folder, option):
+def test_missing_file_raises(coco_folder, option):
     with pytest.raises(FileNotFoundError, match='none'):
         build(coco_folder, **{option: 'none.npz'})
 
 
-def test_proposals_of_other_images_are_told(coco_folder):
+def test_proposals_of_other_ids_raise(coco_folder):
     change_json(coco_folder, lambda images: images[0].update(id=11))
     with pytest.raises(ValueError, match='lacks 1 of the 8 images.*id 11'):
         build(coco_folder)
 
 
-def test_proposals_of_other_files_with_the_same_ids_are_told(coco_folder):
+def test_proposals_of_other_file_names_raise(coco_folder):
     boxes = dict(ProposalFile(coco_folder / 'train.npz'))
     write_proposals(coco_folder / 'train.npz', boxes,
                     dict(rules=ProposalRules().as_dict()),
                     {i: f'{i // 10}.jpg' for i in boxes})
     assert len(build(coco_folder)) == 8
     change_json(coco_folder, lambda images: images.pop(0))
-    assert len(build(coco_folder)) == 7  # fewer images are no other ones
+    assert len(build(coco_folder)) == 7  # a subset is accepted
     change_json(coco_folder, lambda images: images[2].update(
         file_name='5.jpg'))
     with pytest.raises(ValueError, match="1 of the 7 ids.*id 40, now '5.jpg'"):
         build(coco_folder)
 
 
-def test_folder_without_the_images_is_told_before_training(coco_folder):
+def test_folder_without_images_raises(coco_folder):
     with pytest.raises(FileNotFoundError, match='data_prefix.img_path'):
         build(coco_folder, data_prefix=dict(img_path='elsewhere'))
 
 
-def test_proposals_made_with_other_rules_are_told(coco_folder):
+def test_proposals_with_other_rules_raise(coco_folder):
     boxes = dict(ProposalFile(coco_folder / 'train.npz'))
     write_proposals(coco_folder / 'train.npz', boxes,
                     dict(rules=ProposalRules(min_size=32).as_dict()))
@@ -155,7 +156,7 @@ def test_proposals_made_with_other_rules_are_told(coco_folder):
 
 
 def reasons(dataset):
-    """By index, why an image was skipped."""
+    """Return the reason of each skipped image by index."""
     return {index: REASONS[code - 1]
             for index, code in enumerate(dataset.skipped.tolist()) if code}
 
@@ -165,12 +166,12 @@ LOADERS = ['LoadImageFromFile', 'LoadEncodedImage']
 
 @pytest.mark.parametrize('damage, reason', [
     ('text', 'not an image, or a damaged one'),
-    ('gone', 'the file is missing'),
+    ('missing', 'the file is missing'),
     ('folder', 'the file cannot be read'),
     ('small', 'a side below min_image_size')])
 @pytest.mark.parametrize('loader', LOADERS)
 @pytest.mark.parametrize('num_workers', [0, 2])
-def test_an_image_that_is_no_use_is_replaced_and_its_reason_kept(
+def test_unreadable_image_is_replaced_and_recorded(
         coco_folder, damage, reason, loader, num_workers):
     path = coco_folder / 'images' / '3.jpg'
     path.unlink()
@@ -178,7 +179,7 @@ def test_an_image_that_is_no_use_is_replaced_and_its_reason_kept(
         path.write_bytes(b'not a jpeg')
     elif damage == 'folder':
         path.mkdir()
-    elif damage == 'small':  # unlike its json says
+    elif damage == 'small':  # the json has another size
         Image.new('RGB', (4000, 1)).save(path)
     dataset = build(coco_folder, pipeline=[
         TRANSFORMS.build(dict(type=loader)), *PIPELINE[1:]])
@@ -193,7 +194,7 @@ def test_an_image_that_is_no_use_is_replaced_and_its_reason_kept(
     (lambda whole: b'', 'the file is empty'),
     (lambda whole: whole[:len(whole) // 2],
      'the file ends before the image does')])
-def test_a_file_that_is_not_whole_is_told_from_one_that_is_no_image(
+def test_incomplete_file_has_its_own_reason(
         coco_folder, content, reason):
     path = coco_folder / 'images' / '3.jpg'
     path.write_bytes(content(path.read_bytes()))
@@ -204,7 +205,7 @@ def test_a_file_that_is_not_whole_is_told_from_one_that_is_no_image(
 
 
 @pytest.mark.parametrize('num_workers', [0, 1])
-def test_disk_that_is_gone_ends_the_training_in_one_line(
+def test_missing_disk_raises_in_one_line(
         coco_folder, num_workers):
     dataset = build(coco_folder)
     for path in (coco_folder / 'images').iterdir():
@@ -213,7 +214,7 @@ def test_disk_that_is_gone_ends_the_training_in_one_line(
         next(iter(DataLoader(dataset, batch_size=None,
                              num_workers=num_workers)))
     assert str(e.value).startswith('50 images in a row cannot be read')
-    assert str(e.value).endswith('is the disk still there?')
+    assert str(e.value).endswith('check that the disk is mounted')
     assert '\n' not in str(e.value)
 
 
@@ -222,13 +223,13 @@ def test_disk_that_is_gone_ends_the_training_in_one_line(
     ([[200, 0, 300, 100], [-200, -200, -100, -100]], 0),
     ([[40000, 0, 40100, 100], [0, 0, 70, 70], [10, 90, 90, 161]], 1),
     ([], 0)])
-def test_no_proposal_outside_the_image_becomes_an_instance(
+def test_proposal_outside_image_is_no_instance(
         coco_folder, boxes, num_proposed):
     all_boxes = {**ProposalFile(coco_folder / 'train.npz'),
                  30: np.array(boxes).reshape(-1, 4)}
     write_proposals(coco_folder / 'train.npz', all_boxes,
                     dict(rules=ProposalRules().as_dict()))
-    # Scenes as large as the image, so that all that could be is contained.
+    # Scenes as large as the image contain all valid proposals.
     crop = TRANSFORMS.build(dict(
         type='OverlapSceneCrop', crop_ratio_range=(1, 1),
         aspect_ratio_range=(1.25, 1.25), scene_size=32, instance_size=16))
@@ -243,26 +244,24 @@ def test_no_proposal_outside_the_image_becomes_an_instance(
         (3, 32, 32)] * 2 + [(3, 16, 16)] * 4
 
 
-LANDMARK = (32, 64, 144, 176)  # in a picture of 240 x 320, upright
+LANDMARK = (32, 64, 144, 176)  # in an upright image of 240 x 320
 
 
 @pytest.mark.parametrize('loader, sizes', [
     ('LoadImageFromFile', 'as stored'), ('LoadEncodedImage', 'upright')])
 @pytest.mark.parametrize('orientation', range(1, 9))
-def test_proposals_and_views_are_those_of_the_upright_picture(
+def test_proposals_and_views_follow_exif_orientation(
         tmp_path, orientation, loader, sizes):
     upright = np.full((320, 240, 3), 90, np.uint8)
     x1, y1, x2, y2 = LANDMARK
     upright[y1:y2, x1:x2] = (250, 30, 30)
-    # How a camera held that way stores it: what the tag then undoes.
+    # Store the image as a camera does that is held in this orientation.
     stored = Image.fromarray(upright)
     for step in {2: ['FLIP_LEFT_RIGHT'], 3: ['ROTATE_180'],
                  4: ['FLIP_TOP_BOTTOM'], 5: ['TRANSPOSE'], 6: ['ROTATE_90'],
                  7: ['TRANSVERSE'], 8: ['ROTATE_270']}.get(orientation, []):
         stored = stored.transpose(Image.Transpose[step])
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    stored.save(tmp_path / 'a.jpg', exif=exif, quality=100,
+    stored.save(tmp_path / 'a.jpg', exif=exif(orientation), quality=100,
                 subsampling=0)
     width, height = stored.size if sizes == 'as stored' else (240, 320)
     images = [dict(id=1, file_name='a.jpg', width=width, height=height)]
@@ -272,7 +271,7 @@ def test_proposals_and_views_are_those_of_the_upright_picture(
                        workers=1)
     boxes = ProposalFile(tmp_path / 'train.npz')[1]
     off = np.abs(boxes - np.array(LANDMARK)).max(axis=1)
-    assert off.min() <= 4  # the nearest wrong turn is 32 away
+    assert off.min() <= 4  # a wrong orientation is off by at least 32
     write_proposals(tmp_path / 'train.npz', {1: boxes[[off.argmin()]]},
                     dict(rules=ProposalRules().as_dict()))
 
@@ -290,7 +289,7 @@ def test_proposals_and_views_are_those_of_the_upright_picture(
     assert cv2.PSNR(sample['img'][0].copy(), expected) > 30
 
 
-def test_a_data_set_that_is_sent_to_a_process_keeps_its_notes(coco_folder):
+def test_pickled_data_set_keeps_skipped(coco_folder):
     (coco_folder / 'images' / '3.jpg').unlink()
     dataset = build(coco_folder, pipeline=PIPELINE[:1])
     dataset[2]
@@ -298,7 +297,7 @@ def test_a_data_set_that_is_sent_to_a_process_keeps_its_notes(coco_folder):
         2: 'the file is missing'}
 
 
-def test_error_of_a_transform_is_not_taken_for_an_unreadable_image(
+def test_error_of_transform_is_raised(
         coco_folder):
 
     def broken(results):
@@ -310,10 +309,10 @@ def test_error_of_a_transform_is_not_taken_for_an_unreadable_image(
 
 
 @pytest.mark.parametrize('mode', ['L', 'CMYK', 'RGB'])
-def test_greyscale_and_cmyk_jpegs_look_as_they_should(coco_folder, mode):
+def test_gray_and_cmyk_jpegs_become_rgb(coco_folder, mode):
     path = coco_folder / 'images' / '1.jpg'
-    colour = Image.new('RGB', (200, 160), (200, 60, 30))
-    colour.convert(mode).save(path, quality=95)
+    color = Image.new('RGB', (200, 160), (200, 60, 30))
+    color.convert(mode).save(path, quality=95)
     results = PIPELINE[0](build(coco_folder).get_data_info(0))
     expected = Image.open(path).convert('RGB')
     shown = results['img'][..., ::-1].astype(int)
@@ -322,7 +321,7 @@ def test_greyscale_and_cmyk_jpegs_look_as_they_should(coco_folder, mode):
     assert all(view.shape[2] == 3 for view in out['img'])
 
 
-def test_pipeline_may_come_from_a_config(coco_folder, univip_scope):
+def test_pipeline_from_config(coco_folder, univip_scope):
     cfg = Config(dict(pipeline=[
         dict(type='LoadImageFromFile'),
         dict(type='OverlapSceneCrop')]))

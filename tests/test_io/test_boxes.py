@@ -9,6 +9,7 @@ from torchvision.ops import box_iou
 from univip_mm.io.boxes import (
     ProposalRules,
     filter_boxes,
+    inside,
     iou,
     obeys_shape_rules,
     xywh_to_xyxy,
@@ -21,14 +22,14 @@ boxes = arrays(np.int32, st.tuples(st.integers(0, 40), st.just(4)),
 
 
 @given(boxes, boxes)
-def test_iou_is_that_of_torchvision(a, b):
+def test_iou_matches_torchvision(a, b):
     expected = box_iou(*(torch.from_numpy(x).double() for x in (a, b)))
     np.testing.assert_allclose(iou(a, b), expected.nan_to_num(0), atol=1e-12)
 
 
 @given(boxes, st.integers(1, 30), st.floats(1, 5),
        st.integers(0, 100).map(lambda hundredths: hundredths / 100))
-def test_filter_keeps_what_the_rules_say_one_box_after_the_other(
+def test_filter_boxes_matches_sequential_filter(
         b, min_size, ratio, iou_thr):
     kept = []
     for box in b.tolist():
@@ -42,7 +43,7 @@ def test_filter_keeps_what_the_rules_say_one_box_after_the_other(
     assert filter_boxes(b, rules, top_n=3).tolist() == kept[:3]
 
 
-def test_ratio_and_size_limits_are_inclusive():
+def test_obeys_shape_rules_includes_the_limits():
     rules = ProposalRules(min_size=64, max_aspect_ratio=3)
     b = np.array([[0, 0, 64, 192], [0, 0, 64, 193], [0, 0, 192, 64],
                   [0, 0, 63, 100]])
@@ -50,11 +51,18 @@ def test_ratio_and_size_limits_are_inclusive():
 
 
 @pytest.mark.parametrize('hundredths', range(1, 100))
-def test_iou_at_the_limit_is_kept_and_above_it_is_not(hundredths):
+def test_filter_boxes_includes_the_iou_limit(hundredths):
     b = np.array([[5, 5, 705, 6], [5, 5, 5 + 7 * hundredths, 6]])
     for limit, number in ((hundredths / 100, 2), (hundredths / 100 - 1e-6, 1)):
         rules = ProposalRules(1, 1000, limit)
         assert len(filter_boxes(b, rules)) == number
+
+
+def test_inside_includes_the_border():
+    b = np.array([[10, 10, 20, 20], [9, 10, 20, 20], [10, 9, 20, 20],
+                  [10, 10, 21, 20], [10, 10, 20, 21], [12, 13, 14, 15]])
+    assert inside(b, (10, 10, 20, 20)).tolist() == [True] + [False] * 4 + [
+        True]
 
 
 def test_xywh_to_xyxy():
@@ -65,6 +73,6 @@ def test_xywh_to_xyxy():
     (dict(min_size=0), 'min_size'),
     (dict(max_aspect_ratio=0.5), 'max_aspect_ratio'),
     (dict(iou_thr=1.5), 'iou_thr')])
-def test_rules_out_of_range_are_named(options, named):
+def test_rules_reject_values_out_of_range(options, named):
     with pytest.raises(ValueError, match=named):
         ProposalRules(**options)

@@ -1,16 +1,17 @@
 import json
 
 import pytest
+from image_bytes import exif
 from PIL import Image
 
 from univip_mm.io.coco_json import list_folder, read_coco
 
 
-def test_reads_the_images(coco_folder):
+def test_read_coco_reads_images(coco_folder):
     assert len(read_coco(coco_folder / 'train.json')['images']) == 8
 
 
-def test_missing_file_is_named(tmp_path):
+def test_read_coco_names_missing_file(tmp_path):
     with pytest.raises(FileNotFoundError, match='none.json'):
         read_coco(tmp_path / 'none.json')
 
@@ -25,7 +26,7 @@ def test_missing_file_is_named(tmp_path):
     ('{"images": [{"id": 1.5, "file_name": "a"}]}', 'image id 1.5'),
     ('{"images": [{"id": 1, "file_name": "a"}, {"id": 1, "file_name": "b"}]}',
      'only 1 different ids')])
-def test_file_that_is_no_coco_json_is_told_in_one_line(
+def test_read_coco_rejects_invalid_json(
         tmp_path, text, reason):
     path = tmp_path / 'a.json'
     path.write_text(text)
@@ -45,36 +46,34 @@ def write(tmp_path, *names):
     '../../etc/passwd', '/etc/passwd', '..', 'a/../../b.jpg', '../a.jpg',
     'link/../../b.jpg', r'..\..\b.jpg', r'\\host\share\b.jpg', 'C:/b.jpg',
     r'a\..\..\b.jpg', 'https://example.org/b.jpg', './../b.jpg'])
-def test_a_name_that_leads_out_of_the_folder_is_refused(tmp_path, name):
+def test_read_coco_rejects_name_outside_folder(tmp_path, name):
     with pytest.raises(ValueError) as error:
         read_coco(write(tmp_path, 'a.jpg', name))
     assert f"image id 2 the file_name '{name}'" in str(error.value)
     assert '\n' not in str(error.value)
 
 
-def test_a_name_must_be_a_text(tmp_path):
+def test_read_coco_rejects_name_that_is_no_string(tmp_path):
     with pytest.raises(ValueError, match='image id 1 the file_name 7'):
         read_coco(write(tmp_path, 7))
 
 
-def test_names_below_the_folder_are_taken(tmp_path):
+def test_read_coco_accepts_names_below_folder(tmp_path):
     names = ['a.jpg', 'train/a.jpg', './b.jpg', 'a..b.jpg', '..a/b.jpg',
              'a b/c:d.jpg', 'n01/n01_1.JPEG']
     images = read_coco(write(tmp_path, *names))['images']
     assert [x['file_name'] for x in images] == names
 
 
-def test_a_way_up_does_not_go_through_a_link(tmp_path):
+def test_read_coco_normalizes_name_with_link(tmp_path):
     images = read_coco(write(tmp_path, 'link/../b.jpg'))['images']
     assert images[0]['file_name'] == 'b.jpg'
 
 
-def test_lists_a_folder_with_the_sizes_that_a_viewer_shows(tmp_path):
+def test_list_folder_applies_exif_to_sizes(tmp_path):
     (tmp_path / 'b').mkdir()
     Image.new('RGB', (30, 20)).save(tmp_path / 'b' / 'x.jpg')
-    turned = Image.Exif()
-    turned[0x0112] = 6  # to be turned by 90 degrees
-    Image.new('RGB', (30, 20)).save(tmp_path / 'a.JPEG', exif=turned)
+    Image.new('RGB', (30, 20)).save(tmp_path / 'a.JPEG', exif=exif(6))
     (tmp_path / 'c.png').write_text('no image')
     (tmp_path / 'notes.txt').write_text('')
     content = list_folder(tmp_path)
@@ -86,6 +85,6 @@ def test_lists_a_folder_with_the_sizes_that_a_viewer_shows(tmp_path):
     json.dumps(content)
 
 
-def test_folder_without_images_is_named(tmp_path):
+def test_list_folder_names_empty_folder(tmp_path):
     with pytest.raises(FileNotFoundError, match='no image below'):
         list_folder(tmp_path)

@@ -6,19 +6,11 @@ import random
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
-from torchvision.ops import clip_boxes_to_image
 
 from univip_mm.io.boxes import ProposalRules, filter_boxes, xywh_to_xyxy
 from univip_mm.proposals import ProposalFile
-from univip_mm.proposals.importers import (
-    Counts,
-    clean_boxes,
-    import_proposals,
-    load_pickle,
-)
+from univip_mm.proposals.box_cleaning import Counts
+from univip_mm.proposals.importers import import_proposals
 
 IMAGES = [dict(id=7, file_name='b/2.jpg', width=300, height=200),
           dict(id=3, file_name='b/1.jpg', width=200, height=300),
@@ -28,7 +20,7 @@ RULES = ProposalRules(min_size=20)
 
 @pytest.fixture
 def boxes():
-    """Boxes xywh of each image, the last of them without any."""
+    """Boxes xywh of each image; the last image has no box."""
     rng = np.random.default_rng(0)
     found = [rng.integers(0, 100, (40, 4)).astype(float) for _ in IMAGES]
     found[2] = np.zeros((0, 4))
@@ -62,7 +54,7 @@ def run(tmp_path, source_format, source, images=IMAGES, **kwargs):
 
 
 @pytest.mark.parametrize('source_format', ['orl', 'pickle', 'coco'])
-def test_every_format_gives_the_filtered_boxes_of_each_image(
+def test_import_filters_boxes_of_each_format(
         tmp_path, boxes, source_format):
     source = write(tmp_path / 'source', source_format, boxes)
     proposals, counts = run(tmp_path, source_format, source, top_n=5)
@@ -80,7 +72,7 @@ def test_every_format_gives_the_filtered_boxes_of_each_image(
 
 @pytest.mark.parametrize('how', ['arrays', 'tensors', 'torch.save', 'lists',
                                  'protocol 2', 'names without folder'])
-def test_pickles_of_every_kind_are_read(tmp_path, boxes, how):
+def test_import_reads_every_kind_of_pickle(tmp_path, boxes, how):
     names = [image['file_name'] for image in IMAGES]
     if how == 'names without folder':
         names = [os.path.basename(name) for name in names]
@@ -100,94 +92,7 @@ def test_pickles_of_every_kind_are_read(tmp_path, boxes, how):
     assert all(np.array_equal(proposals[i], expected[i]) for i in expected)
 
 
-class Payload:
-
-    def __reduce__(self):
-        return os.system, ('touch /tmp/univip_payload_ran', )
-
-
-class Rebuilt:
-    """Asks for a tensor whose storage is a pickle with a payload."""
-
-    def __reduce__(self):
-        from torch.storage import _load_from_bytes
-        return _load_from_bytes, (pickle.dumps(Payload()), )
-
-
-@pytest.mark.parametrize('payload, named', [
-    (Payload(), 'posix.system'),
-    (dict(bbox={'b/1.jpg': [Payload()]}), 'posix.system'),
-    (Rebuilt(), 'not a pickle of boxes'), (os.getcwd, 'posix.getcwd'),
-    (getattr, 'builtins.getattr'), (np.load, 'numpy.*load'),
-    (np.array([{}]), "numpy.dtype 'O8'"),
-    (np.zeros(2, 'U3'), "numpy.dtype 'U3'")])
-def test_pickle_with_a_payload_is_refused_by_name(tmp_path, payload, named):
-    path = tmp_path / 'evil.pkl'
-    path.write_bytes(pickle.dumps(payload))
-    with pytest.raises(ValueError, match=named):
-        load_pickle(path)
-    assert not os.path.exists('/tmp/univip_payload_ran')
-
-
-def test_torch_file_with_a_payload_is_refused(tmp_path):
-    torch.save(dict(bbox=Payload()), tmp_path / 'evil.pth')
-    with pytest.raises(ValueError, match='not a pickle of boxes'):
-        load_pickle(tmp_path / 'evil.pth')
-    assert not os.path.exists('/tmp/univip_payload_ran')
-
-
-class Forged:
-    """An array of objects whose addresses the pickle chooses."""
-
-    def __reduce__(self):
-        return np.dtype, ('f8', False, True), (
-            3, '|', None, None, None, 8, 8, 63)
-
-
-def test_state_of_a_dtype_is_not_taken_over(tmp_path):
-    path = tmp_path / 'evil.pkl'
-    path.write_bytes(pickle.dumps(Forged()))
-    assert load_pickle(path).dtype == np.float64
-    assert not load_pickle(path).dtype.hasobject
-
-
-@pytest.mark.parametrize('dtype', ['<f4', '>f8', '<i2', 'u1', 'bool', '>i4'])
-@pytest.mark.parametrize('order', ['C', 'F'])
-@pytest.mark.parametrize('protocol', [0, 2, 4, 5])
-def test_arrays_of_every_kind_come_back(tmp_path, dtype, order, protocol):
-    array = np.asarray(np.arange(12).reshape(3, 4), dtype, order=order)
-    path = tmp_path / 'a.pkl'
-    path.write_bytes(pickle.dumps(dict(a=array, b=array[1, 2]), protocol))
-    loaded = load_pickle(path)
-    assert np.array_equal(np.asarray(loaded['a']), array)
-    assert loaded['b'] == array[1, 2]
-
-
-finite_or_not = st.floats(-300, 700, width=32) | st.sampled_from(
-    [np.nan, np.inf, -np.inf, 0.0, 1e30])
-
-
-@given(arrays(np.float64, st.tuples(st.integers(0, 20), st.just(4)),
-              elements=finite_or_not), st.integers(1, 500),
-       st.integers(1, 500))
-def test_every_box_is_kept_inside_or_counted(boxes, width, height):
-    counts = Counts()
-    kept = clean_boxes(boxes, width, height, counts)
-    assert counts.read == len(boxes) == len(kept) + counts.not_finite + (
-        counts.empty + counts.outside)
-    assert counts.clipped <= len(kept)
-    assert (kept[:, :2] >= 0).all() and (kept[:, 2:] > kept[:, :2]).all()
-    assert (kept[:, 2:] <= (width, height)).all()
-    assert counts.not_finite == (~np.isfinite(boxes).all(axis=1)).sum()
-    good = np.isfinite(boxes).all(axis=1) & (np.abs(boxes) < 1e5).all(axis=1)
-    xyxy = torch.from_numpy(np.round(xywh_to_xyxy(boxes[good])))
-    expected = clip_boxes_to_image(xyxy, (height, width)).numpy()
-    full = (expected[:, 2:] > expected[:, :2]).all(axis=1)
-    if good.all():
-        assert np.array_equal(kept, expected[full])
-
-
-def test_what_is_dropped_and_clipped_is_counted_by_kind(tmp_path):
+def test_import_counts_dropped_and_clipped_boxes(tmp_path):
     found = [np.array([[10, 10, 50, 50], [np.nan, 0, 9, 9], [0, 0, 0, 30],
                        [30, 30, -20, 40], [400, 10, 50, 50],
                        [-10, -10, 60, 60]])] + [np.zeros((0, 4))] * 2
@@ -201,7 +106,7 @@ def test_what_is_dropped_and_clipped_is_counted_by_kind(tmp_path):
 
 @pytest.mark.parametrize('source_format', ['orl', 'pickle'])
 @pytest.mark.parametrize('number', [2, 4])
-def test_counts_that_differ_are_both_told(tmp_path, boxes, source_format,
+def test_import_rejects_other_number_of_images(tmp_path, boxes, source_format,
                                           number):
     images = [dict(IMAGES[0], id=i, file_name=f'{i}.jpg')
               for i in range(number)]
@@ -211,7 +116,7 @@ def test_counts_that_differ_are_both_told(tmp_path, boxes, source_format,
     assert not (tmp_path / 'a.npz').exists()
 
 
-def test_results_of_other_images_are_told(tmp_path, boxes):
+def test_import_rejects_results_of_other_images(tmp_path, boxes):
     source = write(tmp_path / 'source', 'coco', boxes)
     with pytest.raises(ValueError, match='image id 3, which is not among the'):
         run(tmp_path, 'coco', source, [IMAGES[0], IMAGES[2]])
@@ -223,7 +128,7 @@ def test_results_of_other_images_are_told(tmp_path, boxes):
 
 @pytest.mark.parametrize('source_format', ['orl', 'pickle', 'coco'])
 @pytest.mark.parametrize('share', [0, 0.5, 0.99])
-def test_source_that_is_cut_short_is_told_and_nothing_is_written(
+def test_import_of_incomplete_source_writes_nothing(
         tmp_path, boxes, source_format, share):
     source = write(tmp_path / 'source', source_format, boxes)
     content = source.read_bytes()
@@ -240,13 +145,13 @@ def test_source_that_is_cut_short_is_told_and_nothing_is_written(
     ('orl', '{"boxes": []}', 'of 0 images'),
     ('orl', '{"bbox": [[[NaN, 0, 1, 1]], [], []]}', 'NaN'),
     ('coco', '{"images": [], "annotations": []}', 'no box in .*source'),
-    ('coco', '[]', "where 'coco' has them"),
-    ('orl', '{"bbox": [[], [], []]}', "where 'orl' has them"),
+    ('coco', '[]', "format 'coco'"),
+    ('orl', '{"bbox": [[], [], []]}', "format 'orl'"),
     ('coco', '[{"bbox": [1, 2, 3, 4]}]', "entry 0 .*'image_id'"),
     ('coco', '[{"image_id": 7, "bbox": [1, 2, 3]}]', 'bbox has 3 numbers'),
     ('coco', '[3]', 'entry 0'),
     ('orl', 'no json', 'not JSON')])
-def test_source_of_another_form_is_told_in_one_line(
+def test_import_rejects_other_content_in_one_line(
         tmp_path, source_format, text, message):
     (tmp_path / 'source').write_text(text)
     with pytest.raises(ValueError, match=message) as error:
@@ -254,7 +159,7 @@ def test_source_of_another_form_is_told_in_one_line(
     assert '\n' not in str(error.value)
 
 
-def test_missing_numbers_and_sources_and_sizes_are_told(tmp_path, boxes):
+def test_import_rejects_missing_source_and_sizes(tmp_path, boxes):
     (tmp_path / 'source').write_text('{"bbox": [[[null, 1, 2, 3]], [], []]}')
     _, counts = run(tmp_path, 'orl', tmp_path / 'source')
     assert counts.not_finite == 1

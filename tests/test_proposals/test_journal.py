@@ -12,11 +12,11 @@ def boxes(n):
     return np.arange(4 * n).reshape(n, 4)
 
 
-def test_what_was_written_is_read_by_the_next_one(tmp_path):
+def test_journal_reads_results_of_earlier_process(tmp_path):
     first = Journal(tmp_path / 'a.npz', SETTINGS)
     first.write(7, boxes(3), None)
     first.write(9, boxes(0), 'not an image')
-    # No close: a killed process has none.
+    # Not closed, as after a kill.
     found = list(Journal(tmp_path / 'a.npz', SETTINGS).read())
     assert [(i, problem) for i, _, problem in found] == [
         (7, None), (9, 'not an image')]
@@ -25,7 +25,7 @@ def test_what_was_written_is_read_by_the_next_one(tmp_path):
 
 
 @pytest.mark.parametrize('cut', range(1, 12))
-def test_line_that_a_kill_cut_off_does_not_count(tmp_path, cut):
+def test_journal_ignores_incomplete_line(tmp_path, cut):
     journal = Journal(tmp_path / 'a.npz', SETTINGS)
     journal.write(7, boxes(3), None)
     journal.write(9, boxes(1), None)
@@ -38,14 +38,14 @@ def test_line_that_a_kill_cut_off_does_not_count(tmp_path, cut):
     assert sorted(i for i, _, _ in again.read()) == [7, 9]
 
 
-def test_other_settings_are_told_by_name_with_the_cure(tmp_path):
+def test_journal_rejects_other_settings(tmp_path):
     Journal(tmp_path / 'a.npz', SETTINGS)
     with pytest.raises(ValueError, match='method=fast, but now it is quality'
                        '.*remove that folder'):
         Journal(tmp_path / 'a.npz', {**SETTINGS, 'method': 'quality'})
 
 
-def test_settings_that_a_kill_cut_off_are_written_anew(tmp_path):
+def test_journal_rewrites_incomplete_settings(tmp_path):
     journal = Journal(tmp_path / 'a.npz', SETTINGS)
     path = journal.folder / 'settings.json'
     path.write_text(path.read_text()[:9])
@@ -53,7 +53,7 @@ def test_settings_that_a_kill_cut_off_are_written_anew(tmp_path):
     assert json.loads(path.read_text()) == SETTINGS
 
 
-def test_line_that_a_power_cut_damaged_does_not_count(tmp_path):
+def test_journal_ignores_damaged_line(tmp_path):
     journal = Journal(tmp_path / 'a.npz', SETTINGS)
     journal.write(7, boxes(3), None)
     journal.close()
@@ -62,16 +62,16 @@ def test_line_that_a_power_cut_damaged_does_not_count(tmp_path):
     assert [i for i, _, _ in journal.read()] == [7]
 
 
-def test_another_search_of_the_same_name_is_told(tmp_path):
+def test_lock_rejects_second_search(tmp_path):
     first = Journal(tmp_path / 'a.npz', SETTINGS)
     first.lock()
-    with pytest.raises(ValueError, match='another search is at work'):
+    with pytest.raises(ValueError, match='another search is running'):
         Journal(tmp_path / 'a.npz', SETTINGS).lock()
     first.remove()
     Journal(tmp_path / 'a.npz', SETTINGS).lock()
 
 
-def test_removed_leaves_nothing(tmp_path):
+def test_remove_deletes_folder(tmp_path):
     journal = Journal(tmp_path / 'a.npz', SETTINGS)
     journal.write(1, boxes(1), None)
     journal.close()

@@ -13,7 +13,7 @@ box_arrays = st.integers(0, 5).flatmap(
 
 
 @given(st.dictionaries(st.integers(0, 10**12), box_arrays, max_size=20))
-def test_every_image_gets_its_own_boxes_back(tmp_path_factory, boxes):
+def test_proposal_file_returns_written_boxes(tmp_path_factory, boxes):
     path = tmp_path_factory.mktemp('p') / 'a.npz'
     write_proposals(path, boxes, dict(method='by hand'))
     read = ProposalFile(path)
@@ -24,7 +24,7 @@ def test_every_image_gets_its_own_boxes_back(tmp_path_factory, boxes):
     assert read.meta['method'] == 'by hand'
 
 
-def test_is_a_plain_npz_of_small_numbers(tmp_path):
+def test_file_is_npz_of_smallest_dtype(tmp_path):
     write_proposals(tmp_path / 'a.npz', {3: [[0, 1, 2, 32767]]}, {})
     with np.load(tmp_path / 'a.npz', allow_pickle=False) as content:
         assert content['boxes'].dtype == np.int16
@@ -33,7 +33,7 @@ def test_is_a_plain_npz_of_small_numbers(tmp_path):
     assert ProposalFile(tmp_path / 'b.npz')[3].tolist() == [[0, 1, 2, 32768]]
 
 
-def test_same_boxes_give_the_same_bytes(tmp_path):
+def test_same_boxes_give_same_bytes(tmp_path):
     a, b = {1: [[0, 0, 5, 5]], 2: [[1, 1, 9, 9]]}, {2: [[1, 1, 9, 9]]}
     b[1] = [[0, 0, 5, 5]]
     write_proposals(tmp_path / 'a.npz', a, dict(method='x'))
@@ -42,7 +42,7 @@ def test_same_boxes_give_the_same_bytes(tmp_path):
         tmp_path / 'b.npz').read_bytes()
 
 
-def test_boxes_are_mapped_and_travel_to_a_worker_as_a_path(tmp_path):
+def test_pickled_file_is_mapped_again(tmp_path):
     write_proposals(tmp_path / 'a.npz', {i: [[0, 0, i, i]] * 100
                                          for i in range(1, 1000)}, {})
     proposals = ProposalFile(tmp_path / 'a.npz')
@@ -52,7 +52,7 @@ def test_boxes_are_mapped_and_travel_to_a_worker_as_a_path(tmp_path):
     assert np.array_equal(pickle.loads(sent)[5], proposals[5])
 
 
-def test_failed_write_leaves_the_earlier_file(tmp_path, monkeypatch):
+def test_failed_write_keeps_earlier_file(tmp_path, monkeypatch):
     path = tmp_path / 'a.npz'
     write_proposals(path, {1: [[0, 0, 5, 5]]}, {})
 
@@ -66,7 +66,7 @@ def test_failed_write_leaves_the_earlier_file(tmp_path, monkeypatch):
     assert [p.name for p in tmp_path.iterdir()] == ['a.npz']
 
 
-def test_images_of_other_names_are_told_by_their_id(tmp_path):
+def test_renamed_returns_images_of_other_names(tmp_path):
     images = [dict(id=i, file_name=f'a/{i}.jpg') for i in (3, 1, 2)]
     write_proposals(tmp_path / 'a.npz', {1: [], 2: [], 3: []}, {},
                     {x['id']: x['file_name'] for x in images})
@@ -81,7 +81,7 @@ def test_images_of_other_names_are_told_by_their_id(tmp_path):
     assert ProposalFile(tmp_path / 'b.npz').renamed(moved) == []
 
 
-def test_unknown_image_is_a_key_error_and_is_missing(tmp_path):
+def test_unknown_image_is_missing(tmp_path):
     write_proposals(tmp_path / 'a.npz', {1: [], 5: []}, {})
     proposals = ProposalFile(tmp_path / 'a.npz')
     assert proposals.missing(np.array([1, 2, 5, 9])).tolist() == [2, 9]
@@ -90,13 +90,13 @@ def test_unknown_image_is_a_key_error_and_is_missing(tmp_path):
             proposals[image_id]
 
 
-def test_missing_file_is_named_with_the_cure(tmp_path):
+def test_missing_file_raises(tmp_path):
     with pytest.raises(FileNotFoundError, match='generate_proposals'):
         ProposalFile(tmp_path / 'none.npz')
 
 
 @pytest.mark.parametrize('keep', [0, 10, 300, -1])
-def test_file_cut_short_is_told(tmp_path, keep):
+def test_incomplete_file_raises(tmp_path, keep):
     path = tmp_path / 'a.npz'
     write_proposals(path, {1: [[0, 0, 5, 5]]}, {})
     path.write_bytes(path.read_bytes()[:keep])
@@ -104,7 +104,7 @@ def test_file_cut_short_is_told(tmp_path, keep):
         ProposalFile(path)
 
 
-def test_other_npz_and_pickles_are_refused(tmp_path):
+def test_other_npz_and_pickles_raise(tmp_path):
     np.savez(tmp_path / 'other.npz', a=np.zeros(3))
     np.savez_compressed(tmp_path / 'small.npz', image_ids=[1], offsets=[0, 0],
                         boxes=np.zeros((0, 4)), meta=[0])
@@ -115,7 +115,7 @@ def test_other_npz_and_pickles_are_refused(tmp_path):
             ProposalFile(tmp_path / name)
 
 
-def test_newer_version_is_told(tmp_path, monkeypatch):
+def test_newer_version_raises(tmp_path, monkeypatch):
     monkeypatch.setattr('univip_mm.proposals.proposal_file.VERSION', 2)
     write_proposals(tmp_path / 'a.npz', {1: []}, {})
     monkeypatch.undo()
@@ -123,6 +123,6 @@ def test_newer_version_is_told(tmp_path, monkeypatch):
         ProposalFile(tmp_path / 'a.npz')
 
 
-def test_path_must_end_in_npz(tmp_path):
+def test_write_proposals_requires_npz_suffix(tmp_path):
     with pytest.raises(ValueError, match='.npz'):
         write_proposals(tmp_path / 'a.json', {}, {})

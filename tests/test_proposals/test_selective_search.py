@@ -15,7 +15,7 @@ def picture():
 
 
 @pytest.mark.parametrize('method', ['fast', 'quality'])
-def test_finds_the_objects(picture, method):
+def test_selective_search_finds_objects(picture, method):
     boxes = selective_search(picture, method)
     for expected in ([20, 30, 90, 110], [120, 45, 181, 106]):
         assert iou(boxes, [expected]).max() > 0.9
@@ -23,26 +23,26 @@ def test_finds_the_objects(picture, method):
     assert (boxes[:, 2:] <= (200, 150)).all()
 
 
-def test_an_image_gives_the_same_boxes_whatever_came_before(picture):
+def test_selective_search_is_deterministic(picture):
     first = selective_search(picture)
     selective_search(picture[:100])
     assert np.array_equal(selective_search(picture), first)
 
 
 @pytest.mark.parametrize('shape', [(1, 1), (1, 50), (50, 1), (3, 2)])
-def test_tiny_images_are_no_trouble(shape):
+def test_selective_search_accepts_tiny_images(shape):
     boxes = selective_search(np.zeros((*shape, 3), np.uint8))
     assert boxes.shape[1] == 4
 
 
-def test_unknown_method_is_named(picture):
+def test_selective_search_rejects_unknown_method(picture):
     with pytest.raises(ValueError, match="'slow'"):
         selective_search(picture, 'slow')
 
 
-def test_opencv_without_contrib_is_told_with_the_cure(monkeypatch):
+def test_check_opencv_requires_contrib(monkeypatch):
     check_opencv()
-    # What opencv-python leaves behind when it is unpacked last.
+    # Left behind if opencv-python is installed last.
     monkeypatch.delattr(
         cv2.ximgproc.segmentation, 'createSelectiveSearchSegmentation')
     with pytest.raises(ImportError, match='opencv-contrib-python-headless'):

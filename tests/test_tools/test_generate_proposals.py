@@ -41,11 +41,11 @@ def lines_written(folder, out):
                for path in (folder / f'{out}.parts').glob('*.jsonl'))
 
 
-def test_killed_and_repeated_gives_the_same_file(folder):
-    told = run(folder, 'undisturbed.npz', '--workers', '1')
-    assert told.returncode == 0, told.stderr
-    assert 'searched 16 images' in told.stdout
-    assert '16/16' in told.stderr  # the progress bar
+def test_killed_search_resumes_to_same_file(folder):
+    done = run(folder, 'undisturbed.npz', '--workers', '1')
+    assert done.returncode == 0, done.stderr
+    assert 'searched 16 images' in done.stdout
+    assert '16/16' in done.stderr  # the progress bar
     rng = random.Random(0)
     for moment in sorted(rng.sample(range(1, 15), 2)):
         process = subprocess.Popen(
@@ -57,15 +57,15 @@ def test_killed_and_repeated_gives_the_same_file(folder):
         process.send_signal(signal.SIGKILL)
         process.wait()
     before = lines_written(folder, 'out.npz')
-    told = run(folder, 'out.npz', '--workers', '2')
-    assert told.returncode == 0, told.stderr
-    assert f'searched {16 - before} images' in told.stdout
-    assert f'{before} had been before' in told.stdout
+    done = run(folder, 'out.npz', '--workers', '2')
+    assert done.returncode == 0, done.stderr
+    assert f'searched {16 - before} images' in done.stdout
+    assert f'{before} were searched before' in done.stdout
     assert (folder / 'out.npz').read_bytes() == (
         folder / 'undisturbed.npz').read_bytes()
 
 
-def test_ranks_share_the_images_and_one_may_be_killed(folder):
+def test_ranks_share_images_and_survive_kill(folder):
     process = subprocess.Popen(
         command(folder, 'out.npz', '--workers', '1', ranks=2), cwd=ROOT,
         stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
@@ -76,13 +76,13 @@ def test_ranks_share_the_images_and_one_may_be_killed(folder):
         ['ps', '-o', 'pid=', '--ppid', str(process.pid)],
         capture_output=True, text=True).stdout.split()]
     os.kill(ranks[-1], signal.SIGKILL)
-    assert process.wait(60) != 0  # torchrun ends the others
+    assert process.wait(60) != 0  # torchrun stops the other rank
     assert not (folder / 'out.npz').exists()
     before = lines_written(folder, 'out.npz')
-    told = run(folder, 'out.npz', '--workers', '1', ranks=2)
-    assert told.returncode == 0, told.stderr
-    assert told.stdout.count(f'searched {16 - before} images') == 1
-    assert 'rank 0 of 2' in told.stderr
+    done = run(folder, 'out.npz', '--workers', '1', ranks=2)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count(f'searched {16 - before} images') == 1
+    assert 'rank 0 of 2' in done.stderr
     assert run(folder, 'alone.npz').returncode == 0
     assert (folder / 'out.npz').read_bytes() == (
         folder / 'alone.npz').read_bytes()
@@ -95,16 +95,16 @@ def test_ranks_share_the_images_and_one_may_be_killed(folder):
     (['--img-prefix', 'nowhere'], 'none of the 16 images'),
     (['--workers', '0'], 'workers is 0'),
     (['--launcher', 'slurm'], 'srun did not start')])
-def test_mistakes_are_told_in_one_line(folder, options, message, monkeypatch):
+def test_user_errors_are_one_line(folder, options, message, monkeypatch):
     monkeypatch.chdir(folder)
     arguments = command(folder, 'a.npz', *options)[2:]
     assert message in error_of('generate_proposals', *arguments)
 
 
-def test_folder_without_a_json_is_listed_beside_the_file(folder, capsys):
+def test_folder_without_json_is_listed(folder, capsys):
     run_tool('generate_proposals', '--img-prefix', folder / 'images', '--out',
              folder / 'own.npz', '--workers', '1')
-    said = capsys.readouterr().out
-    assert 'listed 16 images' in said and 'searched 16 images' in said
+    output = capsys.readouterr().out
+    assert 'listed 16 images' in output and 'searched 16 images' in output
     assert (folder / 'own.images.json').is_file()
     assert len(ProposalFile(folder / 'own.npz')) == 16

@@ -1,7 +1,7 @@
-"""Measure the proposals: searching, filtering, importing, and the file.
+"""Measure the proposal search, the filter, the import and the proposal file.
 
-Every figure stands beside the peer it is compared with in the same run. The
-parts run one after the other; run nothing else meanwhile.
+The peers of the search and of the import are measured in the same run. The
+parts run in sequence. Run nothing else on the machine at the same time.
 """
 import argparse
 import json
@@ -22,6 +22,7 @@ os.environ['UNIVIP_HOST'] = 'none'  # see univip_mm/__init__.py
 
 from univip_mm.io.boxes import ProposalRules, filter_boxes, obeys_shape_rules
 from univip_mm.io.coco_json import read_coco
+from univip_mm.io.images import read_image
 from univip_mm.proposals import (
     ProposalFile,
     Search,
@@ -35,14 +36,17 @@ from univip_mm.utils.parallel import number_of_workers
 from univip_mm.utils.progress import track
 
 EXAMPLE = '''
-example:
+examples:
   python tools/benchmarks/proposals.py --data-root data/coco128 \\
       --ann-file annotations/instances_train2017.json --img-prefix train2017
+only the import, of a smaller JSON:
+  python tools/benchmarks/proposals.py --parts import --import-mb 100
 '''
 PARTS = ('search', 'max_side', 'filter', 'import', 'file')
 
 
 def parse_args() -> argparse.Namespace:
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__,
         epilog=EXAMPLE,
@@ -50,22 +54,25 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--data-root', default='data/coco128',
                         help='COCO folder (default: %(default)s)')
     parser.add_argument('--ann-file', default='annotations/instances_train2017'
-                        '.json', help='below it (default: %(default)s)')
+                        '.json', help='COCO json, below --data-root '
+                        '(default: %(default)s)')
     parser.add_argument('--img-prefix', default='train2017',
-                        help='below it (default: %(default)s)')
+                        help='folder of the images, below --data-root '
+                        '(default: %(default)s)')
     parser.add_argument('--num-images', type=int, metavar='N',
-                        help='take the first N images (default: all)')
+                        help='use the first N images (default: all)')
     parser.add_argument('--import-mb', type=int, default=1000, metavar='MB',
                         help='size of the JSON to import (default: '
                         '%(default)s)')
     parser.add_argument('--parts', nargs='+', choices=PARTS, default=PARTS,
-                        help='what to measure (default: all)')
-    parser.add_argument('--out', help='write the figures to this json')
+                        help='parts to measure (default: all)')
+    parser.add_argument('--out',
+                        help='json to write the figures to (default: none)')
     return parser.parse_args()
 
 
 def load(args: argparse.Namespace) -> tuple[dict, list, Path]:
-    """The json's content, its first images, and their folder."""
+    """Read the json; return it, its first images, and their folder."""
     root = Path(args.data_root)
     content = read_coco(root / args.ann_file)
     images = content['images'][:args.num_images]
@@ -73,7 +80,7 @@ def load(args: argparse.Namespace) -> tuple[dict, list, Path]:
 
 
 def measure_search(args: argparse.Namespace) -> dict:
-    """The whole command against OpenCV alone on one core."""
+    """Compare generate_proposals with OpenCV alone on one core."""
     _, images, folder = load(args)
     workers = number_of_workers()
     cv2.setNumThreads(1)
@@ -101,7 +108,7 @@ def measure_search(args: argparse.Namespace) -> dict:
 
 
 def measure_max_side(args: argparse.Namespace) -> dict:
-    """What --max-side and --method cost and gain."""
+    """Measure time, boxes and recall for several values of --max-side."""
     content, images, folder = load(args)
     ids = {image['id'] for image in images}
     annotations = [x for x in content['annotations'] if x['image_id'] in ids]
@@ -113,7 +120,7 @@ def measure_max_side(args: argparse.Namespace) -> dict:
         cv2.setNumThreads(1)
         boxes, seconds = {}, 0.
         for image in track(images, desc=name):
-            pixels = cv2.imread(str(folder / image['file_name']))
+            pixels = read_image(folder / image['file_name'])
             start = time.perf_counter()
             boxes[image['id']] = search(pixels)
             seconds += time.perf_counter() - start
@@ -130,15 +137,15 @@ def measure_max_side(args: argparse.Namespace) -> dict:
 
 
 def measure_filter(args: argparse.Namespace) -> dict:
-    """Filtering 2,000 raw boxes an image, on one core."""
+    """Measure filter_boxes with 2,000 boxes per image, on one core."""
     cv2.setNumThreads(1)
     _, images, folder = load(args)
     raw = []
     for image in images[:8]:
-        found = selective_search(cv2.imread(str(folder / image['file_name'])))
+        found = selective_search(read_image(folder / image['file_name']))
         raw.append(np.resize(found, (2000, 4)))
     rules = ProposalRules()
-    filter_boxes(raw[0], rules)
+    filter_boxes(raw[0], rules)  # warm up
     repeats = 40
     start = time.perf_counter()
     for _ in range(repeats):
@@ -153,8 +160,11 @@ def measure_filter(args: argparse.Namespace) -> dict:
 
 
 def write_orl(path: Path, megabytes: int) -> list:
-    """A JSON as ORL's, 2,000 boxes an image, whose sides are spread as those
-    of selective search are, by their logarithm; returns the images."""
+    """Write a synthetic JSON in ORL's format, and return its images.
+
+    An image has 2,000 boxes. The logarithm of their sides is uniform, similar
+    to the sides of selective search.
+    """
     rng = np.random.default_rng(0)
     images = []
     with open(path, 'w') as file:
@@ -171,8 +181,12 @@ def write_orl(path: Path, megabytes: int) -> list:
 
 
 def in_process(function, *args) -> tuple:
-    """Result of a call in a process of its own, its seconds, and by how many
-    MB its peak memory was above what it began with."""
+    """Call a function in a new process.
+
+    Returns:
+        tuple: The result, the seconds, and the peak memory before and after
+        the call, MB.
+    """
     context = multiprocessing.get_context('fork')
     receiver, sender = context.Pipe(False)
 
@@ -186,21 +200,21 @@ def in_process(function, *args) -> tuple:
 
     process = context.Process(target=work)
     process.start()
-    sender.close()  # so that a fault there ends the wait here
+    sender.close()  # so that recv() fails if the process dies
     outcome = receiver.recv()
     process.join()
     return outcome
 
 
 def parse_alone(path: Path) -> int:
-    """Read the file by the streaming parser and do nothing."""
+    """Read the JSON with the streaming parser only."""
     import ijson
     with open(path, 'rb') as file:
         return sum(1 for _ in ijson.items(file, 'bbox.item', use_float=True))
 
 
 def measure_import(args: argparse.Namespace) -> dict:
-    """Import of a synthetic ORL JSON against parsing it alone."""
+    """Compare the import of a synthetic ORL JSON with the parser alone."""
     with tempfile.TemporaryDirectory() as temporary:
         path = Path(temporary, 'orl.json')
         images = write_orl(path, args.import_mb)
@@ -221,7 +235,7 @@ def measure_import(args: argparse.Namespace) -> dict:
 
 
 def private_memory() -> float:
-    """Memory that this process shares with no other, MB."""
+    """Return the memory that this process does not share, MB."""
     text = Path('/proc/self/smaps_rollup').read_text()
     return sum(int(line.split()[1]) for line in text.splitlines()
                if line.startswith('Private_')) / 1024
@@ -232,14 +246,14 @@ def _loader(path: Path, number: int, ready, results) -> None:
     before = private_memory()
     proposals = ProposalFile(path)
     for image_id in ids:
-        proposals[image_id].sum()  # every page is touched
+        proposals[image_id].sum()  # touch every page
     ready.wait()
     results.put(private_memory() - before)
     ready.wait()
 
 
 def measure_file(_: argparse.Namespace) -> dict:
-    """A file of COCO's size: 118,287 images of 100 boxes."""
+    """Measure a file of COCO's size: 118,287 images of 100 boxes."""
     number = 118_287
     rng = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as temporary:
@@ -277,6 +291,7 @@ def measure_file(_: argparse.Namespace) -> dict:
 
 
 def main() -> None:
+    """Measure the parts, print the figures, and write them if asked."""
     args = parse_args()
     functions = dict(search=measure_search, max_side=measure_max_side,
                      filter=measure_filter, file=measure_file)

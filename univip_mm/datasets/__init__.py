@@ -1,3 +1,4 @@
+"""Data sets, their sampler and their transforms."""
 from .coco_multi_label import CocoMultiLabel
 from .epoch_sampler import EpochSampler
 from .proposal_coco import ProposalCocoDataset

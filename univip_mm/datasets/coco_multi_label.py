@@ -1,3 +1,4 @@
+"""Data set of COCO images with the classes of their annotations."""
 import os
 from collections.abc import Sequence
 from typing import Optional
@@ -12,36 +13,35 @@ SPLITS = ('train', 'val')
 
 @DATASETS.register_module()
 class CocoMultiLabel(BaseDataset):
-    """The annotated images of a COCO instances json, each with its classes.
+    """Data set of the annotated images of a COCO instances json.
 
-    A sample holds ``img_path``, ``img_id``, ``sample_idx``, ``gt_label``, the
-    ascending indices of the classes that the image has an annotation of
-    (crowds count too), and ``split``. Images come in the order of their ids;
-    those without an annotation are left out. ``metainfo['classes']`` are the
-    names of the json's categories in the order of their ids.
+    A sample has ``img_path``, ``img_id``, ``sample_idx``, ``split`` and
+    ``gt_label``, the ascending indices of the image's classes. Crowds count
+    as annotations. Images are ordered by id; images without an annotation are
+    dropped. ``metainfo['classes']`` are the category names of the json,
+    ordered by category id.
 
-    A train and a val one, joined by ``ConcatDataset``, are the test set of
-    :class:`MultiLabelProbe`. Their jsons must have the same categories. From
-    one json, ``part`` takes both.
+    :class:`MultiLabelProbe` expects a train set and a val set, joined by
+    ``ConcatDataset``. Their jsons must have the same categories. With
+    ``part``, both can use the same json.
 
     Args:
         ann_file (str): COCO instances json, below ``data_root``.
         data_root (str): Folder of the data set. Defaults to ''.
         data_prefix (dict): ``img_path`` is the folder of the images, below
             ``data_root``. Defaults to ``dict(img_path='')``.
-        split (str): What the images are for, 'train' or 'val'. Defaults to
-            'train'.
-        part (Sequence[float]): From which to which share of the annotated
-            images to take, in the order of their ids; ``(0, 0.5)`` and
-            ``(0.5, 1)`` are the two halves, with no image in both. Defaults
-            to (0, 1).
+        split (str): Use of the images, 'train' or 'val'. Defaults to 'train'.
+        part (Sequence[float]): Start and end of the annotated images to use,
+            ordered by id, as shares of their number: ``(0, 0.5)`` and
+            ``(0.5, 1)`` are two halves without a common image. Defaults to
+            (0, 1).
         pipeline (Sequence): Transforms. Defaults to ().
-        **kwargs: For :class:`mmengine.dataset.BaseDataset`.
+        **kwargs: Arguments of :class:`mmengine.dataset.BaseDataset`.
 
     Raises:
-        FileNotFoundError: There is no ``ann_file``.
-        ValueError: It is no COCO instances json; ``split`` is unknown;
-            ``part`` is no part of (0, 1), or has no image.
+        FileNotFoundError: ``ann_file`` does not exist.
+        ValueError: The file is not a COCO instances json; ``split`` is
+            unknown; ``part`` is not a range in [0, 1], or has no image.
     """
 
     def __init__(self,
@@ -57,8 +57,8 @@ class CocoMultiLabel(BaseDataset):
                              "be 'train' or 'val'")
         if len(part) != 2 or not 0 <= part[0] < part[1] <= 1:
             raise ValueError(
-                f'CocoMultiLabel: part is {part}, but must be two ascending '
-                'shares in [0, 1], such as (0, 0.5)')
+                f'CocoMultiLabel: part is {part}, but must be a range in '
+                '[0, 1], such as (0, 0.5)')
         self.split = split
         self.part = tuple(part)
         super().__init__(
@@ -69,21 +69,22 @@ class CocoMultiLabel(BaseDataset):
             **kwargs)
 
     def load_data_list(self) -> list[dict]:
-        """The annotated images of the part, with their classes."""
+        """Load the annotated images of the part, with their classes."""
         content = read_coco(self.ann_file)
         labels = self._read_labels(content)
         images = sorted((x for x in content['images'] if x['id'] in labels),
                         key=lambda x: x['id'])
         if not images:
             raise ValueError(f"no image of '{self.ann_file}' has an "
-                             'annotation: give an instances json')
-        # Rounded alike, so that parts that meet share no image.
+                             'annotation: use an instances json')
+        # Both ends are rounded in the same way, so that adjacent parts have
+        # no common image.
         first, end = (round(share * len(images)) for share in self.part)
         if first == end:
             raise ValueError(
                 f'CocoMultiLabel: the part {self.part} of the {len(images)} '
-                f"annotated images of '{self.ann_file}' has no image: widen "
-                'it')
+                f"annotated images of '{self.ann_file}' has no image: set a "
+                'larger part')
         folder = self.data_prefix.get('img_path', '')
         return [
             dict(
@@ -94,8 +95,7 @@ class CocoMultiLabel(BaseDataset):
         ]
 
     def _read_labels(self, content: dict) -> dict[int, set]:
-        """Indices of the classes of each image id that has an annotation.
-        Sets the metainfo."""
+        """Return the class indices by image id, and set the metainfo."""
         try:
             names = {x['id']: x['name'] for x in content['categories']}
             index = {category: i for i, category in enumerate(sorted(names))}
@@ -106,14 +106,14 @@ class CocoMultiLabel(BaseDataset):
         except (KeyError, TypeError) as e:
             raise ValueError(
                 f"'{self.ann_file}' has no labels ({type(e).__name__}: {e}): "
-                "give an instances json, with 'annotations' and 'categories'"
+                "use an instances json, with 'annotations' and 'categories'"
             ) from None
         unknown = set().union(*labels.values()) - set(index)
         if unknown:
             raise ValueError(
                 f"'{self.ann_file}' has annotations of the categories "
-                f"{sorted(unknown)}, which its 'categories' lack: add them, "
-                'or drop the annotations')
+                f"{sorted(unknown)}, which are not in 'categories': add the "
+                'categories, or remove the annotations')
         self._metainfo['classes'] = tuple(names[x] for x in index)
         return {
             image: {index[x]

@@ -1,4 +1,5 @@
-from collections.abc import Iterator
+"""Sampler that makes the views a function of seed, epoch and image."""
+from collections.abc import Iterator, Sized
 
 from mmengine.dataset import DefaultSampler
 
@@ -7,40 +8,38 @@ from ..registry import DATA_SAMPLERS
 
 @DATA_SAMPLERS.register_module()
 class EpochSampler(DefaultSampler):
-    """The host's ``DefaultSampler``, which also tells the data set the seed
-    and the epoch, so that the views of an image are a function of (seed,
-    epoch, image): the same whatever the number of workers and of processes,
-    and after a resume.
+    """``DefaultSampler`` that passes the seed and epoch to the data set.
 
-    Where the data set has no ``set_epoch``, it does what ``DefaultSampler``
-    does.
+    The views of an image are then a function of (seed, epoch, image): they do
+    not depend on the number of workers or processes, or on a resume. For a
+    data set without ``set_epoch``, the class equals ``DefaultSampler``.
 
     Args:
         dataset (Sized): The data set.
-        **kwargs: For :class:`mmengine.dataset.DefaultSampler`. The seed is
-            the Runner's, unless given.
+        **kwargs: Arguments of :class:`mmengine.dataset.DefaultSampler`. The
+            Runner sets ``seed`` if it is not given.
 
     Attributes:
-        skip (int): How many of this process's images the next epoch leaves
-            out at its start, having seen them before an interruption.
+        skip (int): Number of this process's images to leave out at the start
+            of the next epoch, because they were used before an interruption.
     """
 
-    def __init__(self, dataset, **kwargs) -> None:
+    def __init__(self, dataset: Sized, **kwargs) -> None:
         super().__init__(dataset, **kwargs)
         self.skip = 0
-        self._tell_dataset()
+        self._set_dataset_epoch()
 
     def __iter__(self) -> Iterator[int]:
-        """This process's images in the epoch's order."""
+        """Iterate over this process's images of the epoch."""
         indices = list(super().__iter__())
         skip, self.skip = self.skip, 0
         return iter(indices[skip:])
 
     def set_epoch(self, epoch: int) -> None:
-        """Set the epoch of the order and of the views."""
+        """Set the epoch that determines the order and the views."""
         super().set_epoch(epoch)
-        self._tell_dataset()
+        self._set_dataset_epoch()
 
-    def _tell_dataset(self) -> None:
+    def _set_dataset_epoch(self) -> None:
         if hasattr(self.dataset, 'set_epoch'):
             self.dataset.set_epoch(self.seed, self.epoch)

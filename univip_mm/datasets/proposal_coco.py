@@ -1,3 +1,4 @@
+"""Data set of COCO images with their proposals."""
 import logging
 import os
 from collections.abc import Sequence
@@ -20,33 +21,34 @@ from ..io.images import (
 )
 from ..proposals import ProposalFile
 from ..registry import DATASETS
+from .proposal_checks import check_image_folder, check_image_ids, check_rules
 from .transforms import LoadEncodedImage
 
 Paths = Union[str, Sequence[str]]
 LOADERS = (LoadImageFromFile, LoadEncodedImage)
-MAX_FAILURES = 50  # images in a row that are skipped
+MAX_FAILURES = 50  # unreadable images in a row
 
 
 @DATASETS.register_module()
 class ProposalCocoDataset(BaseDataset):
-    """The images of one or more COCO jsons, each with its proposals.
+    """Data set of the images of COCO jsons, each image with its proposals.
 
-    Annotations are not looked at: the json is needed for the list of images.
-    ``ann_file``, ``proposal_file`` and ``data_prefix['img_path']`` take lists
-    of the same length to join several data sets, as COCO+ does. An image is
-    matched with its proposals by its id.
+    The json is needed for its list of images only; annotations are not used.
+    An image id connects an image with its proposals. ``ann_file``,
+    ``proposal_file`` and ``data_prefix['img_path']`` can be lists of the same
+    length, to join several data sets as in COCO+.
 
-    Images with a side below ``min_image_size`` are dropped and counted in the
-    log, going by the json's ``width`` and ``height``, which nothing else is
-    taken from: it does not matter whether they are those before or after the
-    EXIF turns the image. One that cannot be read, or turns out to be that
-    small, is replaced by a random other one and noted (see :attr:`skipped`).
+    Images with a side below ``min_image_size`` in the json are dropped, and
+    the log reports their number. An image that is unreadable, or that turns
+    out to be too small, is replaced with a random image and recorded in
+    :attr:`skipped`. The json's ``width`` and ``height`` have no other use, so
+    they can be the sizes before or after EXIF orientation.
 
-    A sample holds ``img_path``, ``img_id``, ``sample_idx``, and ``proposals``
-    (N, 4) float32, xyxy in pixels of the image as its EXIF turns it, x2
-    and y2 outside; N may be 0. Where :meth:`set_epoch` was called, as
-    :class:`EpochSampler` does, it also holds ``view_seed``, a function of the
-    seed, the epoch and the image.
+    A sample has ``img_path``, ``img_id``, ``sample_idx``, and ``proposals``
+    (N, 4) float32, N >= 0: xyxy in pixels of the image after EXIF
+    orientation, x2 and y2 outside. After a call of :meth:`set_epoch`, which
+    :class:`EpochSampler` makes, a sample also has ``view_seed``, a function
+    of the seed, the epoch and the image.
 
     Args:
         ann_file (str or Sequence[str]): COCO json, below ``data_root``.
@@ -55,18 +57,17 @@ class ProposalCocoDataset(BaseDataset):
         data_root (str): Folder of the data set. Defaults to ''.
         data_prefix (dict): ``img_path`` is the folder of the images, below
             ``data_root``. Defaults to ``dict(img_path='')``.
-        pipeline (Sequence): Transforms. The rules of an ``OverlapSceneCrop``
-            among them must be those that the proposals were made with.
-            Defaults to ().
+        pipeline (Sequence): Transforms. An ``OverlapSceneCrop`` must have the
+            rules that the proposals were made with. Defaults to ().
         min_image_size (int): Smallest side of an image, pixels. Defaults to
             64.
-        **kwargs: For :class:`mmengine.dataset.BaseDataset`.
+        **kwargs: Arguments of :class:`mmengine.dataset.BaseDataset`.
 
     Raises:
-        FileNotFoundError: A file is missing.
-        ValueError: The lists have different lengths; a file is not what it
-            should be; the proposals are of other images, or made with other
-            rules; no image is large enough.
+        FileNotFoundError: A file, or every checked image, is missing.
+        ValueError: The lists have different lengths, a file is invalid, the
+            proposals were made for other images or with other rules, or no
+            image is large enough.
     """
 
     ann_file: Paths
@@ -89,97 +90,117 @@ class ProposalCocoDataset(BaseDataset):
             **kwargs)
 
     def _join_prefix(self) -> None:
-        """Join every path with ``data_root``; one path becomes a list of
-        one."""
-        parts = dict(
+        """Make each path a list, joined with ``data_root``."""
+        sources = dict(
             ann_file=_as_list(self.ann_file),
             proposal_file=_as_list(self.proposal_file),
             img_path=_as_list(self.data_prefix.get('img_path', '')))
-        lengths = {name: len(paths) for name, paths in parts.items()}
+        lengths = {name: len(paths) for name, paths in sources.items()}
         if len(set(lengths.values())) != 1:
             raise ValueError(
-                'ProposalCocoDataset joins data sets that each have an '
-                'ann_file, a proposal_file and a data_prefix.img_path, but '
-                f'got {lengths}: give lists of the same length')
+                'ProposalCocoDataset needs as many ann_file as proposal_file '
+                f'and data_prefix.img_path, but got {lengths}: set lists of '
+                'the same length')
         root = self.data_root or ''
         joined = {
             name: [os.path.join(root, path) for path in paths]
-            for name, paths in parts.items()
+            for name, paths in sources.items()
         }
         self.ann_file = joined['ann_file']
         self.proposal_file = joined['proposal_file']
         self.data_prefix['img_path'] = joined['img_path']
 
     def load_data_list(self) -> list:
-        """The images of all jsons, without the small ones."""
-        self._proposals = []
+        """Load the images of all jsons, without the small images."""
+        self._proposals: list[ProposalFile] = []
         data_list = []
-        for source, (ann_file, proposal_file, prefix) in enumerate(
-                zip(self.ann_file, self.proposal_file,
-                    self.data_prefix['img_path'])):
-            images = read_coco(ann_file)['images']
-            proposals = ProposalFile(proposal_file)
-            self._check_images(images, ann_file, proposals)
-            self._check_rules(proposals)
-            self._proposals.append(proposals)
-            data_list += [
-                dict(
-                    img_path=os.path.join(prefix, image['file_name']),
-                    img_id=image['id'],
-                    source=source) for image in images
-                if self._is_large_enough(image)
-            ]
-            self._log_what_is_dropped(images, ann_file)
-            self._check_folder(prefix, images)
+        for paths in zip(self.ann_file, self.proposal_file,
+                         self.data_prefix['img_path']):
+            data_list += self._load_source(*paths)
         if not data_list:
             raise ValueError(
                 f'no image of {self.ann_file} has both sides of at least '
                 f'{self.min_image_size} pixels: lower min_image_size')
-        self._failures = 0  # in a row
-        self._seed_of_failure = None
-        # Seed and epoch; workers that are kept have to see the new epoch.
-        self._epoch = torch.full((2, ), -1).share_memory_()
+        self._failures = 0  # unreadable images in a row
+        self._failed_seed = None  # view_seed of the last unreadable image
+        # In shared memory, so that persistent workers see a new epoch and the
+        # main process sees the skipped images.
+        self._seed_and_epoch = torch.full((2, ), -1).share_memory_()
         self._skipped = torch.zeros(
             len(data_list), dtype=torch.uint8).share_memory_()
         return data_list
 
+    def _load_source(self, ann_file: str, proposal_file: str,
+                     folder: str) -> list[dict]:
+        """Check one json and its proposals, and list its large images."""
+        images = read_coco(ann_file)['images']
+        proposals = ProposalFile(proposal_file)
+        check_image_ids(images, ann_file, proposals)
+        check_rules(proposals, self.pipeline.transforms)
+        check_image_folder(folder, images)
+        source = len(self._proposals)
+        self._proposals.append(proposals)
+        large = [x for x in images if self._is_large_enough(x)]
+        if len(large) < len(images):
+            print_log(
+                f'ProposalCocoDataset drops {len(images) - len(large)} of '
+                f"{len(images)} images of '{ann_file}' with a side below "
+                f'{self.min_image_size} pixels',
+                logger='current')
+        return [
+            dict(
+                img_path=os.path.join(folder, image['file_name']),
+                img_id=image['id'],
+                source=source) for image in large
+        ]
+
+    def _is_large_enough(self, image: dict) -> bool:
+        # A json without sizes passes: prepare_data() checks the pixels.
+        return min(image.get('width', np.inf), image.get(
+            'height', np.inf)) >= self.min_image_size
+
+    def set_epoch(self, seed: int, epoch: int) -> None:
+        """Set the seed and epoch of the views, in all worker processes."""
+        self._seed_and_epoch[0], self._seed_and_epoch[1] = seed, epoch
+
     def get_data_info(self, idx: int) -> dict:
-        """The sample ``idx`` before the pipeline, with its proposals."""
+        """Return the sample ``idx`` before the pipeline."""
         info = super().get_data_info(idx)
         source = info.pop('source')
         proposals = self._proposals[source][info['img_id']]
         info['proposals'] = np.array(proposals, dtype=np.float32)
-        seed, epoch = self._epoch.tolist()
+        seed, epoch = self._seed_and_epoch.tolist()
         if epoch >= 0:
-            info['view_seed'] = _seed_of(seed, epoch, source, info['img_id'])
+            info['view_seed'] = derive_view_seed(seed, epoch, source,
+                                                 info['img_id'])
         return info
 
-    def set_epoch(self, seed: int, epoch: int) -> None:
-        """From now on, in all worker processes too, the views are those of
-        this seed and epoch."""
-        self._epoch[0], self._epoch[1] = seed, epoch
-
     def prepare_data(self, idx: int) -> Optional[dict]:
-        """The sample ``idx`` after the pipeline, or None where its image
-        cannot be read or is too small, whereupon the base class takes another
-        one.
+        """Run the pipeline on the sample ``idx``.
+
+        Returns:
+            dict or None: The sample. None if the image is unreadable or too
+            small; the base class then loads the image of
+            :meth:`_rand_another`.
 
         Raises:
-            NoReadableImageError: Too many in a row.
+            NoReadableImageError: Too many images in a row are unreadable.
         """
         results = self.get_data_info(idx)
         for transform in self.pipeline.transforms:
+            is_loader = isinstance(transform, LOADERS)
             try:
                 results = transform(results)
             except Exception as e:
-                if not isinstance(transform, LOADERS) and (
-                        not isinstance(e, UnreadableImageError)):
+                # Any error of a loader means an unreadable image. Later
+                # transforms report one with UnreadableImageError.
+                if not is_loader and not isinstance(e, UnreadableImageError):
                     raise
                 self._skip(idx, results, reason_of(e), e)
                 return None
             if results is None:
                 return None
-            if isinstance(transform, LOADERS) and min(
+            if is_loader and min(
                     results['img'].shape[:2]) < self.min_image_size:
                 self._skip(idx, results, TOO_SMALL)
                 return None
@@ -187,106 +208,53 @@ class ProposalCocoDataset(BaseDataset):
         return results
 
     def _rand_another(self) -> int:
-        """Which image takes the place of one that cannot be read."""
-        if self._seed_of_failure is None:
+        """Return the index that replaces an unreadable image."""
+        if self._failed_seed is None:
             return super()._rand_another()
-        rng = np.random.default_rng([self._seed_of_failure, self._failures])
+        rng = np.random.default_rng([self._failed_seed, self._failures])
         return int(rng.integers(len(self)))
 
     @property
     def skipped(self) -> torch.Tensor:
-        """Which images were skipped so far and why, (len(self),) uint8,
-        shared by all worker processes: 0, or the place in
-        ``univip_mm.io.images.REASONS`` from 1."""
+        """Reasons why images were skipped, (len(self),) uint8, shared memory.
+
+        0 for images that were not skipped. A reason is stored as its position
+        in ``univip_mm.io.images.REASONS``, counted from 1.
+        """
         return self._skipped
 
     def _skip(self, idx: int, results: dict, reason: str,
               error: Optional[Exception] = None) -> None:
-        self._seed_of_failure = results.get('view_seed')
-        path, code = results['img_path'], 1 + REASONS.index(reason)
+        """Record an unreadable image, and stop after too many in a row."""
+        self._failed_seed = results.get('view_seed')
         self._failures += 1
+        path = results['img_path']
         if self._failures == MAX_FAILURES:
             raise NoReadableImageError(
                 f'{MAX_FAILURES} images in a row cannot be read, the last '
-                f"'{path}' ({' '.join(str(error or reason).split())}): is "
-                'the disk still there?') from error
+                f"'{path}' ({' '.join(str(error or reason).split())}): "
+                'check that the disk is mounted') from error
+        code = 1 + REASONS.index(reason)
         if self._skipped[idx] != code:
             self._skipped[idx] = code
             print_log(
-                f"skipped the image '{path}' ({reason}): another one takes "
-                'its place',
+                f"skipped the image '{path}' ({reason}): replaced with a "
+                'random image',
                 logger='current',
                 level=logging.WARNING)
 
-    def _is_large_enough(self, image: dict) -> bool:
-        return min(image.get('width', np.inf), image.get(
-            'height', np.inf)) >= self.min_image_size
 
-    def _log_what_is_dropped(self, images: list, ann_file: str) -> None:
-        small = [x for x in images if not self._is_large_enough(x)]
-        if small:
-            print_log(
-                f'ProposalCocoDataset drops {len(small)} of {len(images)} '
-                f"images of '{ann_file}' with a side below "
-                f'{self.min_image_size} pixels',
-                logger='current')
+def derive_view_seed(seed: int, epoch: int, source: int, img_id: int) -> int:
+    """Derive the seed of an image's views, an integer of 63 bits.
 
-    @staticmethod
-    def _check_folder(folder: str, images: list) -> None:
-        """Whether the images are there at all: a look at ten of them."""
-        if '://' in folder:
-            return  # not on a disk
-        some = images[::max(1, len(images) // 10)]
-        if not any(os.path.isfile(os.path.join(folder, image['file_name']))
-                   for image in some):
-            raise FileNotFoundError(
-                f"there is no image '{some[0]['file_name']}' below "
-                f"'{folder}', nor any of {len(some) - 1} others: check "
-                'data_root and data_prefix.img_path')
-
-    @staticmethod
-    def _check_images(images: list, ann_file: str,
-                      proposals: ProposalFile) -> None:
-        missing = proposals.missing(np.array([x['id'] for x in images]))
-        if len(missing):
-            raise ValueError(
-                f"the proposal file '{proposals.path}' lacks {len(missing)} "
-                f"of the {len(images)} images of '{ann_file}' (the first: id "
-                f'{missing[0]}): it was made for other images; run '
-                'tools/generate_proposals.py with this ann_file')
-        renamed = proposals.renamed(images)
-        if renamed:
-            raise ValueError(
-                f"the proposal file '{proposals.path}' was made for other "
-                f"images: {len(renamed)} of the {len(images)} ids of "
-                f"'{ann_file}' are those of other files (the first: id "
-                f"{renamed[0]['id']}, now '{renamed[0]['file_name']}'); run "
-                'tools/generate_proposals.py with this ann_file')
-
-    def _check_rules(self, proposals: ProposalFile) -> None:
-        made_with = proposals.meta.get('rules')
-        for transform in self.pipeline.transforms:
-            rules = getattr(transform, 'rules', None)
-            if rules is not None and rules.as_dict() != made_with:
-                raise ValueError(
-                    f"the proposals of '{proposals.path}' were made with "
-                    f'{_spell(made_with)}, but the config '
-                    f'asks {type(transform).__name__} for '
-                    f'{_spell(rules.as_dict())}: run '
-                    'tools/generate_proposals.py with these rules, or change '
-                    'those of the config')
-
-
-def _seed_of(seed: int, epoch: int, source: int, img_id: int) -> int:
-    """A number of 63 bits that depends on each of the four."""
+    Args:
+        seed (int): Seed of the run.
+        epoch (int): The epoch.
+        source (int): Index of the json that lists the image.
+        img_id (int): Id of the image in the json.
+    """
     sequence = np.random.SeedSequence([seed, epoch, source, img_id % 2**64])
     return int(sequence.generate_state(1, np.uint64)[0]) >> 1
-
-
-def _spell(rules: Optional[dict]) -> str:
-    if not rules:
-        return 'no rules'
-    return ', '.join(f'{name}={value:g}' for name, value in rules.items())
 
 
 def _as_list(paths: Paths) -> list:

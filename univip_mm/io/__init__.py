@@ -1,1 +1,1 @@
-"""Files and boxes. Imports neither PyTorch nor a host."""
+"""Image files, COCO files and boxes, without PyTorch and without a host."""

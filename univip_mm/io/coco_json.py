@@ -1,4 +1,4 @@
-"""The list of images of a COCO json, or of a folder that has none."""
+"""The list of images of a COCO json, or of a folder without a json."""
 import hashlib
 import json
 import os
@@ -9,25 +9,33 @@ from pathlib import Path
 from typing import Union
 
 from ..utils.progress import track
+from .images import read_size
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp')
 
 
 def read_coco(ann_file: Union[str, os.PathLike]) -> dict:
-    """A COCO json, with ``images`` that have ``id`` and ``file_name``.
+    """Read a COCO json and check its list of images.
 
-    A file name with ``..`` in it comes back without: what the json says is
-    not to depend on where a link leads.
+    A file name with ``..`` is normalized, so that it does not depend on the
+    target of a symbolic link.
+
+    Args:
+        ann_file (str or PathLike): The json, with ``images`` that have ``id``
+            and ``file_name``.
+
+    Returns:
+        dict: The content of the json.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is no COCO json, or a file name leads out of the folder
-            of the images.
+        FileNotFoundError: The file does not exist.
+        ValueError: The file is not a COCO json, an image id is not an integer
+            or not unique, or a file name points outside the image folder.
     """
     path = Path(ann_file)
     if not path.is_file():
-        raise FileNotFoundError(f"there is no annotation file '{path}': check "
-                                'ann_file and data_root')
+        raise FileNotFoundError(f"no annotation file '{path}': check ann_file "
+                                'and data_root')
     try:
         content = json.loads(path.read_bytes())
         images = content['images']
@@ -41,21 +49,21 @@ def read_coco(ann_file: Union[str, os.PathLike]) -> dict:
     for image_id in ids:
         if not isinstance(image_id, int):
             raise ValueError(f"'{path}' has the image id {image_id!r}: ids "
-                             'must be whole numbers')
+                             'must be integers')
     if len(ids) != len(images):
         raise ValueError(f"'{path}' lists {len(images)} images with only "
-                         f'{len(ids)} different ids: each needs its own')
+                         f'{len(ids)} different ids: ids must be unique')
     for image in images:
-        image['file_name'] = _inside(image, path)
+        image['file_name'] = _checked_file_name(image, path)
     return content
 
 
-def _inside(image: dict, path: Path) -> str:
-    """The file name of an image, below the folder of the images."""
+def _checked_file_name(image: dict, path: Path) -> str:
     name = image['file_name']
     if not isinstance(name, str):
         raise ValueError(f"'{path}' has for image id {image['id']} the "
-                         f'file_name {name!r}: it must be a text')
+                         f'file_name {name!r}: it must be a string')
+    # Fast path: COCO lists 118,287 images.
     if '..' not in name and ':' not in name and name[0] not in '/\\':
         return name
     parts = name.replace('\\', '/')
@@ -64,27 +72,35 @@ def _inside(image: dict, path: Path) -> str:
             or '://' in name or re.match('[A-Za-z]:', name)):
         raise ValueError(
             f"'{path}' has for image id {image['id']} the file_name "
-            f"'{name}', which leads out of the folder of the images: it must "
-            'be a path below it')
+            f"'{name}', which points outside the image folder: it must be a "
+            'path below the folder')
     return plain if '..' in parts.split('/') else name
 
 
 def digest_of(images: Sequence[dict]) -> str:
-    """Tells whether two lists are of the same images."""
+    """Return a digest of the ids and file names, equal for equal images."""
     names = sorted((image['id'], image['file_name']) for image in images)
     text = json.dumps(names)
     return f'{len(images)}:{hashlib.sha256(text.encode()).hexdigest()[:16]}'
 
 
 def list_folder(folder: Union[str, os.PathLike]) -> dict:
-    """A COCO json's content for a folder of images: the files below it in
-    the order of their names, with ids from 1. Sizes come from the headers,
-    which a progress bar accompanies. Links to folders are followed.
+    """List the images of a folder in the form of a COCO json.
+
+    The images are ordered by name and numbered from 1. Symbolic links to
+    folders are followed. An image with an unreadable header is listed without
+    its size.
+
+    Args:
+        folder (str or PathLike): Folder to search, with its subfolders.
+
+    Returns:
+        dict: ``images`` with ``id``, ``file_name``, ``width`` and ``height``,
+        and empty ``annotations`` and ``categories``.
 
     Raises:
-        FileNotFoundError: The folder holds no image.
+        FileNotFoundError: The folder has no image.
     """
-    from PIL import Image, ImageOps
     folder = Path(folder)
     paths = sorted(
         Path(parent, name)
@@ -92,19 +108,13 @@ def list_folder(folder: Union[str, os.PathLike]) -> dict:
         for name in names if name.lower().endswith(IMAGE_SUFFIXES))
     if not paths:
         raise FileNotFoundError(
-            f"there is no image below '{folder}': it needs files ending in "
+            f"no image below '{folder}': file names must end in "
             f'{", ".join(IMAGE_SUFFIXES)}')
     images = []
     for number, path in enumerate(track(paths, desc='listing'), 1):
         image = dict(id=number, file_name=path.relative_to(folder).as_posix())
-        try:
-            with Image.open(path) as opened:
-                width, height = opened.size
-                if opened.getexif().get(ImageOps.ExifTags.Base.Orientation,
-                                        1) > 4:
-                    width, height = height, width
-            image.update(width=width, height=height)
-        except (OSError, Image.DecompressionBombError):
-            pass  # told as unreadable when its pixels are needed
+        size = read_size(path)
+        if size is not None:
+            image.update(width=size[0], height=size[1])
         images.append(image)
     return dict(images=images, annotations=[], categories=[])

@@ -1,5 +1,11 @@
-from .generate import Search, generate_proposals
+"""Object proposals: selective search, importers and the proposal file.
+
+Nothing in this package needs PyTorch or a host, except reading proposals that
+were stored as tensors.
+"""
+from .generate import generate_proposals
 from .proposal_file import ProposalFile, write_proposals
+from .search import Search
 from .selective_search import check_opencv, selective_search
 
 __all__ = [

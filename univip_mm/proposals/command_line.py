@@ -1,4 +1,4 @@
-"""What the commands that make proposal files share."""
+"""Options and output shared by the commands that make proposal files."""
 import argparse
 import os
 import sys
@@ -13,8 +13,7 @@ from .proposal_file import ProposalFile
 
 
 def add_rule_options(parser: argparse.ArgumentParser) -> None:
-    """Add ``--min-size``, ``--max-aspect-ratio``, ``--iou-thr`` and
-    ``--top-n``."""
+    """Add the options of :class:`ProposalRules`, and ``--top-n``."""
     rules = ProposalRules()
     parser.add_argument(
         '--min-size', type=int, default=rules.min_size, metavar='PIXELS',
@@ -22,22 +21,23 @@ def add_rule_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--max-aspect-ratio', type=float, default=rules.max_aspect_ratio,
         metavar='RATIO',
-        help='largest ratio of its sides (default: %(default)s)')
+        help='largest ratio of the longer side to the shorter side (default: '
+        '%(default)s)')
     parser.add_argument(
         '--iou-thr', type=float, default=rules.iou_thr, metavar='IOU',
-        help='largest IoU with any box kept before it (default: %(default)s)')
+        help='largest IoU with any box kept before (default: %(default)s)')
     parser.add_argument(
         '--top-n', type=int, metavar='N',
-        help='keep at most N boxes of an image (default: all)')
+        help='largest number of boxes per image, e.g. 100 (default: no limit)')
 
 
-def rules_of(args: argparse.Namespace) -> ProposalRules:
-    """The rules that the command line gives."""
+def rules_from_args(args: argparse.Namespace) -> ProposalRules:
+    """Return the rules set by the options of :func:`add_rule_options`."""
     return ProposalRules(args.min_size, args.max_aspect_ratio, args.iou_thr)
 
 
 def describe_counts(path: Union[str, os.PathLike], at_least: int = 4) -> str:
-    """A line on how many boxes the images of a proposal file have."""
+    """Return a line about the number of boxes per image in a proposal file."""
     counts = ProposalFile(path).counts()
     low, median, high = np.quantile(counts, (0.1, 0.5, 0.9))
     few = int((counts < at_least).sum())
@@ -47,13 +47,19 @@ def describe_counts(path: Union[str, os.PathLike], at_least: int = 4) -> str:
 
 
 @contextmanager
-def one_line_errors(what_is_kept: str) -> Iterator[None]:
-    """Ends the program with one line where something goes wrong that is not a
-    fault of the code, or where the user stops it."""
+def one_line_errors(if_stopped: str) -> Iterator[None]:
+    """End the program with a one-line message on expected errors and Ctrl-C.
+
+    Args:
+        if_stopped (str): What the user needs to know after Ctrl-C.
+
+    Raises:
+        SystemExit: The block raised an expected error or was interrupted.
+    """
     try:
         yield
     except (ValueError, ImportError, OSError, RuntimeError) as e:
         raise SystemExit(f'error: {e}') from None
     except KeyboardInterrupt:
-        print(f'\nstopped; {what_is_kept}', file=sys.stderr)
+        print(f'\nstopped; {if_stopped}', file=sys.stderr)
         raise SystemExit(130) from None

@@ -1,37 +1,39 @@
-"""What is in a proposal file, and how much of the annotated it covers."""
+"""Statistics of a proposal file, and its recall of annotated boxes."""
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from ..io.boxes import iou, xywh_to_xyxy
+from .proposal_file import ProposalFile
 
 
 def recall(proposals: Mapping, annotations: Sequence[dict],
            iou_thrs: Sequence[float] = (0.5, 0.7)) -> tuple[int, dict]:
-    """The share of the annotated boxes that a proposal covers.
+    """Compute the share of annotated boxes that a proposal covers.
 
     Args:
-        proposals (Mapping[int, np.ndarray]): Image id to its boxes (N, 4),
-            xyxy.
-        annotations (Sequence[dict]): Of a COCO json; crowds do not count, nor
-            do boxes without an area and images that ``proposals`` lacks.
-        iou_thrs (Sequence[float]): IoU from which a box is covered.
+        proposals (Mapping[int, np.ndarray]): Boxes (N, 4) xyxy by image id.
+        annotations (Sequence[dict]): ``annotations`` of a COCO json. Crowds,
+            boxes without an area, and images without an entry in
+            ``proposals`` do not count.
+        iou_thrs (Sequence[float]): Smallest IoUs of a covered box. Defaults
+            to (0.5, 0.7).
 
     Returns:
-        tuple[int, dict]: The number of annotated boxes, and the share covered
-        by IoU threshold (NaN where there is no box).
+        tuple[int, dict]: Number of annotated boxes, and the covered share by
+        IoU threshold (NaN without any box).
     """
     by_image = defaultdict(list)
     for annotation in annotations:
         if not annotation.get('iscrowd') and min(annotation['bbox'][2:]) > 0:
             by_image[annotation['image_id']].append(annotation['bbox'])
-    best = [np.zeros(0)]
+    best_per_image = [np.zeros(0)]
     for image_id, boxes in by_image.items():
         if image_id in proposals:
             overlaps = iou(xywh_to_xyxy(boxes), proposals[image_id])
-            best.append(overlaps.max(axis=1, initial=0))
-    best = np.concatenate(best)
+            best_per_image.append(overlaps.max(axis=1, initial=0))
+    best = np.concatenate(best_per_image)
     shares = {
         thr: float((best >= thr).mean()) if len(best) else float('nan')
         for thr in iou_thrs
@@ -39,8 +41,40 @@ def recall(proposals: Mapping, annotations: Sequence[dict],
     return len(best), shares
 
 
+def describe(proposals: ProposalFile, num_instances: int) -> list[str]:
+    """Describe how a proposal file was made and what it contains.
+
+    Args:
+        proposals (ProposalFile): The file.
+        num_instances (int): Number K of instances; images with fewer boxes
+            are counted.
+
+    Returns:
+        list[str]: Lines of a name and a value.
+    """
+    lines = []
+    for name, value in proposals.meta.items():
+        if name == 'unreadable':
+            value = f'{len(value)} images'
+        elif isinstance(value, dict):
+            value = ', '.join(f'{k}={v}' for k, v in value.items())
+        lines.append((name, value))
+    counts, boxes = proposals.counts(), proposals.boxes
+    lines += [('images', len(proposals)), ('boxes', len(boxes))]
+    if len(counts):
+        few = int((counts < num_instances).sum())
+        lines += [('an image has', quantiles(counts)),
+                  ('below K', f'{few} images ({few / len(counts):.1%}) have '
+                   f'fewer than {num_instances}')]
+    if len(boxes):
+        sides = (boxes[:, 2:] - boxes[:, :2]).astype(float)
+        lines += [('side, pixels', quantiles(np.sqrt(sides.prod(axis=1)))),
+                  ('width/height', quantiles(sides[:, 0] / sides[:, 1]))]
+    return [f'{name:14}{value}' for name, value in lines]
+
+
 def quantiles(values: np.ndarray) -> str:
-    """Smallest, 10 %, median, 90 % and largest of some numbers, as text."""
+    """Format the smallest, 10 %, median, 90 % and largest value as text."""
     low, ten, median, ninety, high = np.quantile(values,
                                                  (0, 0.1, 0.5, 0.9, 1))
     return (f'{low:.4g} smallest, {ten:.4g} (10 %), {median:.4g} (median), '

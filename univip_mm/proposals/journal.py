@@ -1,8 +1,8 @@
-"""What a long search has found so far, safe against a kill at any moment.
+"""Results of an unfinished search, stored so that a kill loses nothing.
 
-A folder beside the proposal file to be, ``OUT.parts``, with one file of JSON
-lines for each process that ever worked on it, and ``settings.json``. A line
-is written when its image is finished, and counts once it is whole.
+The folder ``OUT.parts`` beside the proposal file has ``settings.json``, and a
+file of JSON lines from each process. A process writes a line when an image is
+finished. Incomplete lines do not count.
 """
 import fcntl
 import json
@@ -12,66 +12,73 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Optional, Union
+from typing import IO, Optional, Union
 
 import numpy as np
 
-_SYNC_INTERVAL = 30  # seconds: what a power cut may cost
+from ..io.atomic import atomic_write
+
+_SYNC_INTERVAL = 30  # seconds of work that a power failure can cost
 
 
 class Journal:
-    """The journal of one search, as one of its processes sees it.
+    """Journal of a search, opened by one of its processes.
 
     Args:
-        out (str or PathLike): The proposal file to be.
-        settings (dict): What the result depends on, as JSON can hold it.
+        out (str or PathLike): The proposal file that the search will write.
+        settings (dict): Everything the result depends on, as JSON types.
 
     Raises:
-        ValueError: The folder holds a search with other settings.
+        ValueError: The folder belongs to a search with other settings.
     """
 
     def __init__(self, out: Union[str, os.PathLike], settings: dict) -> None:
         self.folder = Path(f'{out}.parts')
-        self._file = None
-        self._lock = None
+        self._file: Optional[IO[str]] = None
+        self._lock: Optional[IO[str]] = None
         self._synced = time.monotonic()
         self.folder.mkdir(parents=True, exist_ok=True)
+        self._check_settings(json.loads(json.dumps(settings)))
+
+    def _check_settings(self, settings: dict) -> None:
         path = self.folder / 'settings.json'
-        settings = json.loads(json.dumps(settings))
         try:
             earlier = json.loads(path.read_text())
         except (FileNotFoundError, ValueError):
-            part = self.folder / f'.settings.{os.getpid()}'
-            part.write_text(json.dumps(settings))
-            os.replace(part, path)
-            earlier = settings
-        for name in settings:
-            if settings[name] != earlier.get(name):
+            with atomic_write(path, 'w') as file:
+                json.dump(settings, file)
+            return
+        for name, value in settings.items():
+            if value != earlier.get(name):
                 raise ValueError(
-                    f"'{self.folder}' holds an unfinished search with "
-                    f'{name}={earlier.get(name)}, but now it is '
-                    f'{settings[name]}: repeat the command as it was, or '
-                    'remove that folder')
+                    f"'{self.folder}' belongs to an unfinished search with "
+                    f'{name}={earlier.get(name)}, but now it is {value}: '
+                    'repeat the earlier command, or remove that folder')
 
     def lock(self) -> None:
-        """Keep others from the same search until this process ends.
+        """Lock the journal until this process ends.
 
         Raises:
-            ValueError: Another process has it.
+            ValueError: Another process has the lock.
         """
         self._lock = open(self.folder / 'lock', 'w')
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise ValueError(
-                f"another search is at work in '{self.folder}': wait for it, "
-                'or end it') from None
+                f"another search is running in '{self.folder}': wait for it "
+                'to end, or stop it') from None
         except OSError:
-            pass  # a file system without locks
+            pass  # the file system has no locks
 
     def read(self) -> Iterator[tuple[int, np.ndarray, Optional[str]]]:
-        """What all processes have written: image id, boxes (N, 4) int32, and
-        why the image could not be read, or None. An image may come twice."""
+        """Read the results of all processes.
+
+        Yields:
+            tuple[int, np.ndarray, str or None]: Image id, boxes (N, 4) int32,
+            and the reason if the image could not be read. An image can appear
+            twice.
+        """
         for path in sorted(self.folder.glob('*.jsonl')):
             with open(path, errors='replace') as lines:
                 for line in lines:
@@ -80,16 +87,16 @@ class Journal:
                     try:
                         image_id, boxes, problem = json.loads(line)
                     except ValueError:
-                        continue  # a power cut can leave anything
+                        continue  # damaged by a power failure
                     yield image_id, np.array(
                         boxes, dtype=np.int32).reshape(-1, 4), problem
 
     def write(self, image_id: int, boxes: np.ndarray,
               problem: Optional[str]) -> None:
-        """Note a finished image."""
+        """Write the result of a finished image."""
         if self._file is None:
-            # A file of its own for each start: what a kill cut off stays the
-            # last line of its file.
+            # A new file for each start, so that a line cut off by a kill
+            # stays the last line of its file.
             self._file = tempfile.NamedTemporaryFile(
                 'w', buffering=1, dir=self.folder, suffix='.jsonl',
                 delete=False)
@@ -100,7 +107,7 @@ class Journal:
             self._synced = time.monotonic()
 
     def close(self) -> None:
-        """Give what was written to the disk."""
+        """Write everything to the disk and close the file."""
         if self._file is not None:
             self._file.flush()
             os.fsync(self._file.fileno())
@@ -108,7 +115,7 @@ class Journal:
             self._file = None
 
     def remove(self) -> None:
-        """Remove the folder: the proposal file is there."""
+        """Remove the folder and release the lock."""
         shutil.rmtree(self.folder)
         if self._lock is not None:
             self._lock.close()

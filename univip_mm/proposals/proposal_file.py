@@ -1,19 +1,19 @@
-"""The proposal file: the boxes of a whole data set, opened by memory map.
+"""The proposal file: the boxes of a data set, opened with a memory map.
 
-An uncompressed ``.npz``, so ``numpy.load`` reads it too, of
+The file is an uncompressed ``.npz``, which ``numpy.load`` can read too:
 
 ========== ================== =============================================
 image_ids  (I,) int64         ascending
 offsets    (I + 1,) int64     image i has boxes[offsets[i]:offsets[i + 1]]
-boxes      (B, 4) int16       xyxy in pixels, x2 and y2 outside; int32 where
-           or int32           a coordinate needs it
-names      (I,) uint32        CRC-32 of each image's file name, without its
-                              folder; or (0,), where none were given
+boxes      (B, 4) int16       xyxy in pixels, x2 and y2 outside; int32 if a
+           or int32           coordinate needs it
+names      (I,) uint32        CRC-32 of each image's file name without the
+                              folder; or (0,) if no names were given
 meta       (M,) uint8         JSON: how the boxes were made
 ========== ================== =============================================
 
-All processes that open it share the pages of the boxes. Nothing in it is a
-pickle.
+Processes that open the file share the memory of the boxes. The file contains
+no pickle.
 """
 import json
 import os
@@ -21,9 +21,11 @@ import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Optional, Union
+from typing import IO, Optional, Union
 
 import numpy as np
+
+from ..io.atomic import atomic_write
 
 FORMAT = 'univip_mm proposals'
 VERSION = 1
@@ -34,16 +36,16 @@ def write_proposals(path: Union[str, os.PathLike],
                     boxes_by_image: Mapping,
                     meta: dict,
                     file_names: Optional[Mapping] = None) -> None:
-    """Write a proposal file. It appears whole or not at all.
+    """Write a proposal file atomically.
 
     Args:
         path (str or PathLike): The file, ending in ``.npz``.
-        boxes_by_image (Mapping[int, np.ndarray]): Image id to its boxes,
-            (N, 4) xyxy at whole pixels; N may be 0.
-        meta (dict): How they were made, as JSON can hold it.
-        file_names (Mapping[int, str], optional): Image id to its file name,
-            by which the images of another data set with the same ids are
-            told. Defaults to None.
+        boxes_by_image (Mapping[int, np.ndarray]): Boxes by image id, (N, 4)
+            xyxy in whole pixels, N >= 0.
+        meta (dict): How the boxes were made, as JSON types.
+        file_names (Mapping[int, str], optional): File names by image id.
+            They identify another data set that has the same ids. Defaults to
+            None.
 
     Raises:
         ValueError: The path does not end in ``.npz``.
@@ -59,38 +61,22 @@ def write_proposals(path: Union[str, os.PathLike],
     boxes = np.concatenate(lists or [np.zeros((0, 4), np.int32)])
     if len(boxes) == 0 or np.abs(boxes).max() <= np.iinfo(np.int16).max:
         boxes = boxes.astype(np.int16)
-    names = [name_code(file_names[i]) for i in image_ids.tolist()
-             ] if file_names is not None else []
+    names = [] if file_names is None else [
+        _checksum_of_name(file_names[i]) for i in image_ids.tolist()
+    ]
     text = json.dumps(dict(format=FORMAT, version=VERSION, **meta))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f'.{path.name}.{os.getpid()}.part')
-    try:
-        with open(part, 'wb') as file:
-            np.savez(
-                file,
-                image_ids=image_ids,
-                offsets=offsets,
-                boxes=boxes,
-                names=np.array(names, dtype=np.uint32),
-                meta=np.frombuffer(text.encode(), dtype=np.uint8))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def name_code(file_name: str) -> int:
-    """What the file holds of an image's name, without its folder."""
-    return zlib.crc32(file_name.replace('\\', '/').split('/')[-1].encode())
+    with atomic_write(path) as file:
+        np.savez(
+            file,
+            image_ids=image_ids,
+            offsets=offsets,
+            boxes=boxes,
+            names=np.array(names, dtype=np.uint32),
+            meta=np.frombuffer(text.encode(), dtype=np.uint8))
 
 
 def check_path(path: Union[str, os.PathLike]) -> Path:
-    """The path of a proposal file to be.
-
-    Raises:
-        ValueError: It does not end in ``.npz``.
-    """
+    """Return the path, or raise ValueError if it does not end in .npz."""
     path = Path(path)
     if path.suffix != '.npz':
         raise ValueError(f"the proposal file '{path}' must end in .npz")
@@ -98,25 +84,26 @@ def check_path(path: Union[str, os.PathLike]) -> Path:
 
 
 class ProposalFile(Mapping):
-    """A proposal file, as a mapping of image id to boxes (N, 4) xyxy.
+    """Mapping of image ids to boxes (N, 4) xyxy, read from a proposal file.
 
     Args:
         path (str or PathLike): The file.
 
     Attributes:
         meta (dict): How the boxes were made.
-        boxes (np.ndarray): Those of all images, (B, 4), mapped.
+        boxes (np.ndarray): Memory map of the boxes of all images, (B, 4).
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is not a proposal file, or is cut short.
+        FileNotFoundError: The file does not exist.
+        ValueError: The file is not a proposal file, is incomplete, or has a
+            newer version of the format.
     """
 
     def __init__(self, path: Union[str, os.PathLike]) -> None:
         self.path = Path(path)
         if not self.path.is_file():
             raise FileNotFoundError(
-                f"there is no proposal file '{self.path}': make it with "
+                f"no proposal file '{self.path}': make it with "
                 'tools/generate_proposals.py')
         try:
             arrays = _map_members(self.path)
@@ -131,10 +118,10 @@ class ProposalFile(Mapping):
         if self.meta['version'] > VERSION:
             raise ValueError(
                 f"'{self.path}' has version {self.meta['version']} of the "
-                f'proposal file, and this univip_mm reads up to {VERSION}: '
-                'update univip_mm')
-        # Copies, 16 bytes an image: in the file they lie at any byte, and
-        # NumPy would copy them for every search.
+                'proposal file, but this univip_mm reads versions up to '
+                f'{VERSION}: update univip_mm')
+        # Copies (16 bytes per image), because the arrays in the file are not
+        # aligned and NumPy would copy them in every search.
         self._image_ids = arrays['image_ids'].copy()
         self._offsets = arrays['offsets'].copy()
         self.boxes = arrays['boxes']
@@ -153,56 +140,66 @@ class ProposalFile(Mapping):
         return len(self._image_ids)
 
     def missing(self, image_ids: np.ndarray) -> np.ndarray:
-        """Those of the image ids that the file does not have."""
+        """Return the image ids that the file does not have."""
         return np.setdiff1d(image_ids, self._image_ids)
 
     def renamed(self, images: Sequence[dict]) -> list:
-        """Those of a COCO json's ``images`` whose id the file has for an
-        image of another file name."""
+        """Return the images whose id has another file name in the file.
+
+        Args:
+            images (Sequence[dict]): ``images`` of a COCO json; the file must
+                have their ids.
+        """
         if len(self._names) == 0:
             return []
-        places = self._image_ids.searchsorted([x['id'] for x in images])
-        return [image for image, code in zip(images, self._names[places])
-                if name_code(image['file_name']) != code]
+        indices = self._image_ids.searchsorted([x['id'] for x in images])
+        return [image for image, name in zip(images, self._names[indices])
+                if _checksum_of_name(image['file_name']) != name]
 
     def counts(self) -> np.ndarray:
-        """Number of boxes of each image, (I,), in ascending image id."""
+        """Return the number of boxes per image, (I,), in order of the ids."""
         return np.diff(self._offsets)
 
     def __getstate__(self) -> dict:
-        # A worker process opens the file again and shares its pages, where
-        # pickling the arrays would copy them.
+        # A worker process opens the file again, to share its memory. Pickled
+        # arrays would be copied.
         return dict(path=self.path)
 
     def __setstate__(self, state: dict) -> None:
         ProposalFile.__init__(self, state['path'])
 
 
+def _checksum_of_name(file_name: str) -> int:
+    return zlib.crc32(file_name.replace('\\', '/').split('/')[-1].encode())
+
+
 def _map_members(path: Path) -> dict:
-    """Memory maps of an uncompressed .npz's arrays."""
-    arrays = {}
+    """Open memory maps of the arrays in an uncompressed .npz."""
     with zipfile.ZipFile(path) as archive, open(path, 'rb') as file:
-        for name in _MEMBERS:
-            info = archive.getinfo(f'{name}.npy')
-            if info.compress_type != zipfile.ZIP_STORED:
-                raise ValueError('it is compressed')
-            # The local header in front of the data: 30 bytes, of which the
-            # last four are the lengths of the name and of the extra field.
-            file.seek(info.header_offset + 26)
-            lengths = np.frombuffer(file.read(4), dtype='<u2')
-            file.seek(info.header_offset + 30 + int(lengths.sum()))
-            version = np.lib.format.read_magic(file)
-            read_header = (
-                np.lib.format.read_array_header_1_0 if version == (1, 0) else
-                np.lib.format.read_array_header_2_0)
-            shape, fortran_order, dtype = read_header(file)
-            if dtype.hasobject or fortran_order:
-                raise ValueError(f'{name} is not a plain array')
-            if 0 in shape:  # a memory map cannot be empty
-                arrays[name] = np.zeros(shape, dtype)
-            else:
-                mapped = np.memmap(
-                    path, dtype, 'r', offset=file.tell(), shape=shape)
-                # A plain view of it: ten times as fast to index.
-                arrays[name] = mapped.view(np.ndarray)
-    return arrays
+        return {
+            name: _map_array(path, file, archive.getinfo(f'{name}.npy'))
+            for name in _MEMBERS
+        }
+
+
+def _map_array(path: Path, file: IO[bytes],
+               info: zipfile.ZipInfo) -> np.ndarray:
+    if info.compress_type != zipfile.ZIP_STORED:
+        raise ValueError('it is compressed')
+    # The local header before the data has 30 bytes. The last four are the
+    # lengths of the name and of the extra field, which follow.
+    file.seek(info.header_offset + 26)
+    lengths = np.frombuffer(file.read(4), dtype='<u2')
+    file.seek(info.header_offset + 30 + int(lengths.sum()))
+    version = np.lib.format.read_magic(file)
+    read_header = (
+        np.lib.format.read_array_header_1_0 if version == (1, 0) else
+        np.lib.format.read_array_header_2_0)
+    shape, fortran_order, dtype = read_header(file)
+    if dtype.hasobject or fortran_order:
+        raise ValueError(f'{Path(info.filename).stem} is not a plain array')
+    if 0 in shape:  # a memory map cannot be empty
+        return np.zeros(shape, dtype)
+    mapped = np.memmap(path, dtype, 'r', offset=file.tell(), shape=shape)
+    # Indexing a plain view is ten times as fast as indexing a np.memmap.
+    return mapped.view(np.ndarray)

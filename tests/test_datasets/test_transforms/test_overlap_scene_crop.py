@@ -1,5 +1,3 @@
-import random
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -11,14 +9,16 @@ from univip_mm.registry import TRANSFORMS
 
 
 def coordinates(width, height):
-    """An image whose pixels are their own coordinates: B and G hold x, G and
-    R hold y, in halves of 12 bits each."""
+    """An image whose pixels store their own coordinates, 12 bits each.
+
+    B and the low half of G store x, R and the high half of G store y.
+    """
     y, x = np.mgrid[:height, :width]
     return np.stack([x & 255, (x >> 8) | (y >> 8) << 4, y & 255],
                     axis=2).astype(np.uint8)
 
 
-def where(pixels):
+def read_coordinates(pixels):
     b, g, r = (pixels[..., c].astype(int) for c in range(3))
     return b | (g & 15) << 8, r | (g >> 4) << 8
 
@@ -42,15 +42,15 @@ def inside(inner, outer):
 @given(
     width=st.integers(1, 2000) | st.integers(1, 130),
     height=st.integers(1, 130),
-    turned=st.booleans(),
+    swapped=st.booleans(),
     number=st.integers(0, 300),
     filtered=st.booleans(),
     k=st.integers(1, 6),
     selection=st.sampled_from(['first', 'random']),
     seed=st.integers(0, 2**32 - 1))
-def test_every_image_and_every_boxes_give_views_by_the_rules(
-        width, height, turned, number, filtered, k, selection, seed):
-    if turned:
+def test_boxes_obey_rules_for_any_input(
+        width, height, swapped, number, filtered, k, selection, seed):
+    if swapped:
         width, height = height, width
     np.random.seed(seed)
     transform = OverlapSceneCrop(
@@ -74,13 +74,13 @@ def test_every_image_and_every_boxes_give_views_by_the_rules(
         assert (boxes[:, 2:] > boxes[:, :2]).all() and inside(boxes, whole)
     assert overlap.tolist() == [*scenes[:, :2].max(0), *scenes[:, 2:].min(0)]
     assert inside(instances, overlap)
-    # An overlap has its smallest size, or is the whole image.
+    # The overlap has the smallest allowed size, or is the whole image.
     overlap_sides = overlap[2:] - overlap[:2]
     assert (overlap_sides >= rules.min_size).all() or (
         scenes == whole).all()
 
-    # The rules hold; in an overlap too small for them, the random boxes are
-    # as large as it allows.
+    # The instances obey the rules. In an overlap too small for the rules, the
+    # random boxes are as large as possible.
     sides = instances[:, 2:] - instances[:, :2]
     assert (sides.max(1) <= rules.max_aspect_ratio * sides.min(1)).all()
     limit = np.minimum(rules.min_size, overlap_sides)
@@ -91,7 +91,7 @@ def test_every_image_and_every_boxes_give_views_by_the_rules(
     assert {tuple(box) for box in instances[:proposed].tolist()} <= given_boxes
     for i in range(1, proposed):
         assert iou(instances[i:i + 1], instances[:i]).max() <= rules.iou_thr
-    if filtered and proposed < k:  # none that it contains was left out
+    if filtered and proposed < k:  # all contained proposals are used
         contained = [p for p in proposals if inside(p, overlap)]
         assert len(contained) == proposed
 
@@ -101,7 +101,7 @@ def test_every_image_and_every_boxes_give_views_by_the_rules(
     width=st.integers(64, 700),
     height=st.integers(64, 700),
     seed=st.integers(0, 2**32 - 1))
-def test_crops_show_the_pixels_that_their_boxes_claim(width, height, seed):
+def test_views_show_pixels_of_their_boxes(width, height, seed):
     np.random.seed(seed)
     image = coordinates(width, height)
     proposals = random_boxes(np.random.default_rng(seed), 50, width, height)
@@ -112,9 +112,9 @@ def test_crops_show_the_pixels_that_their_boxes_claim(width, height, seed):
     boxes = np.concatenate([out['scene_boxes'], out['instance_boxes']])
     for view, (x1, y1, x2, y2) in zip(out['img'], boxes):
         size = len(view)
-        x, y = where(view)
-        # The first pixel of each of the view's cells; where that falls on a
-        # whole number, OpenCV may take the pixel before.
+        x, y = read_coordinates(view)
+        # Nearest interpolation reads the first pixel of each cell. At an
+        # integer position, OpenCV may read the pixel before.
         step = np.arange(size) / size
         for pixels, low, high in ((x, x1, x2), (y.T, y1, y2)):
             gap = low + np.floor(step * (high - low)) - pixels
@@ -123,7 +123,7 @@ def test_crops_show_the_pixels_that_their_boxes_claim(width, height, seed):
             assert (gap[:, 0] == 0).all()
 
 
-def test_resize_is_bicubic_in_the_given_backend():
+def test_resize_is_bicubic_in_each_backend():
     import cv2
     from PIL import Image
     np.random.seed(0)
@@ -142,7 +142,7 @@ def test_resize_is_bicubic_in_the_given_backend():
         assert np.array_equal(out['img'][0], expected)
 
 
-def test_first_contained_proposals_are_taken_in_order():
+def test_selection_first_and_random():
     grid = np.array([[x, y, x + 64, y + 64] for y in (0, 64, 128)
                      for x in (0, 64, 128)], np.float32)
     image = np.zeros((192, 192, 3), np.uint8)
@@ -160,7 +160,7 @@ def test_first_contained_proposals_are_taken_in_order():
     assert len(picks) == 9
 
 
-def test_no_proposals_give_random_boxes_that_obey_the_rules():
+def test_random_boxes_obey_iou_rule():
     np.random.seed(0)
     image = np.zeros((480, 640, 3), np.uint8)
     for _ in range(50):
@@ -169,51 +169,30 @@ def test_no_proposals_give_random_boxes_that_obey_the_rules():
         overlap = out['overlap_box'][2:] - out['overlap_box'][:2]
         largest = [iou(b[None], out['instance_boxes'][:i]).max()
                    for i, b in enumerate(out['instance_boxes']) if i]
-        if min(overlap) > 200:  # room enough for four
+        if min(overlap) > 200:  # large enough for four
             assert max(largest) <= 0.5
 
 
-def test_crops_are_distributed_as_those_of_torchvision():
-    import torch
-    from torchvision.transforms import RandomResizedCrop
-    torch.manual_seed(0)
-    width, height, n = 500, 300, 4000
-    rng, transform = random.Random(0), OverlapSceneCrop()
-    ours = np.array(
-        [transform._random_crop(rng, width, height) for _ in range(n)])
-    image = torch.empty(3, height, width)
-    theirs = np.array([
-        RandomResizedCrop.get_params(image, (0.08, 1.0), (3 / 4, 4 / 3))
-        for _ in range(n)
-    ])[:, [1, 0, 3, 2]]  # x, y, w, h
-    ours = np.concatenate([ours[:, :2], ours[:, 2:] - ours[:, :2]], 1)
-    for column in range(4):
-        gap = np.abs(
-            np.quantile(ours[:, column], np.linspace(.05, .95, 19)) -
-            np.quantile(theirs[:, column], np.linspace(.05, .95, 19)))
-        assert gap.max() < 0.04 * width
-
-
-def test_views_are_a_function_of_the_view_seed():
+def test_views_depend_on_view_seed_only():
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (300, 400, 3), np.uint8)
     proposals = random_boxes(rng, 30, 400, 300)
 
-    def draw(seed):
+    def crop(seed):
         return OverlapSceneCrop(selection='random')(
             dict(img=image, proposals=proposals, view_seed=seed))
 
     np.random.seed(0)
-    first, other = draw(11), draw(12)
+    first, other = crop(11), crop(12)
     np.random.seed(1)
-    again = draw(11)
+    again = crop(11)
     for name in ('scene_boxes', 'instance_boxes'):
         assert np.array_equal(first[name], again[name])
         assert not np.array_equal(first[name], other[name])
     assert all(map(np.array_equal, first['img'], again['img']))
 
 
-def test_views_are_packed_by_the_host_without_a_copy():
+def test_views_are_packed_without_copy():
     out = run(OverlapSceneCrop(), np.zeros((300, 400, 3), np.uint8),
               np.zeros((0, 4), np.float32))
     packed = TRANSFORMS.build(dict(type='PackInputs'))(out)
@@ -222,14 +201,14 @@ def test_views_are_packed_by_the_host_without_a_copy():
         assert np.shares_memory(tensor.numpy(), view)
 
 
-def test_boxes_that_make_no_sense_are_not_taken():
+def test_invalid_proposals_are_ignored():
     bad = np.array([[np.nan, 0, 100, 100], [-5, 0, 90, 90], [0, 0, np.inf, 9],
                     [90, 90, 10, 10], [0, 0, 900, 900]], np.float32)
     out = run(OverlapSceneCrop(), np.zeros((200, 200, 3), np.uint8), bad)
     assert out['num_proposed'] == 0
 
 
-def test_is_registered_and_needs_proposals():
+def test_missing_proposals_raise():
     transform = TRANSFORMS.build(dict(type='univip_mm.OverlapSceneCrop'))
     with pytest.raises(KeyError, match='ProposalCocoDataset'):
         transform(dict(img=np.zeros((100, 100, 3), np.uint8)))
@@ -241,6 +220,6 @@ def test_is_registered_and_needs_proposals():
     (dict(selection='last'), 'selection'),
     (dict(crop_ratio_range=(0, 1)), 'crop_ratio_range'),
     (dict(min_size=0), 'min_size')])
-def test_options_out_of_range_are_named(options, named):
+def test_options_out_of_range_raise(options, named):
     with pytest.raises(ValueError, match=named):
         OverlapSceneCrop(**options)

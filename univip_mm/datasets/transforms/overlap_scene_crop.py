@@ -1,77 +1,99 @@
-import math
+"""Transform that crops two overlapping scenes and their K instances."""
 import random
 from collections.abc import Sequence
+from typing import NamedTuple, Union
 
 import cv2
 import mmcv
 import numpy as np
 from mmcv.transforms import BaseTransform
 
-from ...io.boxes import ProposalRules, iou, obeys_shape_rules
+from ...io.boxes import ProposalRules, inside, iou, obeys_shape_rules
+from ...io.encoded_image import EncodedImage
 from ...registry import TRANSFORMS
-from .load_encoded_image import EncodedImage
+from .box_sampling import (
+    Box,
+    intersect,
+    sample_boxes,
+    sample_crop,
+    shorter_side,
+)
 
-Box = tuple[int, int, int, int]
+
+class ScenePair(NamedTuple):
+    """Two scenes of an image and the proposals inside their overlap.
+
+    Attributes:
+        scenes (tuple[Box, Box]): The two crops.
+        overlap (Box): The intersection of the crops.
+        proposals (np.ndarray): Proposals fully inside the overlap, (N, 4)
+            int64, in proposal order.
+    """
+    scenes: tuple[Box, Box]
+    overlap: Box
+    proposals: np.ndarray
 
 
 @TRANSFORMS.register_module()
 class OverlapSceneCrop(BaseTransform):
-    """Two overlapping scenes of an image and K instances in what they share.
+    """Transform that crops two overlapping scenes and K instances in both.
 
-    Boxes are chosen before any pixel is touched (paper, Sec. 3.1):
+    All boxes are sampled before a pixel is read (paper, Sec. 3.1):
 
-    1. Two random resized crops are drawn whose overlap fully contains K
-       proposals, in at most ``max_attempts`` attempts.
-    2. Otherwise the attempt whose overlap contains the most is kept, and
-       random boxes inside the overlap that obey the three rules fill up the
-       K. Each is the first of ``num_candidates`` that obeys the IoU rule, or
-       the one with the lowest IoU where none does.
-    3. An overlap of less than ``min_size`` on a side is none. Where no
-       attempt gives one, both scenes become the whole image, the largest
-       window that they can have in common.
+    1. Sample pairs of random resized crops, the scenes, until the overlap of
+       a pair fully contains K proposals, in at most ``max_attempts`` attempts.
+       Otherwise use the pair that contains the most proposals.
+    2. Select at most K of the contained proposals as instances.
+    3. Fill up to K instances with random boxes inside the overlap that obey
+       the three rules (an author's answer to the reproduction, Sec. 2.2.5 of
+       its README). Each is the first of ``num_candidates`` boxes that obeys
+       the IoU rule, or the box with the lowest IoU if none does.
 
-    In an overlap smaller than ``min_size``, which only an image smaller than
-    that has, the random boxes are as large as it allows.
+    An overlap with a side below ``min_size`` does not count. If no attempt
+    gives an overlap that counts, both scenes are the whole image. In an image
+    smaller than ``min_size``, the random boxes are as large as possible.
 
-    The draw is a function of ``view_seed``, which
-    :class:`ProposalCocoDataset` makes from the run's seed, the epoch and the
-    image. Without one, it is drawn from NumPy's global state.
+    The boxes are a function of ``view_seed``, which
+    :class:`ProposalCocoDataset` derives from the run's seed, the epoch and
+    the image. Without ``view_seed``, NumPy's global state provides a seed.
 
-    Required keys: ``img``, (H, W, 3) uint8 or what :class:`LoadEncodedImage`
-    gives, and ``proposals`` (N, 4). Optional key: ``view_seed`` (int).
+    Required keys: ``img``, (H, W, 3) uint8 or an :class:`EncodedImage`, and
+    ``proposals`` (N, 4). Optional key: ``view_seed`` (int).
     Modified key: ``img`` becomes the list [scene_1, scene_2, instance_1, ...,
-    instance_K] of (size, size, 3) uint8, whose memory is ordered by channel,
-    as the host's ``PackInputs`` then needs no copy.
+    instance_K] of (size, size, 3) uint8.
     Added keys: ``scene_boxes`` (2, 4), ``overlap_box`` (4,),
-    ``instance_boxes`` (K, 4), int64, and ``num_proposed``, how many of the K
-    are proposals; those come first; ``view_seed``. All boxes are xyxy in
-    pixels of the original image, x2 and y2 outside.
+    ``instance_boxes`` (K, 4), int64, proposals before random boxes;
+    ``num_proposed`` (int), the number of instances that are proposals;
+    ``view_seed`` (int). All boxes are xyxy in pixels of the original image,
+    x2 and y2 outside.
 
     Args:
-        num_instances (int): Instances K of an image. Defaults to 4.
+        num_instances (int): Number K of instances per image. Defaults to 4.
         scene_size (int): Side of a scene, pixels. Defaults to 224.
         instance_size (int): Side of an instance, pixels. Defaults to 96.
-        max_attempts (int): Pairs of crops tried. Defaults to 20.
+        max_attempts (int): Largest number of sampled scene pairs. Defaults to
+            20.
         min_size (int): Smallest side of an instance and of the overlap,
             pixels. Defaults to 64.
         max_aspect_ratio (float): Largest ratio of an instance's sides.
             Defaults to 3.0.
         iou_thr (float): Largest IoU of two instances. Defaults to 0.5.
-        selection (str): Which of more than K contained proposals are taken:
-            'first' in proposal order, or 'random'. Defaults to 'first'.
+        selection (str): Which proposals to select if the overlap contains
+            more than K: 'first' in proposal order, or 'random'. Defaults to
+            'first'.
         crop_ratio_range (Sequence[float]): Range of a scene's area, as a
-            share of the image's. Defaults to (0.08, 1.0).
-        aspect_ratio_range (Sequence[float]): Range of a scene's width over
-            height. Defaults to (3/4, 4/3).
-        num_candidates (int): Random boxes tried for one place. Defaults to
-            100.
+            share of the image's area. Defaults to (0.08, 1.0).
+        aspect_ratio_range (Sequence[float]): Range of a scene's width divided
+            by its height. Defaults to (3/4, 4/3).
+        num_candidates (int): Number of random boxes to choose an instance
+            from. Defaults to 100.
         interpolation (str): As in :func:`mmcv.imresize`. Defaults to
             'bicubic'.
         backend (str): As in :func:`mmcv.imresize`, 'cv2' or 'pillow'.
             Defaults to 'cv2', the host's default.
 
     Raises:
-        ValueError: An option is out of its range.
+        ValueError: An option is out of range.
     """
 
     def __init__(self,
@@ -88,184 +110,164 @@ class OverlapSceneCrop(BaseTransform):
                  num_candidates: int = 100,
                  interpolation: str = 'bicubic',
                  backend: str = 'cv2') -> None:
-        counts = dict(
-            num_instances=num_instances,
-            scene_size=scene_size,
-            instance_size=instance_size,
-            max_attempts=max_attempts,
-            num_candidates=num_candidates)
-        for name, value in counts.items():
-            if value < 1:
-                raise ValueError(f'OverlapSceneCrop: {name} must be at least '
-                                 f'1, but is {value}')
-        if selection not in ('first', 'random'):
-            raise ValueError("OverlapSceneCrop: selection is 'first' or "
-                             f"'random', not '{selection}'")
-        for name, (low, high) in dict(
-                crop_ratio_range=crop_ratio_range,
-                aspect_ratio_range=aspect_ratio_range).items():
-            if not 0 < low <= high:
-                raise ValueError(f'OverlapSceneCrop: {name} must be a range '
-                                 f'above 0, but is ({low}, {high})')
-        self.num_instances = num_instances
-        self.scene_size = scene_size
-        self.instance_size = instance_size
-        self.max_attempts = max_attempts
+        self.num_instances = _positive('num_instances', num_instances)
+        self.scene_size = _positive('scene_size', scene_size)
+        self.instance_size = _positive('instance_size', instance_size)
+        self.max_attempts = _positive('max_attempts', max_attempts)
         self.rules = ProposalRules(min_size, max_aspect_ratio, iou_thr)
+        if selection not in ('first', 'random'):
+            raise ValueError(f"OverlapSceneCrop: selection is '{selection}', "
+                             "but must be 'first' or 'random'")
         self.selection = selection
-        self.crop_ratio_range = tuple(crop_ratio_range)
-        self.aspect_ratio_range = tuple(aspect_ratio_range)
-        self.num_candidates = num_candidates
+        self.crop_ratio_range = _positive_range('crop_ratio_range',
+                                                crop_ratio_range)
+        self.aspect_ratio_range = _positive_range('aspect_ratio_range',
+                                                  aspect_ratio_range)
+        self.num_candidates = _positive('num_candidates', num_candidates)
         self.interpolation = interpolation
         self.backend = backend
 
     def transform(self, results: dict) -> dict:
-        """Choose the boxes, then cut them out of the image.
+        """Sample the boxes, then crop the views.
 
         Raises:
-            KeyError: ``results`` holds no ``proposals``.
+            KeyError: ``results`` has no ``proposals``.
         """
         if 'proposals' not in results:
             raise KeyError(
-                "OverlapSceneCrop finds no 'proposals' in the sample: they "
-                'come from ProposalCocoDataset, with its proposal_file')
+                "OverlapSceneCrop: the sample has no 'proposals'. They come "
+                'from ProposalCocoDataset and its proposal_file')
         image = results['img']
         height, width = image.shape[:2]
-        seed = results.get('view_seed')
-        if seed is None:
-            seed = results['view_seed'] = int(np.random.randint(2**63 - 1))
-        rng = random.Random(seed)
+        if results.get('view_seed') is None:
+            results['view_seed'] = int(np.random.randint(2**63 - 1))
+        rng = random.Random(results['view_seed'])
 
-        proposals = self._usable(results['proposals'])
-        scenes, overlap, contained = self._choose_scenes(
-            rng, width, height, proposals)
-        instances = self._choose_proposals(rng, contained)
+        proposals = self._valid_proposals(results['proposals'])
+        pair = self._sample_scene_pair(rng, width, height, proposals)
+        instances = self._select_proposals(rng, pair.proposals)
         num_proposed = len(instances)
         while len(instances) < self.num_instances:
-            instances.append(self._random_box(rng, overlap, instances))
+            instances.append(
+                self._sample_instance(rng, pair.overlap, instances))
 
-        sizes = [self.scene_size] * 2 + [self.instance_size] * len(instances)
-        results['img'] = self._cut(image, [*scenes, *instances], sizes)
-        results['scene_boxes'] = np.array(scenes)
-        results['overlap_box'] = np.array(overlap)
+        results['img'] = self._crop_views(image, pair.scenes, instances)
+        results['scene_boxes'] = np.array(pair.scenes)
+        results['overlap_box'] = np.array(pair.overlap)
         results['instance_boxes'] = np.array(instances)
         results['num_proposed'] = num_proposed
         return results
 
-    def _usable(self, proposals: np.ndarray) -> np.ndarray:
-        """The proposals at whole pixels that obey the rules on their shape,
-        (N, 4) int64. Whether they lie inside the image shows later: they have
-        to lie inside the overlap."""
+    def _valid_proposals(self, proposals: np.ndarray) -> np.ndarray:
+        """Round to whole pixels and keep boxes that obey the shape rules.
+
+        Boxes outside the image need no check: the overlap cannot contain
+        them.
+
+        Returns:
+            np.ndarray: (N, 4) int64.
+        """
         proposals = np.asarray(proposals, dtype=np.float64).reshape(-1, 4)
-        with np.errstate(invalid='ignore'):  # NaN and infinity drop out
-            good = (np.abs(proposals) < 2**31).all(axis=1)
-        boxes = np.rint(proposals[good]).astype(np.int64)
+        with np.errstate(invalid='ignore'):  # comparisons with NaN are False
+            finite = (np.abs(proposals) < 2**31).all(axis=1)
+        boxes = np.rint(proposals[finite]).astype(np.int64)
         return boxes[obeys_shape_rules(boxes, self.rules)]
 
-    def _choose_scenes(
-        self, rng: random.Random, width: int, height: int,
-        proposals: np.ndarray
-    ) -> tuple[tuple[Box, Box], Box, np.ndarray]:
-        """Two scenes, their overlap, and the proposals that it contains
-        (N, 4), of the first attempt with enough of them, or of the first one
-        with the most."""
+    def _sample_scene_pair(self, rng: random.Random, width: int, height: int,
+                           proposals: np.ndarray) -> ScenePair:
+        """Sample scenes until their overlap contains K proposals.
+
+        Returns the first pair with the largest number of proposals (at most
+        K) if no attempt reaches K.
+        """
         best, most = None, -1
         for _ in range(self.max_attempts):
-            scenes = (self._random_crop(rng, width, height),
-                      self._random_crop(rng, width, height))
-            (ax1, ay1, ax2, ay2), (bx1, by1, bx2, by2) = scenes
-            overlap = (max(ax1, bx1), max(ay1, by1), min(ax2, bx2),
-                       min(ay2, by2))
-            if min(overlap[2] - overlap[0],
-                   overlap[3] - overlap[1]) < self.rules.min_size:
+            scenes = (self._sample_scene(rng, width, height),
+                      self._sample_scene(rng, width, height))
+            overlap = intersect(*scenes)
+            if shorter_side(overlap) < self.rules.min_size:
                 continue
-            contained = _contained(proposals, overlap)
-            count = min(int(np.count_nonzero(contained)), self.num_instances)
-            if count > most:
-                best, most = (scenes, overlap, contained), count
-            if most == self.num_instances:
+            contained = proposals[inside(proposals, overlap)]
+            if len(contained) > most:
+                best = ScenePair(scenes, overlap, contained)
+                most = len(contained)
+            if most >= self.num_instances:
                 break
         if best is None:
             image = (0, 0, width, height)
-            best = (image, image), image, _contained(proposals, image)
-        scenes, overlap, contained = best
-        return scenes, overlap, proposals[contained]
+            best = ScenePair((image, image), image,
+                             proposals[inside(proposals, image)])
+        return best
 
-    def _random_crop(self, rng: random.Random, width: int,
-                     height: int) -> Box:
-        """A random resized crop as torchvision's: of ten draws of area and
-        ratio the first that fits into the image, else the largest centred
-        crop whose ratio is allowed."""
-        low, high = self.aspect_ratio_range
-        for _ in range(10):
-            area = width * height * rng.uniform(*self.crop_ratio_range)
-            ratio = math.exp(rng.uniform(math.log(low), math.log(high)))
-            w = round(math.sqrt(area * ratio))
-            h = round(math.sqrt(area / ratio))
-            if 0 < w <= width and 0 < h <= height:
-                x = rng.randint(0, width - w)
-                y = rng.randint(0, height - h)
-                return x, y, x + w, y + h
-        w = min(width, max(1, round(height * high)))
-        h = min(height, max(1, round(width / low)))
-        x, y = (width - w) // 2, (height - h) // 2
-        return x, y, x + w, y + h
+    def _sample_scene(self, rng: random.Random, width: int,
+                      height: int) -> Box:
+        return sample_crop(rng, width, height, self.crop_ratio_range,
+                           self.aspect_ratio_range)
 
-    def _choose_proposals(self, rng: random.Random,
-                          contained: np.ndarray) -> list[Box]:
-        """At most K of the contained proposals that obey the IoU rule."""
-        candidates = [tuple(box) for box in contained.tolist()]
+    def _select_proposals(self, rng: random.Random,
+                          proposals: np.ndarray) -> list[Box]:
+        """Select at most K of the proposals that obey the IoU rule."""
+        candidates = [tuple(box) for box in proposals.tolist()]
         if self.selection == 'random':
             rng.shuffle(candidates)
-        chosen = candidates[:self.num_instances]
-        if len(chosen) > 1 and np.triu(iou(chosen, chosen),
-                                       1).max() <= self.rules.iou_thr:
-            return chosen  # as always with a proposal file
-        chosen = []
+        selected = candidates[:self.num_instances]
+        # Fast path: boxes of a proposal file already obey the IoU rule.
+        if len(selected) > 1 and np.triu(
+                iou(selected, selected), 1).max() <= self.rules.iou_thr:
+            return selected
+        selected = []
         for box in candidates:
-            if len(chosen) == self.num_instances:
+            if len(selected) == self.num_instances:
                 break
-            if not chosen or iou([box], chosen).max() <= self.rules.iou_thr:
-                chosen.append(box)
-        return chosen
+            if not selected or iou([box],
+                                   selected).max() <= self.rules.iou_thr:
+                selected.append(box)
+        return selected
 
-    def _random_box(self, rng: random.Random, overlap: Box,
-                    chosen: list[Box]) -> Box:
-        """A random box inside the overlap, apart from the chosen."""
-        candidates = _random_boxes(
+    def _sample_instance(self, rng: random.Random, overlap: Box,
+                         instances: list[Box]) -> Box:
+        """Sample a random box inside the overlap that obeys the rules."""
+        candidates = sample_boxes(
             np.random.default_rng(rng.getrandbits(64)), overlap, self.rules,
             self.num_candidates)
         pick = 0
-        if chosen:
-            largest_iou = iou(candidates, chosen).max(axis=1)
-            obeys = largest_iou <= self.rules.iou_thr
-            pick = obeys.argmax() if obeys.any() else largest_iou.argmin()
+        if instances:
+            max_iou = iou(candidates, instances).max(axis=1)
+            allowed = max_iou <= self.rules.iou_thr
+            pick = allowed.argmax() if allowed.any() else max_iou.argmin()
         return tuple(candidates[pick].tolist())
 
-    def _cut(self, image: np.ndarray, boxes: list[Box],
-             sizes: list[int]) -> list[np.ndarray]:
-        """Each box of the image, resized to (size, size)."""
-        scale_x = scale_y = 1.
+    def _crop_views(self, image: Union[np.ndarray, EncodedImage],
+                    scenes: Sequence[Box],
+                    instances: Sequence[Box]) -> list[np.ndarray]:
+        """Crop and resize the views, scenes before instances."""
+        views = [(box, self.scene_size) for box in scenes]
+        views += [(box, self.instance_size) for box in instances]
+        height, width = image.shape[:2]
         if isinstance(image, EncodedImage):
-            height, width = image.shape[:2]
-            # The scale at which no view has fewer pixels than it needs.
+            # Below this scale, a view would be enlarged from too few pixels.
             image = image.decode(
-                max(size / min(x2 - x1, y2 - y1)
-                    for (x1, y1, x2, y2), size in zip(boxes, sizes)))
-            scale_x = image.shape[1] / width
-            scale_y = image.shape[0] / height
-        views = []
-        for (x1, y1, x2, y2), size in zip(boxes, sizes):
-            crop = image[round(y1 * scale_y):round(y2 * scale_y),
-                         round(x1 * scale_x):round(x2 * scale_x)]
-            view = mmcv.imresize(
-                crop, (size, size),
-                interpolation=self.interpolation,
-                backend=self.backend)
-            planes = np.empty((3, size, size), np.uint8)
-            cv2.split(view, list(planes))
-            views.append(planes.transpose(1, 2, 0))
-        return views
+                max(size / shorter_side(box) for box, size in views))
+        scale_x, scale_y = image.shape[1] / width, image.shape[0] / height
+        return [
+            self._resize(
+                image[round(y1 * scale_y):round(y2 * scale_y),
+                      round(x1 * scale_x):round(x2 * scale_x)], size)
+            for (x1, y1, x2, y2), size in views
+        ]
+
+    def _resize(self, crop: np.ndarray, size: int) -> np.ndarray:
+        """Resize to (size, size, 3), stored as (3, size, size).
+
+        With this memory layout, the host's ``PackInputs`` makes no copy.
+        """
+        view = mmcv.imresize(
+            crop, (size, size),
+            interpolation=self.interpolation,
+            backend=self.backend)
+        planes = np.empty((3, size, size), np.uint8)
+        cv2.split(view, list(planes))
+        return planes.transpose(1, 2, 0)
 
     def __repr__(self) -> str:
         return (f'{type(self).__name__}(num_instances={self.num_instances}, '
@@ -275,27 +277,17 @@ class OverlapSceneCrop(BaseTransform):
                 f"selection='{self.selection}')")
 
 
-def _contained(boxes: np.ndarray, window: Box) -> np.ndarray:
-    """Which of the boxes (N, 4) lie inside the window, (N,) bool."""
-    x1, y1, x2, y2 = window
-    return ((boxes[:, 0] >= x1) & (boxes[:, 1] >= y1)
-            & (boxes[:, 2] <= x2) & (boxes[:, 3] <= y2))
+def _positive(name: str, value: int) -> int:
+    if value < 1:
+        raise ValueError(f'OverlapSceneCrop: {name} is {value}, but must be '
+                         'at least 1')
+    return value
 
 
-def _random_boxes(rng: np.random.Generator, window: Box,
-                  rules: ProposalRules, number: int) -> np.ndarray:
-    """Random boxes (number, 4) inside the window that obey the rules on sides
-    and ratio, as far as the window is large enough for that. The width is
-    uniform, then the height among those it allows, then the place."""
-    width, height = window[2] - window[0], window[3] - window[1]
-    r = rules.max_aspect_ratio
-    # A width for which some height is allowed, then such a height.
-    w_high = min(width, int(r * height))
-    w = rng.integers(min(rules.min_size, w_high), w_high + 1, number)
-    h_low = min(rules.min_size, height)
-    low = np.maximum(h_low, np.ceil(w / r)).astype(np.int64)
-    high = np.minimum(height, np.floor(w * r)).astype(np.int64)
-    h = rng.integers(np.minimum(low, high), high + 1)
-    x = window[0] + rng.integers(0, width - w + 1)
-    y = window[1] + rng.integers(0, height - h + 1)
-    return np.stack([x, y, x + w, y + h], axis=1)
+def _positive_range(name: str,
+                    value: Sequence[float]) -> tuple[float, float]:
+    low, high = value
+    if not 0 < low <= high:
+        raise ValueError(f'OverlapSceneCrop: {name} is ({low}, {high}), but '
+                         'must be a range (low, high) with 0 < low <= high')
+    return low, high

@@ -1,0 +1,31 @@
+"""Image files in memory, for tests of decoders."""
+import io
+
+import numpy as np
+from PIL import Image
+
+
+def photograph(height=300, width=400):
+    """Return a smooth image with edges, (H, W, 3) uint8, RGB."""
+    small = np.random.default_rng(0).integers(0, 256, (9, 12, 3), np.uint8)
+    return np.array(Image.fromarray(small).resize((width, height)))
+
+
+def encode(format='JPEG', mode='RGB', image=None, **options):
+    """Encode an image, by default :func:`photograph`, with Pillow."""
+    image = photograph() if image is None else image
+    file = io.BytesIO()
+    Image.fromarray(image).convert(mode).save(file, format, **options)
+    return file.getvalue()
+
+
+def exif(orientation):
+    """Return an EXIF with an orientation of 1 to 8; 6 rotates by 90°."""
+    content = Image.Exif()
+    content[0x0112] = orientation
+    return content
+
+
+def add_stray_byte(jpeg):
+    """Insert zeros before the end marker of a JPEG."""
+    return jpeg[:-2] + b'\0\0\0' + jpeg[-2:]

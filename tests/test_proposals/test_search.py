@@ -1,0 +1,29 @@
+import numpy as np
+import pytest
+
+from univip_mm.io.boxes import ProposalRules
+from univip_mm.proposals import Search
+
+
+def test_max_side_scales_boxes_back(tmp_path):
+    image = np.full((240, 400, 3), 90, np.uint8)
+    image[40:120, 200:360] = (250, 30, 30)
+    boxes = Search(max_side=100, rules=ProposalRules(min_size=30))(image)
+    assert np.abs(boxes - [200, 40, 360, 120]).max(axis=1).min() <= 5
+    assert (boxes >= 0).all() and (boxes <= [400, 240, 400, 240]).all()
+    whole = Search(max_side=400)(image)
+    assert np.array_equal(whole, Search()(image))
+
+
+@pytest.mark.parametrize('options', [dict(top_n=0), dict(max_side=0)])
+def test_search_rejects_options_out_of_range(options):
+    with pytest.raises(ValueError, match=next(iter(options))):
+        Search(**options)
+
+
+def test_image_below_min_size_is_not_searched(monkeypatch):
+    monkeypatch.setattr('univip_mm.proposals.search.selective_search', None)
+    search = Search(rules=ProposalRules(min_size=30))
+    for shape in ((4000, 1, 3), (2, 30000, 3), (29, 29, 3)):
+        boxes = search(np.zeros(shape, np.uint8))
+        assert boxes.shape == (0, 4) and boxes.dtype == np.int32

@@ -1,0 +1,87 @@
+"""Random crops of an image and random boxes inside a window."""
+import math
+import random
+
+import numpy as np
+
+from ...io.boxes import ProposalRules
+
+Box = tuple[int, int, int, int]
+
+
+def sample_crop(rng: random.Random, width: int, height: int,
+                area_range: tuple[float, float],
+                ratio_range: tuple[float, float]) -> Box:
+    """Sample the box of a random resized crop, as torchvision does.
+
+    The crop is the first of ten samples that fits into the image. Otherwise
+    it is the largest centered crop with an allowed aspect ratio.
+
+    Args:
+        rng (random.Random): Source of randomness.
+        width (int): Width of the image, pixels.
+        height (int): Height of the image, pixels.
+        area_range (tuple[float, float]): Range of the crop's area, as a share
+            of the image's area.
+        ratio_range (tuple[float, float]): Range of the crop's width divided
+            by its height.
+
+    Returns:
+        Box: The crop, xyxy.
+    """
+    low, high = ratio_range
+    for _ in range(10):
+        area = width * height * rng.uniform(*area_range)
+        ratio = math.exp(rng.uniform(math.log(low), math.log(high)))
+        w = round(math.sqrt(area * ratio))
+        h = round(math.sqrt(area / ratio))
+        if 0 < w <= width and 0 < h <= height:
+            x = rng.randint(0, width - w)
+            y = rng.randint(0, height - h)
+            return x, y, x + w, y + h
+    w = min(width, max(1, round(height * high)))
+    h = min(height, max(1, round(width / low)))
+    x, y = (width - w) // 2, (height - h) // 2
+    return x, y, x + w, y + h
+
+
+def intersect(a: Box, b: Box) -> Box:
+    """Return the intersection of two boxes; its sides may be negative."""
+    return (max(a[0], b[0]), max(a[1], b[1]), min(a[2], b[2]),
+            min(a[3], b[3]))
+
+
+def shorter_side(box: Box) -> int:
+    """Return the smaller of the width and the height of a box."""
+    return min(box[2] - box[0], box[3] - box[1])
+
+
+def sample_boxes(rng: np.random.Generator, window: Box, rules: ProposalRules,
+                 number: int) -> np.ndarray:
+    """Sample random boxes inside a window that obey the shape rules.
+
+    In a window that is too small for the rules, the boxes are as large as the
+    window allows. The width is uniform, then the height among the heights
+    that the width allows, then the position.
+
+    Args:
+        rng (np.random.Generator): Source of randomness.
+        window (Box): The window, xyxy.
+        rules (ProposalRules): The rules on sides and aspect ratio.
+        number (int): Number of boxes.
+
+    Returns:
+        np.ndarray: The boxes (number, 4) int64, xyxy.
+    """
+    width, height = window[2] - window[0], window[3] - window[1]
+    ratio = rules.max_aspect_ratio
+    # Wider boxes would need more height than the window has.
+    w_high = min(width, int(ratio * height))
+    w = rng.integers(min(rules.min_size, w_high), w_high + 1, number)
+    h_min = min(rules.min_size, height)
+    h_low = np.maximum(h_min, np.ceil(w / ratio)).astype(np.int64)
+    h_high = np.minimum(height, np.floor(w * ratio)).astype(np.int64)
+    h = rng.integers(np.minimum(h_low, h_high), h_high + 1)
+    x = window[0] + rng.integers(0, width - w + 1)
+    y = window[1] + rng.integers(0, height - h + 1)
+    return np.stack([x, y, x + w, y + h], axis=1)

@@ -1,0 +1,106 @@
+"""Images that are decoded on demand, at the scale that is needed."""
+import numpy as np
+import simplejpeg
+
+from .images import (
+    CUT_OFF,
+    NO_IMAGE,
+    UnreadableImageError,
+    check_pixels,
+    decode_image,
+    is_cut_off,
+    is_jpeg,
+    is_rotated,
+)
+
+
+class EncodedImage:
+    """Image of known size whose pixels are decoded by :meth:`decode`.
+
+    simplejpeg decodes JPEGs: with the defaults, the pixels are those of
+    OpenCV, in less time (both use libjpeg-turbo).
+    :func:`~univip_mm.io.images.decode_image` handles the cases in which
+    simplejpeg differs from OpenCV: other formats, CMYK, and images with an
+    EXIF orientation.
+
+    Args:
+        data (bytes): Content of the file.
+        reduce (bool): Whether :meth:`decode` may reduce the image. Defaults
+            to False.
+        fast_dct (bool): Whether to decode with the faster, less exact integer
+            transform. Defaults to False.
+
+    Attributes:
+        shape (tuple[int, int, int]): (H, W, 3) of the full image.
+
+    Raises:
+        UnreadableImageError: The data is not an image, or has too many
+            pixels.
+    """
+
+    def __init__(self, data: bytes, reduce: bool = False,
+                 fast_dct: bool = False) -> None:
+        self._data = data
+        self._reduce = reduce
+        self._fast_dct = fast_dct
+        self._pixels = None
+        if _is_plain_jpeg(data):
+            try:
+                height, width, space, _ = simplejpeg.decode_jpeg_header(data)
+            except ValueError as e:
+                raise UnreadableImageError(NO_IMAGE, str(e)) from None
+            check_pixels(height, width)
+            if space in ('YCbCr', 'Gray'):
+                self.shape = (height, width, 3)
+                return
+        self._pixels = decode_image(data)
+        self.shape = self._pixels.shape
+
+    def decode(self, min_scale: float = 1.0) -> np.ndarray:
+        """Decode the image.
+
+        Args:
+            min_scale (float): Smallest allowed scale of the result. With
+                ``reduce`` and a ``min_scale`` of 0.5 or less, the result is
+                reduced to the smallest multiple of 1/8 that is allowed.
+                Defaults to 1.0.
+
+        Returns:
+            np.ndarray: The pixels (H, W, 3) uint8, BGR.
+
+        Raises:
+            UnreadableImageError: The file ends before the image does.
+        """
+        if self._pixels is not None:
+            return self._pixels
+        options = dict(colorspace='BGR', fastdct=self._fast_dct)
+        if self._reduce and min_scale <= 0.5:
+            height, width = self.shape[:2]
+            options.update(
+                min_height=int(np.ceil(min_scale * height)),
+                min_width=int(np.ceil(min_scale * width)),
+                min_factor=2)
+        try:
+            return simplejpeg.decode_jpeg(self._data, **options)
+        except ValueError as e:
+            if is_cut_off(e):
+                raise UnreadableImageError(CUT_OFF) from None
+            # OpenCV accepts smaller faults, such as a stray byte.
+            return decode_image(self._data)
+
+
+def _is_plain_jpeg(data: bytes) -> bool:
+    """Return True for a JPEG without an EXIF orientation."""
+    # Most JPEGs have no EXIF: the search is faster than Pillow's parser.
+    return is_jpeg(data) and not (_has_exif(data) and is_rotated(data))
+
+
+def _has_exif(data: bytes) -> bool:
+    """Search the segments before a JPEG's first table for an EXIF."""
+    at = 2
+    while at + 1 < len(data) and data[at] == 0xff and (
+            0xe0 <= data[at + 1] <= 0xef or data[at + 1] == 0xfe):
+        if data[at + 4:at + 10] == b'Exif\0\0':
+            return True
+        at += 2 + int.from_bytes(data[at + 2:at + 4], 'big')
+    return False
