@@ -224,8 +224,10 @@ def test_subclass_must_not_override_forward():
                 return features[0].sum()
 
 
-@pytest.mark.parametrize('options, message', [(dict(epsilon=0), 'epsilon is 0'),
-                                            (dict(num_iters=0), 'num_iters is 0')])
+@pytest.mark.parametrize('options, message', [
+    (dict(epsilon=0), 'epsilon is 0'),
+    (dict(num_iters=0), 'num_iters is 0'),
+])
 def test_options_out_of_range_are_rejected(options, message):
     with pytest.raises(ValueError, match=message):
         SinkhornOTLoss(**options)

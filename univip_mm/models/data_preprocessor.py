@@ -1,3 +1,4 @@
+"""Photometric augmentation and normalization on the training device."""
 from collections.abc import Sequence
 from itertools import groupby
 from typing import Optional

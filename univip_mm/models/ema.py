@@ -1,3 +1,4 @@
+"""Exponential moving average with fused updates."""
 import math
 from typing import Optional
 

@@ -1,3 +1,4 @@
+"""The UniVIP model: two branches and three loss terms (paper, Sec. 3)."""
 from typing import Optional, Union
 
 import torch
@@ -151,6 +152,7 @@ class UniVIP(BYOL):
                 follow, for the target branch.
             data_samples (list, optional): B data samples. Their
                 ``num_proposed`` is logged as ``proposal_share``.
+            **kwargs: Not used, as in the host's BYOL.
 
         Returns:
             dict[str, Tensor]: ``loss_scene``, ``loss_scene_instance``,

@@ -1,3 +1,4 @@
+"""Fusion layer of the instances (paper, Sec. 3.2)."""
 from typing import Optional, Union
 
 import torch
