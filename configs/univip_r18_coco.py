@@ -1,15 +1,15 @@
-# UniVIP at the COCO recipe's sizes for trying it out on one small machine,
-# with or without a GPU: ResNet-18, BN, a small projector, 3 epochs.
+# Small version of the COCO recipe for a first try on one machine, with or
+# without a GPU: ResNet-18, BN, a small projector, 3 epochs.
 _base_ = './univip_r50_coco.py'
 
-model = dict(  # SyncBN would need a GPU
+model = dict(  # SyncBN needs a GPU
     backbone=dict(depth=18, norm_cfg=dict(type='BN')),
     neck=dict(in_channels=512, hid_channels=1024, norm_cfg=dict(type='BN1d')),
     head=dict(predictor=dict(hid_channels=1024, norm_cfg=dict(type='BN1d'))))
 
 train_dataloader = dict(batch_size=16, num_workers=2)
 
-# 0.2 per 256 images, as the COCO recipe has it.
+# lr 0.2 per 256 images, as in the COCO recipe.
 optim_wrapper = dict(optimizer=dict(lr=0.2 * 16 / 256))
 auto_scale_lr = dict(base_batch_size=16)
 param_scheduler = [

@@ -1,12 +1,11 @@
-# UniVIP at a size that a machine of two cores trains in minutes: ResNet-18 of
-# half its width, scenes of 64 and instances of 32 pixels, the data set of
-# tools/demo/make_data.py. Every value here is chosen for that, none is the
-# paper's.
+# Demo that trains in minutes on two CPU cores: ResNet-18 of half width, scenes
+# of 64 pixels, instances of 32 pixels, and the data set of
+# tools/demo/make_data.py. No value in this file is the paper's.
 _base_ = './univip_r18_coco.py'
 
 model = dict(
-    base_momentum=0.02,  # a short training has no time for a slow target
-    # Scenes are a third of 224 pixels wide, and so is the blur.
+    base_momentum=0.02,  # a short training needs a faster target
+    # Scenes are about a third of 224 pixels wide; the blur is scaled alike.
     data_preprocessor=dict(
         scene1=dict(blur_prob=0.5, blur_sigma=(0.1, 0.6)),
         scene2=dict(blur_sigma=(0.1, 0.6))),
@@ -14,7 +13,7 @@ model = dict(
     neck=dict(in_channels=256))
 
 data_root = 'data/demo/'
-# Half of the paper's 64 pixels, for images of half COCO's size.
+# Half of the paper's 64 pixels, for images of half the size of COCO's.
 proposal_rules = dict(min_size=32, max_aspect_ratio=3.0, iou_thr=0.5)
 
 train_pipeline = [
@@ -55,8 +54,8 @@ param_scheduler = [
 train_cfg = dict(max_epochs=14)
 default_hooks = dict(logger=dict(interval=10), checkpoint=dict(interval=7))
 
-# What tools/test.py does: k-NN and linear multi-label classifiers on frozen
-# features of whole images, fitted on the training split, scored on val.
+# tools/test.py fits k-NN and linear multi-label classifiers on frozen features
+# of the training images and scores them on the validation images.
 test_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='Resize', scale_factor=0.5),

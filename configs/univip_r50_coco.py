@@ -1,5 +1,5 @@
 # UniVIP, ResNet-50, COCO train2017, 800 epochs, 8 GPUs x 64 images.
-# The paper: ImageNet linear top-1 60.2 (BYOL 57.8), Table 1.
+# Paper: ImageNet linear top-1 60.2 (BYOL 57.8).
 _base_ = [
     './_base_/models/univip_r50.py',
     './_base_/datasets/coco_univip.py',

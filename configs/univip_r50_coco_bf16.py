@@ -1,6 +1,6 @@
 # The COCO recipe in bfloat16 and channels_last, the fastest on recent GPUs.
-# The losses stay in float32 (docs/decisions.md), and bfloat16 needs no loss
-# scaling. Run on a GPU by us for an epoch of 7,680 drawn images
+# The losses stay in float32 (docs/decisions.md). bfloat16 needs no loss
+# scaling. Tested on a GPU for one epoch of 7,680 synthetic images
 # (docs/performance.md).
 _base_ = './univip_r50_coco.py'
 

@@ -1,5 +1,5 @@
 # UniVIP, ResNet-50, COCO+ (train2017 and unlabeled2017), 800 epochs, 8 x 64.
-# The paper: ImageNet linear top-1 63.0 (BYOL 59.6), Table 1.
+# Paper: ImageNet linear top-1 63.0 (BYOL 59.6).
 _base_ = './univip_r50_coco.py'
 
 train_dataloader = dict(

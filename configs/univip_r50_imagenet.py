@@ -1,7 +1,7 @@
-# UniVIP, ResNet-50, ImageNet, 200 epochs, 4096 images a step (64 GPUs x 64).
-# The paper: ImageNet linear top-1 73.1 (BYOL 70.6), Table 2.
-# tools/generate_proposals.py writes the list of images for a folder that has
-# no json.
+# UniVIP, ResNet-50, ImageNet, 200 epochs, 4096 images per step (64 GPUs x 64).
+# Paper: ImageNet linear top-1 73.1 (BYOL 70.6).
+# tools/generate_proposals.py writes the list of images for a folder without a
+# json file.
 _base_ = [
     './_base_/models/univip_r50.py',
     './_base_/datasets/coco_univip.py',

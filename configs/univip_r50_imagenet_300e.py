@@ -1,5 +1,5 @@
-# UniVIP, ResNet-50, ImageNet, 300 epochs, 4096 images a step.
-# The paper: ImageNet linear top-1 74.2, Table 2.
+# UniVIP, ResNet-50, ImageNet, 300 epochs, 4096 images per step.
+# Paper: ImageNet linear top-1 74.2.
 _base_ = './univip_r50_imagenet.py'
 
 param_scheduler = [

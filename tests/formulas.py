@@ -1,11 +1,13 @@
-"""The losses written straight from the formulas: NumPy, loops, float64."""
+"""The losses as in the formulas: NumPy, loops, float64."""
 import numpy as np
 from scipy.special import logsumexp
 
 
 def instance_loss(o, t, scene_o, scene_t, epsilon=0.1, num_iters=50):
-    """L_ii: mean over the images, from o, t (B, K, C) and the scenes
-    (B, C)."""
+    """Return L_ii, the mean over the images.
+
+    o and t have the shape (B, K, C), the scenes (B, C).
+    """
     total = 0.
     for image in range(len(o)):
         k = len(o[image])
@@ -30,10 +32,9 @@ def instance_loss(o, t, scene_o, scene_t, epsilon=0.1, num_iters=50):
 
 
 def transport(cost, supply, demand, epsilon, num_iters):
-    """The plan (M, N) of one problem by Sinkhorn's iteration on logarithms,
-    which neither overflow nor vanish."""
+    """Return the plan (M, N) of one problem by Sinkhorn on logarithms."""
     exponent = -np.asarray(cost, np.float64) / epsilon
-    with np.errstate(divide='ignore'):  # a mass of 0 has the logarithm -inf
+    with np.errstate(divide='ignore'):  # log(0) = -inf
         log_b, log_a = np.log(supply), np.log(demand)
     log_u = np.zeros(len(log_b))
     for _ in range(num_iters):

@@ -1,10 +1,10 @@
 """UniVIP self-supervised pre-training for MMPretrain and MMSelfSup.
 
-Importing the package registers its components in scope ``univip_mm``, below
-the registries of the installed host. With ``UNIVIP_HOST=none`` in the
-environment nothing is registered, and neither a host nor PyTorch is imported:
-the proposal tools need neither, start ten times faster and take a quarter of
-the memory.
+Importing the package registers its components in scope ``univip_mm``, under
+the installed host. With the environment variable ``UNIVIP_HOST=none``, nothing
+is registered, and neither a host nor PyTorch is imported. The commands for
+proposals set it: they start in a tenth of the time and need a quarter of the
+memory.
 """
 import os
 

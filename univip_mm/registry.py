@@ -1,40 +1,40 @@
-"""The child registries of scope ``univip_mm``, under the installed host.
+"""Registries of scope ``univip_mm``, children of the host's registries.
 
-This is the only module that knows which host is installed. Everything that
-the host registers (ResNet, NonLinearNeck, CosineEMA, LARS, PackInputs, ...)
-is found through the parent registries, so a config with
-``default_scope='univip_mm'`` names the host's parts without a prefix.
+Components of the host (ResNet, NonLinearNeck, CosineEMA, LARS, PackInputs,
+...) are found through the parent registries. A config with
+``default_scope='univip_mm'`` therefore names them without a prefix.
 """
 import importlib
 import os
 import warnings
-from importlib import metadata
 from importlib.util import find_spec
 
 from mmengine.registry import Registry
-from mmengine.utils import digit_version
 
-from .hosts.versions import check_pairs
+from .hosts.versions import check_conflicts, check_min_version
 
 HOSTS = ('mmpretrain', 'mmselfsup')
-# The first versions of the framework that this package is written for: the
-# hosts' 0.x are built on mmcv 1, and have other names.
-REQUIRED = dict(mmengine='0.8.3', mmpretrain='1.0.0', mmselfsup='1.0.0')
 
 
 def is_installed(package: str) -> bool:
-    """Whether a package can be imported. A folder of its name, such as a
-    clone of its repository, is none."""
+    """Return whether a package can be imported.
+
+    A folder of the same name, such as a clone of its repository, does not
+    count.
+    """
     spec = find_spec(package)
     return spec is not None and spec.origin is not None
 
 
 def find_host() -> str:
-    """Name of the host package: what ``UNIVIP_HOST`` says, or the first of
-    :data:`HOSTS` that is installed.
+    """Return the name of the host package.
+
+    The environment variable ``UNIVIP_HOST`` selects the host. Without it, the
+    host is the first installed package of :data:`HOSTS`.
 
     Raises:
-        ImportError: No host is installed, or ``UNIVIP_HOST`` names none.
+        ImportError: No host is installed, or ``UNIVIP_HOST`` is not an
+            installed host.
     """
     wanted = os.environ.get('UNIVIP_HOST')
     if wanted is None:
@@ -53,32 +53,14 @@ def find_host() -> str:
     return wanted
 
 
-def check_version(package: str) -> None:
-    """Whether a package is recent enough. One that was not installed by pip,
-    but is found as a source tree, is taken as it is.
-
-    Raises:
-        ImportError: It is older than :data:`REQUIRED`.
-    """
-    try:
-        installed = metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return
-    required = REQUIRED[package]
-    if digit_version(installed) < digit_version(required):
-        raise ImportError(
-            f'univip_mm needs {package} >= {required}, but {installed} is '
-            f"installed: 'pip install \"{package}>={required}\"'")
-
-
 HOST = find_host()
-check_version('mmengine')
-check_version(HOST)
-check_pairs(HOST)
-# The parents have to hold the host's parts before a child can find them.
+check_min_version('mmengine')
+check_min_version(HOST)
+check_conflicts(HOST)
+# Import the host's components, so that they are in the parent registries.
 with warnings.catch_warnings():
-    # mmcv-lite says at each import that it is not mmcv, which pre-training
-    # does not need.
+    # mmcv-lite warns at import that it is not mmcv. Pre-training does not
+    # need mmcv.
     warnings.filterwarnings('ignore', message='Fail to import')
     for _part in ('datasets', 'engine', 'evaluation', 'models',
                   'visualization'):
@@ -88,13 +70,13 @@ _host_registry = importlib.import_module(f'{HOST}.registry')
 
 def _child(name: str) -> Registry:
     parent = getattr(_host_registry, name, None)
-    if parent is None:  # MMSelfSup's EVALUATOR is MMPretrain's EVALUATORS
+    if parent is None:  # MMPretrain's EVALUATORS is MMSelfSup's EVALUATOR
         parent = getattr(_host_registry, name[:-1])
     try:
         parent.import_from_location()
     except ModuleNotFoundError:
-        # MMSelfSup 1.0 says that its loops and runners are in a module which
-        # it does not have; they are MMEngine's.
+        # The registries of MMSelfSup 1.0 name a module for loops and runners
+        # that does not exist. MMEngine has these components.
         parent = parent.parent
     return Registry(parent.name, parent=parent, scope='univip_mm')
 
@@ -105,8 +87,8 @@ TRANSFORMS = _child('TRANSFORMS')
 HOOKS = _child('HOOKS')
 METRICS = _child('METRICS')
 
-# Nothing of ours is registered in these; they pass the host's through, since
-# a scope without a child registry would hide the host's parts.
+# Empty child registries: without them our scope could not find the host's
+# components.
 RUNNERS = _child('RUNNERS')
 RUNNER_CONSTRUCTORS = _child('RUNNER_CONSTRUCTORS')
 LOOPS = _child('LOOPS')

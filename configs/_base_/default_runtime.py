@@ -1,4 +1,4 @@
-# What registers univip_mm, and the only line a project of its own needs.
+# Registers univip_mm. A project of your own needs only this line.
 custom_imports = dict(imports=['univip_mm'], allow_failed_imports=False)
 default_scope = 'univip_mm'
 
@@ -6,29 +6,29 @@ default_hooks = dict(
     timer=dict(type='IterTimerHook'),
     logger=dict(type='LoggerHook', interval=50),
     param_scheduler=dict(type='ParamSchedulerHook'),
-    # A checkpoint every 10 epochs, the last three kept.
+    # Save a checkpoint every 10 epochs and keep the last three.
     checkpoint=dict(type='SafeCheckpointHook', interval=10, max_keep_ckpts=3),
-    # Another order of the images on every epoch.
+    # Shuffle the images differently in every epoch.
     sampler_seed=dict(type='DistSamplerSeedHook'),
-    # Here and not in custom_hooks, so that a project's own do not replace
-    # them; docs/reliability.md says what each is for.
+    # These hooks are here, not in custom_hooks, so that the custom_hooks of a
+    # project do not replace them. docs/reliability.md describes each hook.
     iter_seed=dict(type='IterSeedHook'),
     target_update=dict(type='TargetUpdateHook'),
     safe_resume=dict(type='SafeResumeHook'),
     non_finite=dict(type='NonFiniteHook'),
     skipped_images=dict(type='SkippedImagesHook'),
     preemption=dict(type='PreemptionHook'),
-    # What the network sees, as pictures, in the first epoch and every 50.
+    # Save pictures of the views in the first epoch and every 50 epochs.
     view_sheet=dict(type='ViewSheetHook', interval=50))
 
-# Means over the last iterations, of the model's statistics too.
+# Log means over the last iterations, also of the model's log values.
 log_processor = dict(
     window_size=10,
     mean_pattern=r'.*(loss|time|grad_norm|projection_std|plan_entropy'
     r'|uniform_marginals|proposal_share).*')
 
 env_cfg = dict(
-    cudnn_benchmark=True,  # the views have fixed sizes
+    cudnn_benchmark=True,  # views have fixed sizes
     mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
     dist_cfg=dict(backend='nccl'))
 

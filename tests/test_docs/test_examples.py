@@ -28,14 +28,14 @@ def test_spread_loss_is_the_papers_and_the_cosines_between_instances(example):
     o, t = torch.randn(2, 3, 4, 8)
     scenes = torch.randn(2, 3, 8)
     o.requires_grad_()
-    ours = loss(o, t, *scenes)
+    ours, log_vars = loss.loss_and_log_vars(o, t, *scenes)
     cosine = torch.nn.CosineSimilarity(dim=-1)
     pairs = [(m, n) for m in range(4) for n in range(4) if m != n]
     by_hand = torch.stack(
         [cosine(o[:, m], o[:, n]).mean() for m, n in pairs]).mean()
     papers = SinkhornOTLoss()(o, t, *scenes)
     assert ours.item() == pytest.approx((papers + by_hand / 2).item(), 1e-4)
-    assert loss.statistics['instance_cosine'].item() == pytest.approx(
+    assert log_vars['instance_cosine'].item() == pytest.approx(
         by_hand.item(), 1e-4)
     ours.backward()
     assert o.grad.isfinite().all() and o.grad.abs().sum() > 0

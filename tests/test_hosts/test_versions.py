@@ -1,13 +1,17 @@
+import re
+import subprocess
+import sys
 from importlib import metadata
 
 import pytest
 
-from univip_mm.hosts.versions import check_pairs
+from univip_mm.hosts.versions import check_conflicts, check_min_version
+from univip_mm.registry import HOST
 
 
 @pytest.fixture
 def installed(monkeypatch):
-    """Packages and their versions, in place of those of the machine."""
+    """Dict of package versions that replaces the installed packages."""
     versions = {}
 
     def version(package):
@@ -19,34 +23,91 @@ def installed(monkeypatch):
     return versions
 
 
+def error_of(function, *arguments):
+    """Return the message of the ImportError, which must be one line."""
+    with pytest.raises(ImportError) as e:
+        function(*arguments)
+    assert '\n' not in str(e.value)
+    return str(e.value)
+
+
+@pytest.mark.parametrize('package, version, required', [
+    ('mmengine', '0.8.2', '0.8.3'),
+    ('mmpretrain', '1.0.0rc8', '1.0.0'),
+    ('mmselfsup', '0.11.0', '1.0.0'),
+    ('mmselfsup', '1.0.0rc6', '1.0.0'),
+])
+def test_check_min_version_rejects_old_package(installed, package, version,
+                                               required):
+    installed[package] = version
+    message = error_of(check_min_version, package)
+    assert f'{package} >= {required}' in message
+    assert f'{version} is installed' in message
+    assert f'pip install "{package}>={required}"' in message
+
+
+@pytest.mark.parametrize('package, version', [
+    ('mmengine', '0.8.3'),
+    ('mmengine', '0.10.7'),
+    ('mmpretrain', '1.0.0'),
+    ('mmpretrain', '1.2.0'),
+    ('mmselfsup', '1.0.0'),
+])
+def test_check_min_version_accepts_recent_package(installed, package,
+                                                  version):
+    installed[package] = version
+    check_min_version(package)
+
+
+def test_check_min_version_accepts_source_tree(installed):
+    check_min_version('mmpretrain')
+
+
+@pytest.mark.parametrize('package', ['mmengine', HOST])
+def test_import_checks_versions_before_the_host(package):
+    # A host of the old framework cannot be imported together with MMEngine.
+    program = (
+        'import sys\n'
+        'from importlib import metadata\n'
+        'true = metadata.version\n'
+        "metadata.version = lambda x: '0.5.0' if x == sys.argv[1] else "
+        'true(x)\n'
+        'try:\n'
+        '    import univip_mm\n'
+        'except ImportError as e:\n'
+        '    print(e)\n'
+        f"print('{HOST}' in sys.modules)\n")
+    out = subprocess.run([sys.executable, '-c', program, package], text=True,
+                         capture_output=True).stdout.splitlines()
+    assert f'{package} >= ' in out[0] and '0.5.0 is installed' in out[0]
+    assert out[1:] == ['False']
+
+
 @pytest.mark.parametrize('numpy, torch', [
     ('2.0.0', '2.1.2'), ('2.2.6', '2.2.2+cu121'), ('2.4.6', '2.2.2+cpu')])
-def test_numpy_2_is_refused_beside_a_pytorch_built_for_numpy_1(
+def test_check_conflicts_rejects_numpy_2_with_old_torch(
         installed, numpy, torch):
     installed.update(numpy=numpy, torch=torch)
-    with pytest.raises(ImportError) as e:
-        check_pairs()
-    message = str(e.value)
-    assert '\n' not in message and "pip install \"numpy<2\"'" in message
+    message = error_of(check_conflicts)
+    assert "pip install \"numpy<2\"'" in message
     assert f'numpy {numpy}, but {torch} is installed' in message
 
 
-def test_a_formatter_that_mmengine_cannot_call_is_refused(installed):
+def test_check_conflicts_rejects_yapf_with_old_mmengine(installed):
     installed.update(yapf='0.43.0', mmengine='0.8.3')
-    with pytest.raises(ImportError, match='needs mmengine >= 0.8.5 beside '
-                       'yapf 0.43.0, .* "yapf<0.40.2"'):
-        check_pairs()
+    assert re.search(
+        'needs mmengine >= 0.8.5 with yapf 0.43.0, .* "yapf<0.40.2"',
+        error_of(check_conflicts))
 
 
 @pytest.mark.parametrize('transformers', ['4.52.4', '5.17.0'])
-def test_what_the_host_cannot_be_imported_beside_is_refused(
+def test_check_conflicts_rejects_transformers_with_host(
         installed, transformers):
     installed.update(transformers=transformers, mmpretrain='1.2.0')
-    with pytest.raises(ImportError, match='mmpretrain 1.2.0 cannot be '
-                       f'imported beside transformers {transformers}: '
-                       "'pip install \"transformers<4.52\"'"):
-        check_pairs()
-    check_pairs('mmselfsup')
+    assert ('mmpretrain 1.2.0 cannot be imported with transformers '
+            f"{transformers}: 'pip install \"transformers<4.52\"'"
+            ) in error_of(check_conflicts)
+    check_conflicts('mmselfsup')
 
 
 @pytest.mark.parametrize('versions', [
@@ -57,9 +118,9 @@ def test_what_the_host_cannot_be_imported_beside_is_refused(
     dict(numpy='1.26.4', torch='2.1.2'),
     dict(numpy='2.2.6', torch='2.3.1+cu121'),
     dict(numpy='2.4.6', torch='2.11.0'),
-    dict(numpy='2.4.6'),  # PyTorch of a source tree
+    dict(numpy='2.4.6'),  # PyTorch as a source tree
     dict(),
 ])
-def test_pairs_that_work_are_taken(installed, versions):
+def test_check_conflicts_accepts_working_pairs(installed, versions):
     installed.update(versions)
-    check_pairs()
+    check_conflicts()

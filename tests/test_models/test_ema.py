@@ -36,7 +36,7 @@ def change(model):
 @pytest.mark.parametrize('options', [
     dict(), dict(interval=2), dict(update_buffers=True),
     dict(end_momentum=0.01)])
-def test_average_is_that_of_mmpretrain(options):
+def test_foreach_ema_matches_mmpretrain(options):
     model = network()
     ours = ForeachCosineEMA(model, momentum=0.3, **options)
     theirs = MODELS.get('CosineEMA')(model, momentum=0.3, **options)
@@ -50,7 +50,7 @@ def test_average_is_that_of_mmpretrain(options):
             torch.testing.assert_close(a, b, msg=name)
 
 
-def test_average_is_the_formula_in_float64():
+def test_foreach_ema_matches_formula_in_float64():
     model = network()
     ema = ForeachCosineEMA(model, momentum=0.3)
     expected = None
@@ -64,11 +64,11 @@ def test_average_is_the_formula_in_float64():
             ema.module[0].weight.double(), expected, rtol=1e-6, atol=1e-6)
 
 
-def test_goes_on_from_a_checkpoint_of_the_host():
+def test_foreach_ema_resumes_checkpoint_of_the_host():
     model = network()
     theirs = MODELS.get('CosineEMA')(model, momentum=0.3)
     ours = ForeachCosineEMA(model, momentum=0.3)
-    ours.update_parameters(model)  # its count is not the checkpoint's
+    ours.update_parameters(model)  # differs from the count in the checkpoint
     for _ in range(3):
         change(model)
         theirs.update_parameters(model)

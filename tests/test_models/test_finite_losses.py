@@ -1,5 +1,4 @@
-"""The losses from the features on: finite, with finite gradients, for every
-finite input."""
+"""Losses and gradients are finite for every finite feature."""
 import contextlib
 
 import pytest
@@ -25,7 +24,7 @@ def autocast(dtype):
 
 
 def casts():
-    """No autocast, and those that this PyTorch has on a CPU."""
+    """Yield None (no autocast) and the autocast types on this CPU."""
     for dtype in (None, torch.bfloat16, torch.float16):
         try:
             with autocast(dtype):
@@ -35,8 +34,11 @@ def casts():
 
 
 def features(kind, k, seed):
-    """Online and target features of the scenes, (B, C), and of the instances,
-    (B, K, C), of norm 1 or 0."""
+    """Return features of norm 1 or 0.
+
+    The order is online scene (B, C), target scene, online instances
+    (B, K, C), target instances.
+    """
     generator = torch.Generator().manual_seed(seed)
     scene_o, scene_t = torch.randn(2, B, C, generator=generator)
     o, t = torch.randn(2, B, k, C, generator=generator)
@@ -47,10 +49,10 @@ def features(kind, k, seed):
         scene_o = scene_t = o[:, 0]
     elif kind == 'opposite':
         t, scene_t = -o, -scene_o
-    elif kind == 'negative':  # no instance is relevant
+    elif kind == 'negative':  # no relevant instance
         o, t = (-scene.unsqueeze(1).expand_as(o) for scene in
                 (scene_t, scene_o))
-    elif kind == 'one':  # one instance is, the others are nothing
+    elif kind == 'one':  # one relevant instance, the others are zero
         o, t = torch.zeros(2, B, k, C)
         o[:, k // 2], t[:, k // 3] = scene_t, scene_o
     return [torch.nn.functional.normalize(x, dim=-1)
@@ -58,7 +60,7 @@ def features(kind, k, seed):
 
 
 def scaled(x, exponent, dtype):
-    """Of norm 10 ** exponent, as far as the type has such numbers."""
+    """Scale to norm 10 ** exponent, clamped to the range of the type."""
     largest = torch.finfo(dtype).max
     return (x.double() * 10.0**exponent).clamp(-largest, largest).to(dtype)
 
@@ -84,16 +86,16 @@ def test_instance_loss_is_finite(kind, exponents, k, epsilon, dtype, cast,
     o.requires_grad_()
     module = SinkhornOTLoss(epsilon)
     with autocast(cast):
-        loss = module(o, t, scene_o, scene_t)
+        loss, log_vars = module.loss_and_log_vars(o, t, scene_o, scene_t)
     loss.backward()
     assert loss.dtype == torch.float32 and -1.001 <= loss <= 1.001
     assert torch.isfinite(o.grad).all()
-    for value in module.statistics.values():
+    for value in log_vars.values():
         assert -1e-6 <= value <= 1.001
 
 
 @given(**inputs)
-def test_masses_are_shares_of_one(kind, exponents, k, epsilon, dtype, cast,
+def test_marginal_sums_to_1(kind, exponents, k, epsilon, dtype, cast,
                                   seed):
     _, scene, o, _ = (scaled(x, e, dtype)
                       for x, e in zip(features(kind, k, seed), exponents))
@@ -101,7 +103,7 @@ def test_masses_are_shares_of_one(kind, exponents, k, epsilon, dtype, cast,
     assert (mass >= 0).all()
     torch.testing.assert_close(mass.sum(1), torch.ones(B), rtol=0, atol=1e-5)
     relevance = torch.einsum('bkc,bc->bk', o.double(), scene.double())
-    # What rounding may make of a product that is zero.
+    # Bound of the rounding error of a product.
     doubt = 1e-5 * (o.double().norm(dim=2) *
                     scene.double().norm(dim=1, keepdim=True)).amax(1)
     positive = relevance.clamp_min(0).sum(1)
@@ -115,7 +117,7 @@ def test_masses_are_shares_of_one(kind, exponents, k, epsilon, dtype, cast,
 
 @pytest.mark.parametrize('dtype', DTYPES)
 @pytest.mark.parametrize('k', [1, 4, 64])
-def test_masses_are_uniform_where_nothing_is_relevant(dtype, k):
+def test_marginal_is_uniform_without_relevance(dtype, k):
     for kind in ('zero', 'negative'):
         _, scene, o, _ = (x.to(dtype) for x in features(kind, k, 0))
         mass, is_uniform = marginal(o, scene)
@@ -125,10 +127,10 @@ def test_masses_are_uniform_where_nothing_is_relevant(dtype, k):
 
 @pytest.mark.parametrize('dtype', DTYPES)
 @pytest.mark.parametrize('exponent', [-20, 0, 18])
-def test_one_relevant_instance_gets_all_the_mass(dtype, exponent):
+def test_marginal_gives_all_mass_to_one_relevant_instance(dtype, exponent):
     _, scene, o, _ = features('one', 64, 0)
     if dtype == torch.float16 and exponent < 0:
-        exponent = -5  # its smallest number is 6e-8
+        exponent = -5  # the smallest float16 number is 6e-8
     mass, is_uniform = marginal(
         scaled(o, exponent, dtype), scaled(scene, exponent, dtype))
     assert not is_uniform.any()
@@ -136,14 +138,14 @@ def test_one_relevant_instance_gets_all_the_mass(dtype, exponent):
 
 
 class FirstHalf(BaseModule):
-    """In place of a network: takes the online half of what comes in."""
+    """Backbone stub that returns the online half of its input."""
 
     def forward(self, x):
         return (x[:, :C], )
 
 
 class SecondHalf(FirstHalf):
-    """In place of the moving average: takes the target half."""
+    """EMA stub that returns the target half of its input."""
 
     def forward(self, x):
         return (x[:, C:], )
@@ -166,8 +168,7 @@ class FirstInstance(BaseModule):
 
 @pytest.fixture(scope='module')
 def univip():
-    """UniVIP whose views are the features themselves: (B, 2 C), online and
-    target."""
+    """UniVIP whose views are features (B, 2 C): online, then target."""
     model = MODELS.build(
         dict(
             type='UniVIP',
@@ -185,9 +186,9 @@ def univip():
 
 @settings(max_examples=300)
 @given(**inputs)
-def test_every_term_of_univip_is_finite(univip, kind, exponents, k, epsilon,
+def test_univip_terms_are_finite(univip, kind, exponents, k, epsilon,
                                         dtype, cast, seed):
-    # torch.stack refuses one half precision under the autocast of the other.
+    # torch.stack rejects float16 under bfloat16 autocast, and vice versa.
     assume(cast in (None, dtype) or dtype == torch.float32)
     scene_o, scene_t, o, t = (
         scaled(x, e, dtype)
@@ -219,7 +220,7 @@ def test_every_term_of_univip_is_finite(univip, kind, exponents, k, epsilon,
     dtype=st.sampled_from(DTYPES),
     cast=st.sampled_from(AUTOCASTS),
     seed=st.integers(0, 2**31))
-def test_spread_of_projections_is_finite(kind, exponent, number, dtype, cast,
+def test_projection_std_is_finite(kind, exponent, number, dtype, cast,
                                          seed):
     projections = features(kind, number, seed)[2][0]
     with autocast(cast):

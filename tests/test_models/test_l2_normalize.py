@@ -9,7 +9,7 @@ DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 @pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
-def test_equals_torch_normalize(dtype):
+def test_l2_normalize_matches_torch(dtype):
     x = torch.randn(5, 3, 16, dtype=dtype, requires_grad=True)
     y = x.detach().clone().requires_grad_()
     weight = torch.randn(5, 3, 16, dtype=dtype)
@@ -24,7 +24,7 @@ def test_equals_torch_normalize(dtype):
     exponent=st.floats(-45, 38),
     dtype=st.sampled_from(DTYPES),
     kind=st.sampled_from(['random', 'one-hot', 'zero', 'equal']))
-def test_is_finite_with_a_finite_gradient_for_every_finite_input(
+def test_l2_normalize_and_gradient_are_finite(
         exponent, dtype, kind):
     base = dict(
         random=torch.linspace(-1, 1, 32).sin(),
@@ -41,7 +41,7 @@ def test_is_finite_with_a_finite_gradient_for_every_finite_input(
     assert y.norm() <= 1 + 1e-5
 
 
-def test_scale_does_not_count_from_1e_minus_7_to_1e38():
+def test_l2_normalize_ignores_scale_from_1e_7_to_1e37():
     x = torch.linspace(-1, 1, 32).sin().double()
     expected = x / x.norm()
     for exponent in (-7, 0, 18, 37):
@@ -51,7 +51,7 @@ def test_scale_does_not_count_from_1e_minus_7_to_1e38():
 
 @pytest.mark.parametrize('dtype', DTYPES)
 @pytest.mark.parametrize('size', [0, 6e-8, 1e-6, 1e-3])
-def test_gradient_stays_finite_where_the_loss_normalises_again(dtype, size):
+def test_gradient_is_finite_if_normalized_twice(dtype, size):
     x = torch.full((2, 8), size).to(dtype).requires_grad_()
     y = torch.nn.functional.normalize(l2_normalize(x), dim=-1)
     (y * torch.arange(16).view(2, 8)).sum().backward()

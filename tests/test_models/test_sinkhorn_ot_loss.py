@@ -21,7 +21,7 @@ def random_problem(rng, b, m, n):
                                                 (0.5, 10), (1.0, 50)])
 @pytest.mark.parametrize('m, n', [(4, 4), (3, 7), (1, 5)])
 @pytest.mark.parametrize('largest_cost', [None, 2.0])
-def test_plan_is_that_of_pot(epsilon, num_iters, m, n, largest_cost):
+def test_sinkhorn_matches_pot(epsilon, num_iters, m, n, largest_cost):
     rng = np.random.default_rng(0)
     cost, supply, demand = random_problem(rng, 8, m, n)
     plans = sinkhorn(
@@ -39,7 +39,7 @@ def test_plan_is_that_of_pot(epsilon, num_iters, m, n, largest_cost):
 
 
 @pytest.mark.parametrize('epsilon', [0.1, 0.5])
-def test_logarithmic_form_gives_the_same_plan(epsilon):
+def test_sinkhorn_log_form_matches_scaling_form(epsilon):
     rng = np.random.default_rng(1)
     problem = [torch.from_numpy(x) for x in random_problem(rng, 8, 4, 4)]
     plain = sinkhorn(*problem, epsilon, 50, largest_cost=2.0)
@@ -47,7 +47,7 @@ def test_logarithmic_form_gives_the_same_plan(epsilon):
     torch.testing.assert_close(plain, logarithmic, rtol=0, atol=1e-12)
 
 
-def test_costs_of_any_size_have_a_plan():
+def test_sinkhorn_accepts_costs_of_any_size():
     supply = torch.full((1, 3), 1 / 3)
     for cost in (20., 1e4, -50.):
         plan = sinkhorn(torch.full((1, 3, 3), cost), supply, supply)
@@ -59,7 +59,7 @@ def test_costs_of_any_size_have_a_plan():
     m=st.integers(1, 64),
     n=st.integers(1, 64),
     epsilon=st.floats(1e-3, 1.0))
-def test_plan_meets_its_supply_and_keeps_its_total(seed, m, n, epsilon):
+def test_sinkhorn_meets_the_supply(seed, m, n, epsilon):
     rng = np.random.default_rng(seed)
     cost, supply, demand = (
         torch.from_numpy(x).float() for x in random_problem(rng, 2, m, n))
@@ -78,25 +78,25 @@ def test_plan_meets_its_supply_and_keeps_its_total(seed, m, n, epsilon):
     num_iters=st.sampled_from([1, 5, 50]),
     share_of_zeros=st.sampled_from([0, 0.5, 0.95]),
     dtype=st.sampled_from([torch.float32, torch.float64]))
-def test_marginals_are_those_of_pot_or_of_logarithms(
+def test_sinkhorn_matches_reference_on_any_problem(
         seed, m, n, epsilon, num_iters, share_of_zeros, dtype):
     rng = np.random.default_rng(seed)
     cost, *masses = random_problem(rng, 1, m, n)
-    for mass in masses:  # some are of no relevance, but never all
+    for mass in masses:  # some masses are zero, but never all
         mass[0, 1:][rng.random(mass.shape[1] - 1) < share_of_zeros] = 0
         mass /= mass.sum()
     supply, demand = masses
     expected = transport(cost[0], supply[0], demand[0], epsilon, num_iters)
-    # POT scales, which holds exp(-2 / epsilon) squared, and divides by the
-    # supply.
+    # POT uses the scaling form: it squares exp(-2 / epsilon) and divides by
+    # the supply.
     if epsilon >= 0.02 and supply.all():
         by_pot = ot.bregman.sinkhorn_knopp(
             supply[0], demand[0], cost[0], epsilon, numItermax=num_iters,
             stopThr=0, warn=False)
         np.testing.assert_allclose(expected, by_pot, rtol=0, atol=1e-9)
     problem = [torch.from_numpy(x).to(dtype) for x in (cost, supply, demand)]
-    # A cost rounded to float32 is off by 1e-7, its exponent by that over
-    # epsilon, in each of the iterations.
+    # Rounding to float32 changes a cost by 1e-7, and its exponent by
+    # 1e-7 / epsilon, in each iteration.
     atol = 1e-9 if dtype == torch.float64 else 1e-5 + 2e-7 / epsilon
     for largest_cost in (None, 2.0):
         plan = sinkhorn(*problem, epsilon, num_iters, largest_cost)[0]
@@ -106,14 +106,14 @@ def test_marginals_are_those_of_pot_or_of_logarithms(
         np.testing.assert_allclose(plan, expected, rtol=0, atol=atol)
 
 
-def test_plan_meets_its_demand_once_converged():
+def test_sinkhorn_meets_the_demand_once_converged():
     rng = np.random.default_rng(2)
     problem = [torch.from_numpy(x) for x in random_problem(rng, 16, 4, 4)]
     plan = sinkhorn(*problem, 0.1, 2000)
     torch.testing.assert_close(plan.sum(1), problem[2], rtol=0, atol=1e-6)
 
 
-def test_instance_without_mass_moves_nothing():
+def test_sinkhorn_moves_nothing_without_mass():
     cost = torch.rand(1, 3, 3)
     supply = torch.tensor([[0., 0.25, 0.75]])
     demand = torch.tensor([[1., 0., 0.]])
@@ -130,7 +130,7 @@ def test_marginal_is_the_share_of_positive_relevance():
     assert not is_uniform.any()
 
 
-def test_marginal_is_uniform_where_no_relevance_is_positive():
+def test_marginal_falls_back_to_uniform():
     instances = torch.tensor([[[-2., 0.], [0., 5.]], [[1., 0.], [0., 1.]]])
     mass, is_uniform = marginal(instances, torch.tensor([[4., 0.], [1., 0.]]))
     torch.testing.assert_close(mass, torch.tensor([[.5, .5], [1., 0.]]))
@@ -139,7 +139,7 @@ def test_marginal_is_uniform_where_no_relevance_is_positive():
 
 @pytest.mark.parametrize('k', [1, 2, 4, 7])
 @pytest.mark.parametrize('num_iters', [1, 2, 50])
-def test_loss_is_that_of_the_formulas(k, num_iters):
+def test_loss_matches_the_formulas(k, num_iters):
     rng = np.random.default_rng(k)
     o, t = rng.normal(size=(2, 6, k, 16)) + 0.3
     scene_o, scene_t = rng.normal(size=(2, 6, 16)) + 0.3
@@ -158,7 +158,7 @@ def test_loss_weight_is_a_factor():
     torch.testing.assert_close(3 * once(*inputs), thrice(*inputs))
 
 
-def test_gradient_reaches_the_online_instances_alone_and_not_by_the_plan():
+def test_gradient_reaches_only_online_instances():
     torch.manual_seed(0)
     o, t = torch.randn(2, 3, 4, 8).double().requires_grad_().unbind()
     o, t = o.detach().requires_grad_(), t.detach().requires_grad_()
@@ -167,7 +167,7 @@ def test_gradient_reaches_the_online_instances_alone_and_not_by_the_plan():
     SinkhornOTLoss()(o, t, scene_o, scene_t).backward()
     assert t.grad is None and scene_o.grad is None and scene_t.grad is None
 
-    # With the plan held as a constant, the gradient is that of the cosines.
+    # The plan is a constant, so only the cosines have a gradient.
     other = o.detach().clone().requires_grad_()
     cos = torch.nn.functional.cosine_similarity(
         other.unsqueeze(2), t.detach().unsqueeze(1), dim=-1)
@@ -185,20 +185,49 @@ def test_loss_is_computed_in_float32_under_autocast():
         assert torch.equal(SinkhornOTLoss()(*inputs), expected)
 
 
-def test_statistics_tell_a_spread_plan_and_uniform_marginals():
+def test_log_vars_show_uniform_plan_and_fallback():
     loss = SinkhornOTLoss()
-    same = torch.ones(2, 4, 8)
-    loss(same, same, same[:, 0], -same[:, 0])
-    assert loss.statistics['plan_entropy'].item() == pytest.approx(1)
-    assert loss.statistics['uniform_marginals'].item() == 0.5
+    same = torch.ones(2, 4, 8, requires_grad=True)
+    _, log_vars = loss.loss_and_log_vars(
+        same, same, same[:, 0], -same[:, 0])
+    assert log_vars['plan_entropy'].item() == pytest.approx(1)
+    assert log_vars['uniform_marginals'].item() == 0.5
+    assert not any(x.requires_grad for x in log_vars.values())
     apart = 10 * torch.eye(4, 8).expand(2, 4, 8)
-    loss(apart, apart, same[:, 0], same[:, 0])
-    assert loss.statistics['plan_entropy'].item() == pytest.approx(
-        0.5, abs=0.01)  # one to one: log 4 of 2 log 4
+    _, log_vars = loss.loss_and_log_vars(
+        apart, apart, same[:, 0], same[:, 0])
+    assert log_vars['plan_entropy'].item() == pytest.approx(
+        0.5, abs=0.01)  # a one-to-one plan: log 4 of 2 log 4
 
 
-@pytest.mark.parametrize('options, named', [(dict(epsilon=0), 'epsilon'),
-                                            (dict(num_iters=0), 'num_iters')])
-def test_options_out_of_range_are_named(options, named):
-    with pytest.raises(ValueError, match=named):
+def test_plan_is_what_the_loss_is_computed_from():
+    torch.manual_seed(0)
+    inputs = torch.randn(2, 4, 8), torch.randn(2, 4, 8), *torch.randn(2, 2, 8)
+    loss = SinkhornOTLoss()
+    found = loss.plan(*inputs)
+    cosine = torch.nn.functional.cosine_similarity(
+        inputs[0].unsqueeze(2), inputs[1].unsqueeze(1), dim=-1)
+    torch.testing.assert_close(found.similarity, cosine)
+    assert torch.equal(found.supply, marginal(inputs[0], inputs[3])[0])
+    assert torch.equal(found.demand, marginal(inputs[1], inputs[2])[0])
+    torch.testing.assert_close(found.plan.sum(2), found.supply)
+    torch.testing.assert_close(
+        -(found.similarity * found.plan).sum((1, 2)).mean(), loss(*inputs))
+
+
+def test_subclass_must_not_override_forward():
+    with pytest.raises(TypeError, match='override loss_and_log_vars'):
+
+        class Loss(SinkhornOTLoss):
+
+            def forward(self, *features):
+                return features[0].sum()
+
+
+@pytest.mark.parametrize('options, message', [
+    (dict(epsilon=0), 'epsilon is 0'),
+    (dict(num_iters=0), 'num_iters is 0'),
+])
+def test_options_out_of_range_are_rejected(options, message):
+    with pytest.raises(ValueError, match=message):
         SinkhornOTLoss(**options)

@@ -1,4 +1,5 @@
 import copy
+import importlib
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from tiny import univip_config
 
 from univip_mm.models import UniVIP
 from univip_mm.models.univip import projection_std
-from univip_mm.registry import MODELS
+from univip_mm.registry import HOST, MODELS
 
 K, C = 3, 8
 
@@ -34,8 +35,11 @@ def unit(x):
 
 
 def branches(model, inputs):
-    """Features of the two branches in float64: of the scenes, each on its
-    own, (B, C), and of the instances, one batch of them all, (B, K, C)."""
+    """Return the features of both branches in float64.
+
+    Each branch has [scene_1 (B, C), scene_2 (B, C), instances (B, K, C)]. The
+    instances pass as one batch.
+    """
     target = model.target_net.module
     online, averaged = [], []
     instances = inputs[2:2 + K], inputs[-K:]
@@ -53,16 +57,15 @@ def branches(model, inputs):
 
 
 @pytest.mark.parametrize('times', [1, 2])
-def test_losses_are_those_of_the_formulas(times):
+def test_losses_match_the_formulas(times):
     model = build(data_preprocessor=dict(instance_views=times))
     inputs = views(num_instances=times * K)
     model.double()
     inputs = [x.double() for x in inputs]
-    losses = copy.deepcopy(model).loss(inputs)  # moves the target
+    losses = copy.deepcopy(model).loss(inputs)  # updates the target
     f_o, f_t = branches(model, inputs)  # equal weights at the start
 
     scene = si = 0.
-    # (B, K, C); with two views of an instance the target has the other.
     o, t = f_o[2], f_t[2]
     weight = model.fusion_neck.fc.weight.detach().numpy()
     bias = model.fusion_neck.fc.bias.detach().numpy()
@@ -79,7 +82,7 @@ def test_losses_are_those_of_the_formulas(times):
     assert losses['loss_instance'].item() == pytest.approx(ii, abs=1e-5)
 
 
-def test_losses_in_float32_are_those_in_float64():
+def test_losses_in_float32_match_float64():
     inputs = views()
     single = build().loss(inputs)
     double = build().double().loss([x.double() for x in inputs])
@@ -88,7 +91,7 @@ def test_losses_in_float32_are_those_in_float64():
             double[name].item(), abs=1e-4)
 
 
-def test_loss_weights_are_factors_of_their_terms():
+def test_loss_weights_are_factors():
     plain = build().loss(views())
     weighted = build(loss_weights=dict(scene=2., instance=0.)).loss(views())
     torch.testing.assert_close(weighted['loss_scene'],
@@ -100,7 +103,7 @@ def test_loss_weights_are_factors_of_their_terms():
 
 @pytest.mark.parametrize(
     'name', ['loss_scene', 'loss_scene_instance', 'loss_instance'])
-def test_each_loss_alone_gives_the_online_network_a_gradient(name):
+def test_each_loss_gives_the_online_branch_a_gradient(name):
     model = build()
     model.loss(views())[name].backward()
     for part in (model.backbone, model.neck, model.head.predictor):
@@ -112,7 +115,7 @@ def test_each_loss_alone_gives_the_online_network_a_gradient(name):
     assert fused == (name == 'loss_scene_instance')
 
 
-def test_target_moves_by_the_average_alone():
+def test_target_is_updated_only_by_the_average():
     model = build(base_momentum=0.01)
     optimizer = torch.optim.SGD(
         [p for p in model.parameters() if p.requires_grad], lr=0.1)
@@ -134,23 +137,23 @@ def test_target_moves_by_the_average_alone():
         sum(v for k, v in losses.items() if 'loss' in k).backward()
         optimizer.step()
         for k, p in model.target_net.module.named_parameters():
-            assert torch.equal(p, before[k])  # not by the optimiser
+            assert torch.equal(p, before[k])  # not by the optimizer
             torch.testing.assert_close(p, expected[k])
     assert not any(p.requires_grad
                    for p in model.target_net.module.parameters())
 
 
-def test_terms_and_statistics_have_their_names():
+def test_loss_returns_terms_and_log_vars():
     samples = [DataSample(metainfo=dict(num_proposed=n)) for n in (3, 2, 0, 1)]
     out = build().loss(views(), samples)
     assert [k for k in out if 'loss' in k] == [
         'loss_scene', 'loss_scene_instance', 'loss_instance'
     ]
-    statistics = {k: v for k, v in out.items() if 'loss' not in k}
-    assert set(statistics) == {'projection_std', 'plan_entropy',
-                               'uniform_marginals', 'proposal_share'}
-    assert all(not v.requires_grad for v in statistics.values())
-    assert statistics['proposal_share'].item() == pytest.approx(0.5)
+    log_vars = {k: v for k, v in out.items() if 'loss' not in k}
+    assert set(log_vars) == {'projection_std', 'plan_entropy',
+                             'uniform_marginals', 'proposal_share'}
+    assert all(not v.requires_grad for v in log_vars.values())
+    assert log_vars['proposal_share'].item() == pytest.approx(0.5)
 
 
 def test_losses_are_finite_under_autocast():
@@ -162,16 +165,15 @@ def test_losses_are_finite_under_autocast():
 
 
 @pytest.mark.parametrize('num_instances', [0, K - 1, K + 1, 2 * K])
-def test_other_number_of_instances_is_told_with_the_cure(num_instances):
+def test_loss_rejects_other_number_of_instances(num_instances):
     with pytest.raises(ValueError, match='num_instances of OverlapSceneCrop'):
         build().loss(views(num_instances=num_instances))
 
 
 def test_instances_share_their_batch_statistics():
-    """One batch, so that the order of the instances has no part in them."""
     inputs = views()
     turned = inputs[:2] + [x.roll(1, 0) for x in inputs[2:]]
-    # The first image's first two instances change places.
+    # Swap the first two instances of the first image.
     again = [x.clone() for x in inputs]
     again[2][0], again[3][0] = inputs[3][0], inputs[2][0]
     first, other, shuffled = (
@@ -182,12 +184,12 @@ def test_instances_share_their_batch_statistics():
     assert other != pytest.approx(first, abs=1e-6)
 
 
-def test_unknown_loss_weight_is_named():
+def test_univip_rejects_unknown_loss_weight():
     with pytest.raises(ValueError, match='scenes'):
         build(loss_weights=dict(scenes=1.))
 
 
-def test_predict_writes_the_pooled_feature_of_each_image():
+def test_predict_writes_the_pooled_feature():
     model = build().eval()
     images = torch.randn(2, 3, 32, 32)
     samples = model(images, [DataSample(), DataSample()], mode='predict')
@@ -196,7 +198,7 @@ def test_predict_writes_the_pooled_feature_of_each_image():
         torch.stack([s.feature for s in samples]), expected)
 
 
-def test_another_instance_loss_needs_no_statistics():
+def test_univip_accepts_instance_loss_with_forward_only():
 
     @MODELS.register_module(force=True)
     class PlainInstanceLoss(torch.nn.Module):
@@ -209,7 +211,7 @@ def test_another_instance_loss_needs_no_statistics():
     assert 'plan_entropy' not in model.loss(views())
 
 
-def test_projection_std_tells_a_collapse():
+def test_projection_std_shows_a_collapse():
     generator = torch.Generator().manual_seed(0)
     spread = torch.randn(4096, 64, generator=generator)
     assert projection_std(spread).item() == pytest.approx(1, abs=0.02)
@@ -217,5 +219,7 @@ def test_projection_std_tells_a_collapse():
         0, abs=1e-6)
 
 
-def test_is_the_hosts_byol_with_more():
-    assert issubclass(UniVIP, MODELS.get('BYOL'))
+def test_univip_derives_from_the_host_s_byol():
+    host_byol = importlib.import_module(f'{HOST}.models').BYOL
+    assert UniVIP.__bases__ == (host_byol, )
+    assert host_byol is MODELS.get('BYOL')

@@ -1,1 +1,1 @@
-"""Differences between hosts and between their versions."""
+"""Adaptations to the hosts and to the versions of their dependencies."""

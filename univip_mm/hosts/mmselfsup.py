@@ -1,6 +1,8 @@
-"""What MMPretrain's names mean where MMSelfSup 1.0 is the host, so that one
-config serves both. Registered in our scope alone; the host's own registries
-stay as they are."""
+"""MMPretrain's components for MMSelfSup 1.0, so that one config fits both.
+
+They are registered in scope ``univip_mm`` only. The registries of MMSelfSup
+stay unchanged.
+"""
 import mmcls.models
 import numpy as np
 import torch
@@ -13,23 +15,24 @@ from mmselfsup.visualization import SelfSupVisualizer
 
 
 class LatentPredictHead(MMSelfSupHead):
-    """MMSelfSup's head, whose loss is found as MMPretrain's is."""
+    """MMSelfSup's head with MMPretrain's attribute ``loss_module``."""
 
     @property
     def loss_module(self) -> torch.nn.Module:
+        """The loss, which MMSelfSup names ``loss``."""
         return self.loss
 
 
 class PackInputs(BaseTransform):
-    """What MMPretrain's ``PackInputs`` does with arrays.
+    """MMPretrain's ``PackInputs`` for arrays.
 
     Args:
-        input_key (str): Key of the image (H, W, 3), or of the list of them.
+        input_key (str): Key of the image (H, W, 3) or list of images.
             Defaults to 'img'.
-        algorithm_keys (Sequence[str]): Keys of what becomes a field of the
-            data sample, where it is there. Defaults to ().
-        meta_keys (Sequence[str]): Keys of what becomes its meta information,
-            where it is there. Defaults to ().
+        algorithm_keys (Sequence[str]): Keys to store as fields of the data
+            sample. Missing keys are skipped. Defaults to ().
+        meta_keys (Sequence[str]): Keys to store as meta information of the
+            data sample. Missing keys are skipped. Defaults to ().
     """
 
     def __init__(self, input_key='img', algorithm_keys=(), meta_keys=()):
@@ -38,8 +41,12 @@ class PackInputs(BaseTransform):
         self.meta_keys = meta_keys
 
     def transform(self, results: dict) -> dict:
-        """Pack an image's data: ``inputs``, (3, H, W) or a list of them, and
-        ``data_samples``."""
+        """Pack the data of an image.
+
+        Returns:
+            dict: ``inputs``, (3, H, W) or a list of such tensors, and
+            ``data_samples``.
+        """
         sample = BaseDataElement()
         if 'gt_label' in results:
             sample.set_field(
@@ -62,9 +69,12 @@ def _to_tensor(image: np.ndarray) -> torch.Tensor:
 
 def register(models: Registry, transforms: Registry,
              visualizers: Registry) -> None:
-    """Put the parts that MMSelfSup lacks into our registries: those above,
-    MMSelfSup's visualizer under the name of MMPretrain's, and the backbones
-    of MMClassification, which MMSelfSup reaches as ``mmcls.NAME`` alone."""
+    """Register the components that MMSelfSup lacks in our registries.
+
+    Besides the classes of this module, these are MMSelfSup's visualizer under
+    MMPretrain's name, and the backbones of MMClassification, which MMSelfSup
+    knows only as ``mmcls.NAME``.
+    """
     models.register_module(module=LatentPredictHead)
     transforms.register_module(module=PackInputs)
     visualizers.register_module(

@@ -1,40 +1,91 @@
-"""Pairs of packages that are installed beside each other and do not work."""
+"""Checks of the installed versions, in one line with the fix each."""
 from importlib import metadata
+from typing import NamedTuple, Optional
 
 from mmengine.utils import digit_version
 
-# If the first is at least this version, the second has to be at least that,
-# None where none is known that goes with it; the last is what else can be
-# done. docs/versions.md says what was seen.
-PAIRS = (
-    ('numpy', '2', 'torch', '2.3', '"numpy<2"'),
-    ('yapf', '0.40.2', 'mmengine', '0.8.5', '"yapf<0.40.2"'),
-    ('transformers', '4.52', 'mmpretrain', None, '"transformers<4.52"'),
+# First supported versions. Older hosts (0.x) are built on mmcv 1 and have
+# other names.
+MIN_VERSIONS = dict(mmengine='0.8.3', mmpretrain='1.0.0', mmselfsup='1.0.0')
+
+
+class Conflict(NamedTuple):
+    """A package that breaks another package.
+
+    Attributes:
+        package (str): Package that breaks the other package.
+        since (str): First version of ``package`` that does so.
+        other (str): Package that stops working.
+        required (str, optional): First version of ``other`` that works. None
+            if no such version is known.
+        fix (str): pip requirement that solves the conflict.
+    """
+    package: str
+    since: str
+    other: str
+    required: Optional[str]
+    fix: str
+
+
+# docs/versions.md describes the failures.
+CONFLICTS = (
+    Conflict('numpy', '2', 'torch', '2.3', '"numpy<2"'),
+    Conflict('yapf', '0.40.2', 'mmengine', '0.8.5', '"yapf<0.40.2"'),
+    Conflict('transformers', '4.52', 'mmpretrain', None,
+             '"transformers<4.52"'),
 )
 
 
-def check_pairs(host: str = 'mmpretrain') -> None:
-    """Whether the installed packages go with each other. To be called before
-    any of them is imported. What pip did not install is not looked at, and
-    what cannot be imported is only where it is the host.
+def check_min_version(package: str) -> None:
+    """Raise ImportError if a package of MIN_VERSIONS is too old.
+
+    Packages without pip metadata (source trees) are accepted.
+
+    Args:
+        package (str): Name of the package.
 
     Raises:
-        ImportError: Two of them do not.
+        ImportError: The installed version is too old.
     """
-    for newer, since, older, required, instead in PAIRS:
+    try:
+        installed = metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return
+    required = MIN_VERSIONS[package]
+    if digit_version(installed) < digit_version(required):
+        raise ImportError(
+            f'univip_mm needs {package} >= {required}, but {installed} is '
+            f"installed: 'pip install \"{package}>={required}\"'")
+
+
+def check_conflicts(host: str = 'mmpretrain') -> None:
+    """Raise ImportError if two installed packages do not work together.
+
+    Call this function before importing any of the packages. Packages without
+    pip metadata are skipped. A conflict without a working version of
+    ``other`` counts only if ``other`` is the host.
+
+    Args:
+        host (str): Name of the host. Defaults to 'mmpretrain'.
+
+    Raises:
+        ImportError: Two packages do not work together.
+    """
+    for package, since, other, required, fix in CONFLICTS:
         try:
-            versions = [metadata.version(name) for name in (newer, older)]
+            version = metadata.version(package)
+            other_version = metadata.version(other)
         except metadata.PackageNotFoundError:
             continue
-        found, lacking = map(digit_version, versions)
-        if found < digit_version(since):
+        if digit_version(version) < digit_version(since):
             continue
-        if required is None and older == host:
+        if required is None:
+            if other == host:
+                raise ImportError(
+                    f'{other} {other_version} cannot be imported with '
+                    f"{package} {version}: 'pip install {fix}'")
+        elif digit_version(other_version) < digit_version(required):
             raise ImportError(
-                f'{older} {versions[1]} cannot be imported beside {newer} '
-                f"{versions[0]}: 'pip install {instead}'")
-        if required is not None and lacking < digit_version(required):
-            raise ImportError(
-                f'univip_mm needs {older} >= {required} beside {newer} '
-                f'{versions[0]}, but {versions[1]} is installed: '
-                f"'pip install {instead}', or a newer {older}")
+                f'univip_mm needs {other} >= {required} with {package} '
+                f'{version}, but {other_version} is installed: '
+                f"'pip install {fix}', or a newer {other}")

@@ -1,3 +1,4 @@
+"""The model, its losses, and its data preprocessor."""
 from .data_preprocessor import UniVIPDataPreprocessor
 from .sinkhorn_ot_loss import SinkhornOTLoss, sinkhorn
 from .univip import UniVIP

@@ -1,3 +1,4 @@
+"""Exponential moving average with fused updates."""
 import math
 from typing import Optional
 
@@ -11,25 +12,25 @@ from ..registry import MODELS
 
 @MODELS.register_module()
 class ForeachCosineEMA(ExponentialMovingAverage):
-    """MMPretrain's ``CosineEMA``, for all parameters at once.
+    """MMPretrain's ``CosineEMA`` with one kernel for all parameters.
 
-    MMPretrain asks the device for the step count once for each parameter, and
-    starts two kernels for each. Here the count is kept on the CPU as well,
-    and the update is one ``lerp`` over the list of parameters. The formula,
-    the first update, which copies, and the checkpoint are MMPretrain's.
+    MMPretrain reads the step count from the device for each parameter, and
+    starts two kernels for each. This class keeps a copy of the count on the
+    CPU and updates the list of parameters with one ``lerp``. The formula, the
+    first update (a copy), and the checkpoint are the same as MMPretrain's.
 
     Args:
         model (nn.Module): The model to average.
         momentum (float): Share of the model in the first update after the
-            copy; the complement of BYOL's coefficient, and of the momentum of
+            copy. The complement of BYOL's coefficient, and of the momentum of
             MMSelfSup's ``CosineEMA``. Defaults to 0.004.
-        end_momentum (float): Its share at the end of the training. Defaults
-            to 0.
-        **kwargs: As in MMEngine's ``ExponentialMovingAverage``.
+        end_momentum (float): Share of the model at the end of the training.
+            Defaults to 0.
+        **kwargs: Arguments of MMEngine's ``ExponentialMovingAverage``.
 
     Attributes:
-        max_updates (int, optional): The number of updates of the training,
-            where it is not that of its iterations. None until it is set.
+        max_updates (int, optional): Number of updates in the whole training.
+            None, the default, means the number of iterations.
     """
 
     def __init__(self,
@@ -40,7 +41,8 @@ class ForeachCosineEMA(ExponentialMovingAverage):
         super().__init__(model, momentum=momentum, **kwargs)
         self.end_momentum = end_momentum
         self.max_updates: Optional[int] = None
-        self._num_updates: Optional[int] = None  # that of `steps`, if known
+        # Copy of the buffer `steps` on the CPU, None if unknown.
+        self._num_updates: Optional[int] = None
         self.register_load_state_dict_post_hook(_forget_num_updates)
 
     @torch.no_grad()
@@ -60,7 +62,7 @@ class ForeachCosineEMA(ExponentialMovingAverage):
                         if x.is_floating_point()]
             torch._foreach_lerp_([average[i] for i in floating],
                                  [source[i] for i in floating],
-                                 self._momentum(self._num_updates))
+                                 self._momentum_at(self._num_updates))
         if not self.update_buffers:
             buffers = list(self.module.buffers())
             if buffers:
@@ -68,12 +70,12 @@ class ForeachCosineEMA(ExponentialMovingAverage):
         self.steps += 1
         self._num_updates += 1
 
-    def _momentum(self, number: int) -> float:
-        """Share of the model in this update, the first being 0."""
+    def _momentum_at(self, update: int) -> float:
+        """Return the share of the model in an update, counted from 0."""
         last = self.max_updates
         if last is None:
             last = MessageHub.get_current_instance().get_info('max_iters')
-        annealing = (math.cos(math.pi * number / last) + 1) / 2
+        annealing = (math.cos(math.pi * update / last) + 1) / 2
         return (self.end_momentum
                 - (self.end_momentum - self.momentum) * annealing)
 

@@ -1,40 +1,41 @@
-"""Vectors of length one, safe for every finite input."""
+"""L2 normalization with a finite gradient for every finite input."""
 import torch
 
-# A vector whose entries are all below this is taken as zero, which has no
-# direction and so no gradient; that of any other is at most its inverse. 1e-8
-# is the default of torch.nn.functional.cosine_similarity; a gradient of 1e8
-# has no place in float16, whose largest number is 65504.
-_SMALLEST = {torch.float16: 1e-4}
+# Vectors whose entries are all below this threshold count as zero and get no
+# gradient. The gradient of other vectors is at most the inverse. 1e-8 is the
+# default of torch.nn.functional.cosine_similarity. float16 ends at 65504 and
+# needs a larger threshold.
+_ZERO_THRESHOLD = {torch.float16: 1e-4}
 
 
 def at_least_float32(x: torch.Tensor) -> torch.Tensor:
-    """``x`` in float32, or as it is where it already is float64."""
+    """Convert to float32. float64 stays float64."""
     return x if x.dtype == torch.float64 else x.float()
 
 
 def l2_normalize(x: torch.Tensor) -> torch.Tensor:
-    """Scale the vectors in the last dimension to length one.
+    """Scale the vectors in the last dimension to length 1.
 
-    Equals :func:`torch.nn.functional.normalize` where that one is sound. The
-    squares are taken after a division by the largest entry, so they neither
-    overflow nor vanish. A zero vector stays zero and gets no gradient: a loss
-    that normalises once more, as the host's does, has one of 1e12 there,
-    beyond half precision. So the gradient is finite for every finite input.
+    The result equals :func:`torch.nn.functional.normalize`, but cannot
+    overflow or underflow: each vector is divided by its largest entry before
+    it is squared. A zero vector stays zero and gets no gradient. Without this
+    rule, a loss that normalizes again, as the host's does, would give a zero
+    vector a gradient of 1e12, too large for half precision.
 
     Args:
-        x (Tensor): Vectors of shape (..., C), of any floating dtype.
+        x (Tensor): Vectors of shape (..., C), any floating point type.
 
     Returns:
-        Tensor: (..., C), float32, or float64 where ``x`` is.
+        Tensor: (..., C), float64 for float64 input, else float32.
     """
-    smallest = _SMALLEST.get(x.dtype, 1e-8)
+    threshold = _ZERO_THRESHOLD.get(x.dtype, 1e-8)
     x = at_least_float32(x)
-    # A constant to the gradient: the direction does not depend on the scale.
+    # The scale is a constant for the gradient, because the direction does not
+    # depend on it.
     scale = x.detach().abs().amax(dim=-1, keepdim=True)
-    x = torch.where(scale < smallest, x.detach(), x)
-    x = x / scale.clamp_min(smallest)
-    # The largest entry is now one, so the norm is at least one, unless the
-    # vector is shorter than `smallest`.
+    x = torch.where(scale < threshold, x.detach(), x)
+    x = x / scale.clamp_min(threshold)
+    # The largest entry is now 1, so the norm is at least 1, except for
+    # vectors below the threshold.
     norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
     return x / norm.clamp_min(1.0)

@@ -1,15 +1,15 @@
 data_root = 'data/coco/'
 
-# The three rules (UniVIP, Sec. 4.1). The proposal file must be made with the
-# same ones, and says so where it was not.
+# The three rules for proposals (UniVIP, Sec. 4.1). The proposal file must be
+# generated with the same rules; otherwise the data set raises an error.
 proposal_rules = dict(min_size=64, max_aspect_ratio=3.0, iou_thr=0.5)
 
 train_pipeline = [
-    # As LoadImageFromFile, faster (docs/performance.md).
+    # Faster equivalent of LoadImageFromFile (docs/performance.md).
     dict(type='LoadEncodedImage'),
     dict(
         type='OverlapSceneCrop',
-        num_instances=4,  # K (UniVIP, Sec. 4.1); as model.fusion_neck has it
+        num_instances=4,  # K (UniVIP, Sec. 4.1), equal in model.fusion_neck
         scene_size=224,  # BYOL, App. B
         instance_size=96,  # UniVIP, Sec. 4.1
         max_attempts=20,  # docs/decisions.md
@@ -24,7 +24,7 @@ train_dataloader = dict(
     num_workers=8,
     persistent_workers=True,
     drop_last=True,
-    # Makes the views a function of (seed, epoch, image).
+    # The views are a function of (seed, epoch, image).
     sampler=dict(type='EpochSampler', shuffle=True),
     collate_fn=dict(type='default_collate'),
     dataset=dict(

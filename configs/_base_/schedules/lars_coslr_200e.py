@@ -1,6 +1,6 @@
-# As in the host's byol_resnet50_16xb256-coslr-200e_in1k: LARS, no weight
-# decay and no adaptation on biases and normalisation layers, 10 epochs of
-# warm-up (BYOL, App. C).
+# As in the host's byol_resnet50_16xb256-coslr-200e_in1k: LARS without weight
+# decay and adaptation for biases and normalization layers, and a warm-up of
+# 10 epochs (BYOL, App. C).
 optim_wrapper = dict(
     type='OptimWrapper',
     optimizer=dict(type='LARS', lr=4.8, momentum=0.9, weight_decay=1e-6),
@@ -8,7 +8,7 @@ optim_wrapper = dict(
         custom_keys={
             'bn': dict(decay_mult=0, lars_exclude=True),
             'bias': dict(decay_mult=0, lars_exclude=True),
-            # The normalisation layer of a ResNet's shortcut.
+            # Normalization layer of a ResNet's shortcut.
             'downsample.1': dict(decay_mult=0, lars_exclude=True),
         }))
 

@@ -1,10 +1,11 @@
-# UniVIP, Sec. 4.1, as ORL before it: 0.2 per 256 images, 512 images a step.
+# UniVIP, Sec. 4.1, as in ORL: lr 0.2 per 256 images, 512 images per step.
 optim_wrapper = dict(
     type='OptimWrapper',
     optimizer=dict(type='SGD', lr=0.4, momentum=0.9, weight_decay=1e-4))
 
-# A linear warm-up of 4 epochs, then a cosine to 0 (docs/decisions.md), both
-# stepped every iteration.
+# Linear warm-up over 4 epochs, as the README of the independent reproduction
+# reports from the paper, then a cosine to 0. Stepping per iteration is our
+# decision (docs/decisions.md); ORL steps per epoch.
 param_scheduler = [
     dict(
         type='LinearLR',
