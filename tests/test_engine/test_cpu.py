@@ -30,7 +30,7 @@ def config(name='univip_r18_coco', launcher='pytorch', **more):
     return cfg
 
 
-def test_several_processes_without_a_gpu_start_gloo(launched):
+def test_prepare_for_cpu_starts_gloo(launched):
     cfg = config()
     prepare_for_cpu(cfg)
     assert launched == ['gloo']
@@ -39,7 +39,7 @@ def test_several_processes_without_a_gpu_start_gloo(launched):
         device_ids=None)
 
 
-def test_wrapper_of_the_config_is_kept():
+def test_prepare_for_cpu_keeps_wrapper_of_config():
     cfg = config(model_wrapper_cfg=dict(
         type='MMDistributedDataParallel', find_unused_parameters=True))
     prepare_for_cpu(cfg)
@@ -47,25 +47,25 @@ def test_wrapper_of_the_config_is_kept():
     assert cfg.model_wrapper_cfg.device_ids is None
 
 
-def test_a_group_that_is_there_is_kept(launched, monkeypatch):
+def test_prepare_for_cpu_keeps_existing_group(launched, monkeypatch):
     monkeypatch.setattr('univip_mm.utils.distributed.is_started', lambda: True)
     prepare_for_cpu(config())
     assert launched == []
 
 
-def test_launcher_that_knows_no_gloo_is_told():
+def test_prepare_for_cpu_refuses_unknown_launcher():
     with pytest.raises(ValueError, match="no launcher 'mpi'"):
         prepare_for_cpu(config(launcher='mpi'))
 
 
-def test_one_process_needs_nothing(launched):
+def test_prepare_for_cpu_ignores_single_process(launched):
     cfg = config('univip_r50_coco', launcher='none')
     before = cfg.to_dict()
     prepare_for_cpu(cfg)
     assert cfg.to_dict() == before and launched == []
 
 
-def test_a_machine_with_a_gpu_needs_nothing(launched, monkeypatch):
+def test_prepare_for_cpu_ignores_gpu_machine(launched, monkeypatch):
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
     cfg = config('univip_r50_coco')
     before = cfg.to_dict()
@@ -73,7 +73,7 @@ def test_a_machine_with_a_gpu_needs_nothing(launched, monkeypatch):
     assert cfg.to_dict() == before and launched == []
 
 
-def test_sync_bn_is_refused_with_the_options_that_cure_it(launched):
+def test_prepare_for_cpu_refuses_sync_bn_with_fix(launched):
     cfg = config('univip_r50_coco')
     with pytest.raises(ValueError, match='SyncBN needs a GPU') as e:
         prepare_for_cpu(cfg)
@@ -86,7 +86,7 @@ def test_sync_bn_is_refused_with_the_options_that_cure_it(launched):
     assert launched == ['gloo']
 
 
-def test_mixed_precision_needs_a_gpu(monkeypatch):
+def test_check_mixed_precision_needs_gpu(monkeypatch):
     check_mixed_precision(config())
     cfg = config(**{'optim_wrapper.type': 'AmpOptimWrapper'})
     with pytest.raises(ValueError, match='leave out --amp'):

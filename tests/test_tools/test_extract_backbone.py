@@ -183,7 +183,7 @@ def test_a_checkpoint_that_is_cut_short_is_named(checkpoint):
     checkpoint.write_bytes(content[:len(content) // 2])
     message = error_of('extract_backbone', checkpoint,
                        checkpoint.parent / 'out.pth')
-    assert f"'{checkpoint}' is not a checkpoint, is cut short" in message
+    assert f"'{checkpoint}' is not a checkpoint, is truncated" in message
 
 
 @pytest.mark.parametrize('content, word', [

@@ -6,12 +6,9 @@ from typing import Optional
 
 import torch
 
+from ..engine.branches import BRANCHES
 from ..io.atomic import atomic_write
 from ..version import __version__
-
-# Where a branch of BYOL, and so of UniVIP, keeps its backbone: the target is
-# a Sequential of backbone and projector within the averaged model.
-BRANCHES = dict(online='backbone.', target='target_net.module.0.')
 
 
 def extract_backbone(checkpoint: dict, branch: str = 'online') -> OrderedDict:
