@@ -24,7 +24,7 @@ def test_check_config_accepts_all_configs(name):
 CROP = 'train_dataloader.dataset.pipeline.1'
 
 
-@pytest.mark.parametrize('key, value, said', [
+@pytest.mark.parametrize('key, value, message', [
     ('train_dataloader.batch_size', '64', "is '64', a str, but DataLoader"),
     ('train_dataloader.batch_size', 64.0, 'a float'),
     ('train_dataloader.num_workers', None, 'takes int'),
@@ -52,8 +52,8 @@ CROP = 'train_dataloader.dataset.pipeline.1'
     ('optim_wrapper.optimizer.type', 'LARs', "did you mean 'LARS'"),
     ('default_hooks.logger.type', 'LogHook', "did you mean 'LoggerHook'"),
 ])
-def test_check_config_names_key(key, value, said):
-    with pytest.raises(ValueError, match=re.escape(said)) as e:
+def test_check_config_names_key(key, value, message):
+    with pytest.raises(ValueError, match=re.escape(message)) as e:
         check_config(demo_config(**{key: value}))
     text = str(e.value)
     assert text.startswith(key.removesuffix('.type')) and '\n' not in text

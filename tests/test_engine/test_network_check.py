@@ -12,7 +12,7 @@ def test_check_network_accepts_all_configs(path):
     check_network(demo_config(path.name))
 
 
-@pytest.mark.parametrize('changes, said', [
+@pytest.mark.parametrize('changes, message', [
     ({'train_dataloader.batch_size': 1},
      'model.neck cannot be run .*train_dataloader.batch_size = 1'),
     ({'model.neck.in_channels': 512}, 'model.neck.in_channels'),
@@ -28,8 +28,8 @@ def test_check_network_accepts_all_configs(path):
       'model.neck.in_channels': 512, f'{CROP}.instance_size': 16},
      r'model.backbone cannot .*instance_size = 16'),
 ])
-def test_check_network_names_keys(changes, said):
-    with pytest.raises(ValueError, match=said) as e:
+def test_check_network_names_keys(changes, message):
+    with pytest.raises(ValueError, match=message) as e:
         check_network(demo_config(**changes))
     assert '\n' not in str(e.value)
 

@@ -64,10 +64,10 @@ def test_stop_writes_message_and_replay_file(black_image, capsys):
 
     capsys.readouterr()
     run_tool('replay_batch', replay, '--import', 'tiny')
-    said = capsys.readouterr().out
-    assert 'loss_scene ' in said and 'NOT FINITE' in said
-    assert f"without '{black_image}/images/{BLACK}' all is finite" in said
-    assert 'first layer' in said
+    output = capsys.readouterr().out
+    assert 'loss_scene ' in output and 'NOT FINITE' in output
+    assert f"without '{black_image}/images/{BLACK}' all is finite" in output
+    assert 'first layer' in output
 
 
 def test_hook_keeps_finite_training_unchanged(coco_folder):
@@ -111,12 +111,12 @@ def test_all_ranks_stop_with_one_message(black_image):
                  PYTHON=sys.executable, PYTHONPATH=str(ROOT / 'tests'),
                  CUDA_VISIBLE_DEVICES='', OMP_NUM_THREADS='1'))
     assert ended.returncode != 0
-    told = [x for x in ended.stderr.splitlines() if 'is not finite' in x]
-    assert len(told) == 1 and told[0].startswith('error: ')
+    errors = [x for x in ended.stderr.splitlines() if 'is not finite' in x]
+    assert len(errors) == 1 and errors[0].startswith('error: ')
     # Only the rank with the black image writes a file.
     replay, = (out / 'non_finite').iterdir()
-    assert str(replay) in told[0] and BLACK in told[0]
-    assert told[0].count('.jpg') == 2
+    assert str(replay) in errors[0] and BLACK in errors[0]
+    assert errors[0].count('.jpg') == 2
 
 
 class Loss(torch.nn.Module):
@@ -126,12 +126,12 @@ class Loss(torch.nn.Module):
         super().__init__()
         self.weight = torch.nn.Parameter(torch.ones(2))
 
-    def forward(self, value, gradient, spread=1.):
+    def forward(self, value, gradient, std=1.):
         weight = self.weight * 1
         weight.register_hook(lambda scale: scale * gradient)
         loss = weight.sum()
         return dict(loss_x=loss - loss.detach() + value,
-                    projection_std=torch.tensor(spread))
+                    projection_std=torch.tensor(std))
 
 
 class Amp(AmpOptimWrapper):
@@ -146,11 +146,11 @@ class Amp(AmpOptimWrapper):
 
 def start(tmp_path, make=OptimWrapper, **options):
     model = Loss()
-    said = []
+    warnings = []
     runner = types.SimpleNamespace(
         model=model, iter=0, work_dir=str(tmp_path), cfg=Config(),
         optim_wrapper=make(torch.optim.SGD(model.parameters(), lr=0.1)),
-        logger=types.SimpleNamespace(warning=said.append))
+        logger=types.SimpleNamespace(warning=warnings.append))
     hook = NonFiniteHook(**options)
     hook.before_train(runner)
 
@@ -161,7 +161,7 @@ def start(tmp_path, make=OptimWrapper, **options):
         runner.iter += 1
         return model.weight.detach()[0].item()
 
-    return step, said, hook, runner
+    return step, warnings, hook, runner
 
 
 NAN = float('nan')
@@ -189,7 +189,7 @@ def test_step_accepts_large_finite_gradients(tmp_path):
 
 @needs_scaler
 def test_amp_overflow_is_error_only_at_scale_one(tmp_path):
-    step, said, _, runner = start(tmp_path, lambda x: Amp(x, 4.))
+    step, warnings, _, runner = start(tmp_path, lambda x: Amp(x, 4.))
     assert step(1., 1.) == pytest.approx(0.9)
     for scale in (2., 1.):
         assert step(1., NAN) == pytest.approx(0.9)
@@ -207,14 +207,14 @@ def test_amp_stops_at_non_finite_loss(tmp_path):
 
 
 def test_skip_drops_whole_accumulated_step(tmp_path):
-    step, said, _, _ = start(
+    step, warnings, _, _ = start(
         tmp_path, lambda x: OptimWrapper(x, accumulative_counts=2),
         action='skip')
     assert step(1., 1.) == 1.
     assert step(1., 1.) == pytest.approx(0.9)
     step(NAN, 1.)
     assert step(1., 1.) == pytest.approx(0.9)
-    assert 'skipped step 1' in said[0] and 'iteration 4' in said[0]
+    assert 'skipped step 1' in warnings[0] and 'iteration 4' in warnings[0]
     replay, = (tmp_path / 'non_finite').iterdir()
     assert len(load_replay(replay)['batches']) == 2
     step(1., 1.)
@@ -235,14 +235,14 @@ def test_full_disk_keeps_message(tmp_path, monkeypatch):
 
 
 def test_collapse_warns_once_after_consecutive_steps(tmp_path):
-    step, said, _, _ = start(tmp_path, collapse_iters=3)
-    for spread in (0.05, 0.05, 0.5, 0.05, 0.05):
-        step(1., 0., spread)
-    assert said == []
+    step, warnings, _, _ = start(tmp_path, collapse_iters=3)
+    for std in (0.05, 0.05, 0.5, 0.05, 0.05):
+        step(1., 0., std)
+    assert warnings == []
     for _ in range(8):
         step(1., 0., 0.05)
-    assert len(said) == 1
-    assert 'below 0.1 for 3 steps and is now 0.05' in said[0]
+    assert len(warnings) == 1
+    assert 'below 0.1 for 3 steps and is now 0.05' in warnings[0]
 
 
 def test_after_train_restores_step(tmp_path):

@@ -66,7 +66,7 @@ def plain_config(monkeypatch):
 
 
 @HOOKS.register_module(force=True)
-class NoteRandomness(Hook):
+class SaveRandomState(Hook):
     """Hook that saves the random states and the modes at the end."""
     priority = 'LOWEST'
 
@@ -98,7 +98,7 @@ def write(folder, hook, workers=0, branch='online', more=''):
     text = TRAINING + PROBE + (HOOK if hook else 'custom_hooks = []\n')
     path.write_text(
         text.format(root=str(folder), workers=workers, branch=branch) + more +
-        "custom_hooks += [dict(type='NoteRandomness')]\n"
+        "custom_hooks += [dict(type='SaveRandomState')]\n"
         'del probe_dataloader, pipeline\n')
     return path
 
@@ -190,8 +190,8 @@ def test_two_processes_equal_one_process(coco_folder):
     for hook in (False, True):
         out = coco_folder / f'two_{hook}'
         config = write(coco_folder, hook, more='pipeline.pop(2)\n')
-        # The processes of the launcher cannot import NoteRandomness.
-        config.write_text(config.read_text().replace('NoteRandomness',
+        # The processes of the launcher cannot import SaveRandomState.
+        config.write_text(config.read_text().replace('SaveRandomState',
                                                      'WatchTraining'))
         ended = subprocess.run(
             [sys.executable, '-m', 'torch.distributed.run',

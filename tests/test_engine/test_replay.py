@@ -85,9 +85,9 @@ def test_compute_names_first_non_finite_layer(trained):
 
 def test_tool_reports_finite_batch(trained, capsys):
     run_tool('replay_batch', trained[0])
-    said = capsys.readouterr().out
-    assert 'iteration 2, rank 0: loss_scene was not finite' in said
-    assert 'all is finite here' in said and 'NOT FINITE' not in said
+    output = capsys.readouterr().out
+    assert 'iteration 2, rank 0: loss_scene was not finite' in output
+    assert 'all is finite here' in output and 'NOT FINITE' not in output
 
 
 def test_tool_refuses_other_files(tmp_path):

@@ -40,11 +40,11 @@ def test_hook_loads_log_and_refuses_code(tmp_path):
     torch.save(hub.state_dict(), tmp_path / 'log.pth')
     torch.save(Payload(tmp_path / 'canary'), tmp_path / 'evil.pth')
     # The hook changes the whole process, so use a new one.
-    said = subprocess.run(
+    output = subprocess.run(
         [sys.executable, '-c', PROGRAM, tmp_path / 'log.pth',
          tmp_path / 'evil.pth'], text=True, capture_output=True,
         check=True).stdout.splitlines()[-1].split()
-    assert said == ['loaded', 'refused']
+    assert output == ['loaded', 'refused']
     assert not (tmp_path / 'canary').exists()
 
 
