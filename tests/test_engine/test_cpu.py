@@ -3,8 +3,7 @@ import re
 
 import pytest
 import torch
-from mmengine.config import Config
-from tiny import CONFIGS
+from tiny import demo_config
 
 from univip_mm.engine.cpu import check_mixed_precision, prepare_for_cpu
 
@@ -14,7 +13,7 @@ SYNC_BN = ['model.backbone.norm_cfg', 'model.neck.norm_cfg',
 
 @pytest.fixture(autouse=True)
 def launched(monkeypatch):
-    """A machine without a GPU, and the process groups started on it."""
+    """Hide the GPU and record the backends of started process groups."""
     groups = []
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
     monkeypatch.setattr(torch.distributed, 'init_process_group',
@@ -24,10 +23,8 @@ def launched(monkeypatch):
     return groups
 
 
-def config(name='univip_r18_coco', launcher='pytorch', **more):
-    cfg = Config.fromfile(CONFIGS / f'{name}.py')
-    cfg.merge_from_dict(dict(launcher=launcher, **more))
-    return cfg
+def config(name='univip_r18_coco', launcher='pytorch', **changes):
+    return demo_config(f'{name}.py', launcher=launcher, **changes)
 
 
 def test_prepare_for_cpu_starts_gloo(launched):
