@@ -7,7 +7,8 @@ from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
 from tiny import make_coco_folder
 
-# One thread: small tensors, and results that do not depend on the machine.
+# One thread: the tensors are small, and the results must not depend on the
+# machine.
 torch.set_num_threads(1)
 
 hypothesis.settings.register_profile(
@@ -17,14 +18,14 @@ hypothesis.settings.load_profile('univip')
 
 @pytest.fixture
 def univip_scope():
-    """The default scope of a Runner with one of our configs."""
+    """Set the default scope, as a Runner with one of our configs does."""
     with DefaultScope.overwrite_default_scope('univip_mm'):
         yield
 
 
 @pytest.fixture
 def logged():
-    """What MMEngine's logger says during the test, a list of texts."""
+    """Collect the messages of MMEngine's logger in a list."""
     texts = []
     handler = logging.Handler()
     handler.emit = lambda record: texts.append(record.getMessage())
@@ -36,6 +37,9 @@ def logged():
 
 @pytest.fixture
 def coco_folder(tmp_path):
-    """A data set of 8 small photographs-to-be: ``images/``, ``train.json``
-    (ids 10, 20, ..., 80) and ``train.npz``, whose image 80 has no box."""
+    """Write a data set of 8 small images and return its folder.
+
+    It has ``images/``, ``train.json`` (ids 10, 20, ..., 80) and
+    ``train.npz``, in which image 80 has no box.
+    """
     return make_coco_folder(tmp_path)

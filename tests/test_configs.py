@@ -31,12 +31,12 @@ def crop_of(cfg):
     return crop
 
 
-def test_every_recipe_of_the_paper_has_a_config():
+def test_all_recipes_of_the_paper_have_configs():
     assert RECIPES == sorted(EPOCHS)
 
 
 @pytest.mark.parametrize('name', COCO)
-def test_coco_recipes_have_the_papers_optimiser(name):
+def test_coco_recipes_use_optimizer_of_paper(name):
     cfg = load(name)
     assert cfg.optim_wrapper == dict(
         type='OptimWrapper',
@@ -46,7 +46,7 @@ def test_coco_recipes_have_the_papers_optimiser(name):
 
 
 @pytest.mark.parametrize('name', RECIPES)
-def test_recipes_have_the_papers_network(name):
+def test_recipes_use_network_of_paper(name):
     model = load(name).model
     assert (model.backbone.type, model.backbone.depth) == ('ResNet', 50)
     projector, predictor = model.neck, model.head.predictor
@@ -65,7 +65,7 @@ def test_recipes_have_the_papers_network(name):
 
 
 @pytest.mark.parametrize('name', RECIPES)
-def test_recipes_have_the_papers_views(name):
+def test_recipes_use_views_of_paper(name):
     cfg = load(name)
     crop = crop_of(cfg)
     assert crop == dict(
@@ -85,7 +85,7 @@ def test_recipes_have_the_papers_views(name):
 
 
 @pytest.mark.parametrize('name', NAMES)
-def test_images_come_in_another_order_on_every_epoch(name):
+def test_configs_shuffle_each_epoch(name):
     cfg = load(name)
     assert cfg.train_dataloader.sampler == dict(
         type='EpochSampler', shuffle=True)
@@ -94,7 +94,7 @@ def test_images_come_in_another_order_on_every_epoch(name):
 
 
 def learning_rates(cfg, epoch_length):
-    """The learning rate of every iteration of the training."""
+    """Return the learning rate of each iteration."""
     optimizer = torch.optim.SGD([torch.zeros(1)],
                                 cfg.optim_wrapper.optimizer.lr)
     schedulers = []
@@ -120,7 +120,7 @@ def learning_rates(cfg, epoch_length):
     ('univip_r50_imagenet', 10),
     ('univip_r50_imagenet_300e', 10),
 ])
-def test_learning_rate_rises_by_a_line_and_falls_by_a_cosine(name, warm_up):
+def test_lr_schedule_is_linear_then_cosine(name, warm_up):
     length, cfg = 5, load(name)
     rates = learning_rates(cfg, length)
     epochs = EPOCHS[name]
@@ -147,7 +147,7 @@ def hosts_byol():
 
 @pytest.mark.parametrize('name',
                          ['univip_r50_imagenet', 'univip_r50_imagenet_300e'])
-def test_imagenet_recipes_have_the_optimiser_of_the_hosts_byol(name):
+def test_imagenet_recipes_use_optimizer_of_host_byol(name):
     ours, theirs = load(name), hosts_byol()
     assert ours.optim_wrapper == theirs.optim_wrapper
     assert (ours.auto_scale_lr.base_batch_size ==
@@ -158,18 +158,18 @@ def test_imagenet_recipes_have_the_optimiser_of_the_hosts_byol(name):
 
 
 @pytest.mark.parametrize('name', RECIPES)
-def test_network_is_that_of_the_hosts_byol(name):
+def test_recipes_use_network_of_host_byol(name):
     ours, theirs = load(name).model, hosts_byol().model
     assert ours.backbone == theirs.backbone
     assert ours.base_momentum == theirs.base_momentum
-    # The host's neck has SyncBN where it is told nothing.
+    # SyncBN is the default of the host's neck.
     sync_bn = dict(norm_cfg=dict(type='SyncBN'))
     assert ours.neck == {**sync_bn, **theirs.neck}
     assert ours.head.predictor == {**sync_bn, **theirs.head.predictor}
     assert ours.head.loss == theirs.head.loss
 
 
-def test_cocoplus_joins_both_sets_of_images():
+def test_cocoplus_joins_two_data_sets():
     data = load('univip_r50_cocoplus').train_dataloader.dataset
     assert ['train2017' in x for x in data.ann_file] == [True, False]
     for parts in (data.ann_file, data.proposal_file,
@@ -177,7 +177,7 @@ def test_cocoplus_joins_both_sets_of_images():
         assert 'train2017' in parts[0] and 'unlabeled2017' in parts[1]
 
 
-def test_small_config_keeps_the_recipes_learning_rate_per_image():
+def test_small_config_keeps_lr_per_image():
     small, recipe = load('univip_r18_coco'), load('univip_r50_coco')
     batch = small.train_dataloader.batch_size
     assert small.auto_scale_lr.base_batch_size == batch
@@ -186,8 +186,8 @@ def test_small_config_keeps_the_recipes_learning_rate_per_image():
     assert crop_of(small) == crop_of(recipe)
 
 
-def without_sync_bn(name, monkeypatch):
-    """The options that the message on SyncBN tells to give."""
+def sync_bn_fix(name, monkeypatch):
+    """Return the options that the SyncBN error suggests."""
     cfg = load(name)
     cfg.launcher = 'pytorch'
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
@@ -196,7 +196,7 @@ def without_sync_bn(name, monkeypatch):
     return re.findall(r'\S+=\S+', str(e.value))
 
 
-def test_the_bfloat16_recipe_differs_in_precision_and_layout_alone():
+def test_bfloat16_recipe_changes_precision_and_layout():
     coco, ours = (load(name) for name in (COCO[0], BF16))
     assert ours.optim_wrapper.pop('type') == 'AmpOptimWrapper'
     assert ours.optim_wrapper.pop('dtype') == 'bfloat16'
@@ -207,9 +207,9 @@ def test_the_bfloat16_recipe_differs_in_precision_and_layout_alone():
 
 
 @pytest.mark.parametrize('name', sorted(set(NAMES) - {BF16}))
-def test_one_step_of_training_on_the_cpu(name, tmp_path, monkeypatch):
+def test_config_trains_one_step_on_cpu(name, tmp_path, monkeypatch):
     make_coco_folder(tmp_path / 'data', number=2)
-    options = without_sync_bn(name, monkeypatch) if name in RECIPES else []
+    options = sync_bn_fix(name, monkeypatch) if name in RECIPES else []
     files = ['train.json', 'train.npz', 'images']
     if name == 'univip_r50_cocoplus':
         files = [f'[{x},{x}]' for x in files]
@@ -226,7 +226,7 @@ def test_one_step_of_training_on_the_cpu(name, tmp_path, monkeypatch):
         f'{data}.pipeline.1.min_size=64', 'train_dataloader.batch_size=2',
         'train_dataloader.num_workers=0', 'train_cfg.max_epochs=1',
         'default_hooks.logger.interval=1',
-        # A checkpoint of these networks is half a gigabyte.
+        # A checkpoint of these networks has half a gigabyte.
         'default_hooks.checkpoint.interval=2',
         'default_hooks.checkpoint.save_last=False')
     log = next((tmp_path / 'out').rglob('scalars.json')).read_text()

@@ -1,5 +1,4 @@
-"""Other places than files for the log and the pictures: one line of a config,
-as in docs/tracking.md."""
+"""Other backends for the log, set as in docs/tracking.md."""
 import subprocess
 import sys
 
@@ -18,29 +17,29 @@ def train(folder, backend):
 visualizer = dict(vis_backends=[dict(type='LocalVisBackend'), {backend}])
 default_hooks = dict(view_sheet=dict(interval=1))
 ''')
-    said = subprocess.run(
+    ended = subprocess.run(
         [sys.executable, '-W', 'ignore', ROOT / 'tools/train.py', path,
          '--work-dir', folder / 'out'], text=True, capture_output=True,
         cwd=folder, env=dict(PYTHONPATH=str(ROOT / 'tests'), HOME=str(folder),
                              PATH=sys.exec_prefix, CUDA_VISIBLE_DEVICES=''))
-    assert said.returncode == 0, said.stderr[-3000:]
+    assert ended.returncode == 0, ended.stderr[-3000:]
     return folder / 'out'
 
 
-def test_tensorboard_has_losses_statistics_and_pictures(coco_folder):
+def test_tensorboard_logs_losses_and_images(coco_folder):
     work_dir = train(coco_folder, "dict(type='TensorboardVisBackend')")
     events = EventAccumulator(str(next(work_dir.glob('*/vis_data'))))
     events.Reload()
     names = set(events.Tags()['scalars'])
     assert LOSSES | {'lr', 'projection_std', 'plan_entropy'} <= names
-    # The log's window is ten iterations, and so it holds the mean of all.
+    # The window of the log is ten iterations, so this is the mean of all.
     logged = events.Scalars('loss')[-1].value
     seen = [line['loss'] for line in watched(work_dir)]
     assert logged == pytest.approx(sum(seen) / len(seen), rel=1e-4)
     assert [x.step for x in events.Images('views')] == [1, 2]
 
 
-def test_wandb_runs_offline(coco_folder):
+def test_wandb_logs_offline(coco_folder):
     work_dir = train(
         coco_folder, "dict(type='WandbVisBackend', init_kwargs=dict("
         "project='univip', mode='offline'))")

@@ -1,7 +1,7 @@
-"""A training that takes seconds, and what watches it.
+"""A training that takes seconds, and a hook that records it.
 
-The hook is found by the processes of a launcher too: tiny configs import this
-module, which their ``PYTHONPATH`` has to lead to.
+Tiny configs import this module, so that the processes of a launcher find the
+hook too. Their ``PYTHONPATH`` must contain the folder of this module.
 """
 import importlib.util
 import json
@@ -15,6 +15,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from mmengine.config import Config
 from mmengine.dist import get_rank
 from mmengine.hooks import Hook
 from mmengine.logging import MessageHub, MMLogger
@@ -25,13 +26,14 @@ from PIL import Image
 from univip_mm.io.boxes import ProposalRules, filter_boxes
 from univip_mm.proposals import write_proposals
 from univip_mm.registry import HOOKS, MODELS, VISUALIZERS
+from univip_mm.utils.unwrap import unwrap_model
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = ROOT / 'configs'
 MANAGERS = (MMLogger, MessageHub, DefaultScope, Visualizer,
             VISUALIZERS.get('UniversalVisualizer'))
 
-# Two epochs of four iterations on the eight images of `coco_folder`.
+# Two epochs of four iterations, on the eight images of `coco_folder`.
 TINY = '''
 _base_ = {base!r}
 custom_imports = dict(
@@ -70,6 +72,10 @@ custom_hooks = [
 
 
 def make_coco_folder(root: Path, number: int = 8, side: int = 160) -> Path:
+    """Write random images, annotations and proposals; return the folder.
+
+    The ids are 10, 20, ...; the last image has no proposal.
+    """
     rng = np.random.default_rng(0)
     (root / 'images').mkdir(parents=True)
     images, boxes = [], {}
@@ -93,8 +99,10 @@ def make_coco_folder(root: Path, number: int = 8, side: int = 160) -> Path:
 
 def write_config(coco_folder, name='tiny.py', stop_before_epoch=None,
                  **options):
-    """A tiny config of the data set, beside it; the options are those of
-    `WatchTraining`."""
+    """Write a tiny config into the folder of the data set.
+
+    The options are those of `WatchTraining`.
+    """
     options['stop_before_epoch'] = stop_before_epoch
     path = coco_folder / name
     path.write_text(
@@ -105,15 +113,22 @@ def write_config(coco_folder, name='tiny.py', stop_before_epoch=None,
     return path
 
 
+def demo_config(name='univip_r18_demo.py', **changes):
+    """Return one of our configs with changed values."""
+    cfg = Config.fromfile(CONFIGS / name)
+    cfg.merge_from_dict(changes)
+    return cfg
+
+
 def univip_config(num_instances, channels, **changes):
-    """The model of a UniVIP that takes milliseconds."""
+    """Return the config of a UniVIP model that takes milliseconds."""
     neck = dict(
         type='NonLinearNeck', hid_channels=16, out_channels=channels,
         num_layers=2, with_bias=True, with_last_bn=False,
         norm_cfg=dict(type='BN1d'))
     return dict(
         type='UniVIP',
-        # The ResNet of the host is too wide for a test; a narrow one will do.
+        # The default width of the host's ResNet is too slow for a test.
         backbone=dict(type='ResNet', depth=18, base_channels=8,
                       stem_channels=8, norm_cfg=dict(type='BN')),
         neck=dict(neck, in_channels=64, with_avg_pool=True),
@@ -128,12 +143,12 @@ def univip_config(num_instances, channels, **changes):
 
 
 class Stopped(Exception):
-    """What a power cut is to a real training."""
+    """Interruption of a training, like a power cut."""
 
 
 @MODELS.register_module(force=True)
 class FragileResNet(MODELS.get('ResNet')):
-    """Divides each image by its contrast, which a black one does not have."""
+    """ResNet that divides an image by its contrast: NaN for a black one."""
 
     def forward(self, x):
         return super().forward(x / x.std(dim=(2, 3), keepdim=True))
@@ -141,16 +156,19 @@ class FragileResNet(MODELS.get('ResNet')):
 
 @HOOKS.register_module(force=True)
 class WatchTraining(Hook):
-    """Writes a line on each iteration: its number, the learning rate, the
-    share of the online weights in the target, the loss, and the sum of all
-    parameters (the statistics of normalisation layers are not among them)."""
+    """Hook that writes one JSON line per iteration.
+
+    A line has the epoch, the iteration, the learning rate, the share of the
+    online weights in the update of the target, the loss, and the sum of all
+    parameters (without the statistics of normalization layers).
+    """
     priority = 'VERY_LOW'
 
     def __init__(self, stop_before_epoch=None, seconds=0., dies_at_iter=None,
                  full_disk_after_epoch=None):
         self.stop_before_epoch = stop_before_epoch
-        self.seconds = seconds  # that an iteration takes more
-        self.dies_at_iter = dies_at_iter  # rank 1
+        self.seconds = seconds  # extra time of an iteration
+        self.dies_at_iter = dies_at_iter  # of rank 1
         self.full_disk_after_epoch = full_disk_after_epoch
 
     def before_train_epoch(self, runner):
@@ -185,19 +203,19 @@ class WatchTraining(Hook):
 
     @staticmethod
     def weights(runner):
-        model = getattr(runner.model, 'module', runner.model)
+        model = unwrap_model(runner.model)
         return (model.neck.fc0.weight.detach(),
                 model.target_net.module[1].fc0.weight.detach())
 
 
 def watched(work_dir, rank=0):
-    """The lines that the hook wrote."""
+    """Return the lines that `WatchTraining` wrote."""
     text = (Path(work_dir) / f'rank{rank}.jsonl').read_text()
     return [json.loads(line) for line in text.splitlines()]
 
 
 def load_tool(name):
-    """``tools/NAME.py`` as a module; it may import what lies beside it."""
+    """Import ``tools/NAME.py``, which may import modules of its folder."""
     path = ROOT / 'tools' / f'{name}.py'
     spec = importlib.util.spec_from_file_location(f'tool_{name}', path)
     tool = importlib.util.module_from_spec(spec)
@@ -208,8 +226,10 @@ def load_tool(name):
 
 
 def run_tool(name, *arguments):
-    """``python tools/NAME.py ARGUMENTS`` in this process, without a trace in
-    what MMEngine keeps for all of it."""
+    """Run ``python tools/NAME.py ARGUMENTS`` in this process.
+
+    MMEngine's global instances and the environment are restored afterwards.
+    """
     threads = cv2.getNumThreads()
     environment = dict(os.environ)
     with pytest.MonkeyPatch.context() as patch:
@@ -225,7 +245,7 @@ def run_tool(name, *arguments):
 
 
 def error_of(name, *arguments):
-    """The one line with which a tool ends on a user's mistake."""
+    """Run a tool that must fail; return its one-line error."""
     with pytest.raises(SystemExit) as e:
         run_tool(name, *arguments)
     message = e.value.code
@@ -234,7 +254,7 @@ def error_of(name, *arguments):
 
 
 def free_port() -> str:
-    """A port of this machine that nobody listens on."""
+    """Return an unused port of this machine."""
     with socket.socket() as probe:
         probe.bind(('127.0.0.1', 0))
         return str(probe.getsockname()[1])

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Pre-train on the GPUs of one machine, or of several.
+# Pre-train on the GPUs of one or several machines.
 #   bash tools/dist_train.sh CONFIG GPUS [options of tools/train.py]
 #   bash tools/dist_train.sh configs/univip_r50_coco.py 8 --amp --resume
-# Several machines: set NNODES, NODE_RANK and MASTER_ADDR on each. A second
-# run on one machine needs a PORT of its own. On a machine without a GPU, GPUS
-# is the number of processes.
+# For several machines, set NNODES, NODE_RANK and MASTER_ADDR on each of them.
+# Two runs on one machine need different values of PORT. Without a GPU, GPUS is
+# the number of CPU processes.
 set -euo pipefail
 if [ $# -lt 2 ]; then
     sed -n '2,7s/^# \{0,1\}//p' "$0" >&2

@@ -1,5 +1,8 @@
-"""Compute the losses and gradients of a batch again that ended a training, and
-find what in it is to blame."""
+"""Compute a batch that stopped a training again, and find what is wrong.
+
+The tool prints each loss, the gradients of each part of the network, the
+first layer whose output is not finite, and the image that causes it.
+"""
 import argparse
 import importlib
 import math
@@ -7,26 +10,26 @@ from collections import defaultdict
 
 import torch
 
-from univip_mm.engine.replay import (
+from univip_mm.engine.recompute import (
     build_model,
     compute,
-    image_names,
     is_finite,
-    load_replay,
-    prepare,
+    preprocess_batch,
     without_image,
 )
+from univip_mm.engine.replay import image_names, load_replay
 
 EXAMPLE = """
 examples:
   python tools/replay_batch.py work_dirs/univip_r50_coco/non_finite/\\
 iter_5012_rank3.pth
-is it the precision?
+to see whether the precision is the reason:
   python tools/replay_batch.py iter_5012_rank3.pth --precision float32
 """
 
 
 def parse_args() -> argparse.Namespace:
+    """Return the options of the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__,
         epilog=EXAMPLE,
@@ -35,67 +38,72 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--precision',
         choices=['float32', 'bfloat16', 'float16'],
-        help='of autocast (default: that of the training)')
+        help='precision of autocast (default: as in the training)')
     parser.add_argument(
         '--device',
         default='cuda' if torch.cuda.is_available() else 'cpu',
-        help='default: %(default)s')
+        help='device (default: %(default)s)')
     parser.add_argument(
         '--no-search',
         action='store_true',
-        help='do not look for the image to blame, which takes a pass for '
-        'each image of the batch')
+        help='do not search for the image that causes the fault; the search '
+        'needs one pass for each image of the batch')
     parser.add_argument(
         '--import',
         dest='modules',
         nargs='+',
         default=[],
         metavar='MODULE',
-        help='modules of yours that register parts of the model; those that '
-        'the config in the file names are not imported')
+        help='your modules that register parts of the model; the '
+        'custom_imports in the file are not imported, for safety')
     return parser.parse_args()
 
 
 def report(computed: dict) -> None:
-    """Print what is finite, by loss and by part of the network."""
+    """Print which losses and which parts of the network are finite."""
     for name, value in computed['terms'].items():
         note = '' if math.isfinite(value) else '   NOT FINITE'
-        print(f'{name:30}{value:.6g}{note}')
+        print_row(name, f'{value:.6g}{note}')
     parts = defaultdict(list)
     for name, finite in computed['gradients'].items():
         parts[name.split('.')[0]].append((name, finite))
     for part, names in parts.items():
         bad = [name for name, finite in names if not finite]
-        note = 'finite' if not bad else (
+        print_row(f'gradient of {part}', 'finite' if not bad else (
             f'NOT FINITE in {len(bad)} of {len(names)} parameters, the last '
-            f'{bad[-1]}')
-        print(f'{f"gradient of {part}":30}{note}')
+            f'is {bad[-1]}'))
     if computed['first_layer']:
-        print(f'{"first layer":30}{computed["first_layer"]} has the first '
-              'output that is not finite')
+        print_row('first layer', f'{computed["first_layer"]} is the first '
+                  'layer whose output is not finite')
 
 
-def search(model: torch.nn.Module, prepared: dict, names: list,
+def search(model: torch.nn.Module, preprocessed: dict, names: list,
            precision: str) -> None:
-    """Print the images without which all is finite."""
-    number = len(prepared['inputs'][0])
+    """Print the images without which everything is finite."""
+    number = len(preprocessed['inputs'][0])
     if number < 3:
-        print(f'{"image":30}not searched: without one of {number} no batch '
-              'is left to normalise')
+        print_row('image', f'not searched: without one of {number} images, '
+                  'the batch is too small for batch norm')
         return
-    cures = [
+    culprits = [
         index for index in range(number) if is_finite(
-            compute(model, without_image(prepared, index), precision))
+            compute(model, without_image(preprocessed, index), precision))
     ]
-    for index in cures:
+    for index in culprits:
         name = names[index] if index < len(names) else f'number {index}'
-        print(f"{'image':30}without '{name}' all is finite")
-    if not cures:
-        print(f'{"image":30}none alone: without any one of them it is still '
-              'not finite')
+        print_row('image', f"without '{name}' all is finite")
+    if not culprits:
+        print_row('image', 'no single image is the cause: the batch is not '
+                  'finite without any one of them')
+
+
+def print_row(name: str, text: str) -> None:
+    """Print a line of the report."""
+    print(f'{name:30}{text}')
 
 
 def main() -> None:
+    """Run the tool; a mistake of the user ends in one line."""
     args = parse_args()
     try:
         content = load_replay(args.file)
@@ -105,24 +113,24 @@ def main() -> None:
     except (ValueError, FileNotFoundError, ImportError) as e:
         raise SystemExit(f'error: {e}') from None
     precision = args.precision or content['precision']
-    print(f'{"training":30}iteration {content["iteration"]}, rank '
-          f'{content["rank"]}: {content["found"]} was not finite')
-    print(f'{"here":30}{args.device}, {precision}')
-    for number, batch in enumerate(content['batches'], 1):
-        if len(content['batches']) > 1:
-            print(f'{"accumulated batch":30}{number} of '
-                  f'{len(content["batches"])}')
+    print_row('training', f'iteration {content["iteration"]}, rank '
+              f'{content["rank"]}: {content["found"]} was not finite')
+    print_row('here', f'{args.device}, {precision}')
+    batches = content['batches']
+    for number, batch in enumerate(batches, 1):
+        if len(batches) > 1:
+            print_row('accumulated batch', f'{number} of {len(batches)}')
         try:
-            prepared = prepare(model, batch)
+            preprocessed = preprocess_batch(model, batch)
         except ValueError as e:
             raise SystemExit(f'error: {e}') from None
-        computed = compute(model, prepared, precision)
+        computed = compute(model, preprocessed, precision)
         report(computed)
         if is_finite(computed):
-            print(f'{"all is finite here":30}on another device, or with batch '
-                  'statistics of one process alone')
+            print_row('all is finite here', 'the fault needs another device '
+                      'or precision, or the batch norm of several processes')
         elif not args.no_search:
-            search(model, prepared, image_names(batch), precision)
+            search(model, preprocessed, image_names(batch), precision)
 
 
 if __name__ == '__main__':

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Pre-train under Slurm.
+# Pre-train with Slurm.
 #   [GPUS=8] bash tools/slurm_train.sh PARTITION JOB_NAME CONFIG WORK_DIR \
 #       [options of tools/train.py]
 #   GPUS=16 bash tools/slurm_train.sh gpu univip configs/univip_r50_coco.py \
 #       work_dirs/coco --resume
-# Environment: GPUS (8) in all, GPUS_PER_NODE (8), CPUS_PER_TASK (8),
-# SRUN_ARGS for more options of srun.
+# Environment variables and their defaults: GPUS (8, of all nodes),
+# GPUS_PER_NODE (8), CPUS_PER_TASK (8), and SRUN_ARGS with options of srun.
 set -euo pipefail
 if [ $# -lt 4 ]; then
     sed -n '2,8s/^# \{0,1\}//p' "$0" >&2
@@ -20,7 +20,7 @@ GPUS_PER_NODE=${GPUS_PER_NODE:-8}
 [ "$GPUS_PER_NODE" -le "$GPUS" ] || GPUS_PER_NODE=$GPUS
 TOOLS=$(dirname "$0")
 
-# shellcheck disable=SC2086  # SRUN_ARGS is several words
+# shellcheck disable=SC2086  # SRUN_ARGS has several words
 PYTHONPATH="$TOOLS/..${PYTHONPATH:+:$PYTHONPATH}" \
 exec srun -p "$PARTITION" \
     --job-name="$JOB_NAME" \

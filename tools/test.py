@@ -1,31 +1,31 @@
-"""Evaluate a pre-trained backbone as the config's test_evaluator says."""
+"""Evaluate a pre-trained backbone with the test_evaluator of the config."""
 import argparse
 from pickle import UnpicklingError
 
 import mmengine
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
 import univip_mm  # noqa: F401
-from univip_mm.engine.checkpoint import describe_refusal
+from univip_mm.engine.checkpoint import describe_refusal, find_checkpoint
 from univip_mm.engine.config import (
     add_config_arguments,
     check_part,
-    find_checkpoint,
     load_config,
 )
 from univip_mm.engine.cpu import prepare_for_cpu
 from univip_mm.utils.distributed import leave
+from univip_mm.utils.unwrap import unwrap_model
 
 EXAMPLE = '''
 examples:
   python tools/test.py configs/univip_r18_demo.py work_dirs/demo/latest.pth
-the same network untrained, to compare with:
+the untrained network, as a baseline:
   python tools/test.py configs/univip_r18_demo.py
 '''
 
 
 def parse_args() -> argparse.Namespace:
+    """Return the options of the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__,
         epilog=EXAMPLE,
@@ -34,13 +34,14 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         'checkpoint',
         nargs='?',
-        help='pre-training checkpoint; left out, the untrained network is '
-        'evaluated')
-    parser.add_argument('--out', help='write the metrics to this json')
+        help='pre-training checkpoint (default: none, evaluate the untrained '
+        'network)')
+    parser.add_argument('--out', help='JSON file for the metrics')
     return parser.parse_args()
 
 
 def main() -> None:
+    """Run the tool; a mistake of the user ends in one line."""
     args = parse_args()
     try:
         cfg = load_config(args)
@@ -49,12 +50,11 @@ def main() -> None:
         find_checkpoint(cfg)
         prepare_for_cpu(cfg)
         runner = Runner.from_cfg(cfg)
-        runner.test_loop  # noqa: B018  reads the data set's files
+        runner.test_loop  # noqa: B018  reads the files of the data set
     except (ValueError, FileNotFoundError) as e:
         raise SystemExit(f'error: {e}') from None
     if args.checkpoint is None:
-        model = runner.model
-        (model.module if is_model_wrapper(model) else model).init_weights()
+        unwrap_model(runner.model).init_weights()
     try:
         metrics = runner.test()
     except UnpicklingError as e:

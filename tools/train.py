@@ -1,4 +1,4 @@
-"""Pre-train a model; the command line of MMPretrain's own tools/train.py."""
+"""Pre-train a model. The options are those of MMPretrain's tools/train.py."""
 import argparse
 from pickle import UnpicklingError
 
@@ -9,16 +9,16 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 import univip_mm  # noqa: F401
-from univip_mm.engine.checkpoint import describe_refusal
+from univip_mm.engine.checkpoint import describe_refusal, find_checkpoint
 from univip_mm.engine.config import (
     add_config_arguments,
     check_num_instances,
     check_part,
-    find_checkpoint,
     load_config,
 )
-from univip_mm.engine.config_checks import check_config, check_network
+from univip_mm.engine.config_checks import check_config
 from univip_mm.engine.cpu import check_mixed_precision, prepare_for_cpu
+from univip_mm.engine.network_check import check_network
 from univip_mm.io.images import NoReadableImageError, TooManyUnreadableError
 from univip_mm.utils.distributed import leave
 
@@ -34,6 +34,7 @@ on several GPUs:
 
 
 def parse_args() -> argparse.Namespace:
+    """Return the options of the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__,
         epilog=EXAMPLE,
@@ -45,24 +46,25 @@ def parse_args() -> argparse.Namespace:
         type=str,
         const='auto',
         metavar='CHECKPOINT',
-        help='go on from this checkpoint, or, without one, from the latest '
-        'in the work dir, or from the start where it has none')
+        help='resume from this checkpoint; without a path, from the latest '
+        'checkpoint in the work dir, or from the start if there is none')
     parser.add_argument(
-        '--amp', action='store_true', help='automatic mixed precision')
+        '--amp', action='store_true',
+        help='use automatic mixed precision (needs a GPU)')
     parser.add_argument(
         '--auto-scale-lr',
         action='store_true',
-        help='scale the learning rate by the actual total batch size over '
-        "the config's auto_scale_lr.base_batch_size")
+        help='multiply the learning rate by the total batch size divided by '
+        'auto_scale_lr.base_batch_size of the config')
     return parser.parse_args()
 
 
 def apply_options(cfg: Config, args: argparse.Namespace) -> None:
-    """Put the options of training, and the host's defaults, into the config.
+    """Apply the training options and the host's defaults, then check all.
 
     Raises:
-        FileNotFoundError: The checkpoint to go on from is missing.
-        ValueError: The config lacks something, or contradicts itself.
+        FileNotFoundError: The checkpoint to resume from is missing.
+        ValueError: The config is incomplete or inconsistent.
     """
     check_part(cfg, 'train_dataloader')
     if args.amp:
@@ -89,6 +91,7 @@ def apply_options(cfg: Config, args: argparse.Namespace) -> None:
 
 
 def main() -> None:
+    """Run the tool; a mistake of the user ends in one line."""
     args = parse_args()
     try:
         cfg = load_config(args)
@@ -97,20 +100,20 @@ def main() -> None:
         runner = (
             RUNNERS.build(cfg)
             if 'runner_type' in cfg else Runner.from_cfg(cfg))
-        runner.train_loop  # noqa: B018  reads the data set's files
+        runner.train_loop  # noqa: B018  reads the files of the data set
     except (ValueError, FileNotFoundError) as e:
         raise SystemExit(f'error: {e}') from None
     try:
         runner.train()
-    except UnpicklingError as e:  # by the Runner, of what it resumes from
+    except UnpicklingError as e:  # from the checkpoint of --resume
         raise SystemExit(
             f'error: {describe_refusal(cfg.load_from, e)}') from None
     except TooManyUnreadableError as e:
-        # The hook's is on all ranks; a loader's may be on this one alone.
+        # The hook raises on all ranks, a loader possibly on one rank only.
         alone = isinstance(e, NoReadableImageError)
         raise SystemExit(
             f'error: {e}' if alone or get_rank() == 0 else 1) from None
-    except FloatingPointError as e:  # on all ranks; one says so
+    except FloatingPointError as e:  # on all ranks; rank 0 prints it
         raise SystemExit(
             f'error: {e}' if get_rank() == 0 else 1) from None
 

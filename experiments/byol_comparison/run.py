@@ -409,7 +409,7 @@ def pretrain(cfg, bf16: bool = False) -> tuple:
     from mmengine.device import get_device
     from mmengine.runner import Runner
 
-    from univip_mm.engine.config import find_checkpoint
+    from univip_mm.engine.checkpoint import find_checkpoint
     find_checkpoint(cfg)
     runner = Runner.from_cfg(cfg)
     if bf16:

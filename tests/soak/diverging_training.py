@@ -1,12 +1,13 @@
-"""Train a small UniVIP in float16 with a learning rate far too high, and tell
-on each step where the first number that is not finite came up. The network
-may diverge: it then starts anew from other weights. The loss code may not:
-from finite features it must make finite losses, statistics and gradients.
+"""Train a small UniVIP in float16 with a learning rate that is far too high.
 
-What is watched: the output of every layer of both branches, in the order in
-which they run; and of every call of the loss code (the cosine losses, the
-instance loss, the spread of the projections) what goes in, what comes out,
-and the gradient of what went in, at a loss scale of one.
+The network may diverge; then the training restarts with other weights. The
+loss code may not fail: for finite features, it must return finite losses, log
+values and gradients.
+
+The script checks the output of each layer of both branches, in call order. For
+each call of the loss code (cosine losses, instance loss, ``projection_std``),
+it checks the inputs, the result and the gradients of the inputs, at a loss
+scale of 1.
 """
 import argparse
 import math
@@ -28,7 +29,7 @@ examples:
   python tests/soak/diverging_training.py
 a learning rate with which every network diverges:
   python tests/soak/diverging_training.py --lr-factor 10000 --loss-scale 1
-a loss in its place that is known to fail, which has to be found:
+the script must find the fault of a loss that is known to fail:
   python tests/soak/diverging_training.py --steps 200 --control
 '''
 
@@ -38,25 +39,26 @@ def parse_args() -> argparse.Namespace:
         description=__doc__, epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--steps', type=int, default=5000,
-                        help='default: %(default)s')
+                        help='number of steps (default: %(default)s)')
     parser.add_argument('--lr-factor', type=float, default=10,
-                        help="times the demo's learning rate, 0.1 (default: "
-                        '%(default)s)')
+                        help="factor of the demo's learning rate of 0.1 "
+                        '(default: %(default)s)')
     parser.add_argument('--loss-scale', type=float,
-                        help='a fixed one (default: dynamic, as AMP has it)')
+                        help='fixed loss scale (default: dynamic, as in AMP)')
     parser.add_argument('--dtype', default='float16',
                         choices=['float16', 'bfloat16', 'float32'],
-                        help='of autocast; float32 is without it (default: '
-                        '%(default)s)')
+                        help='type of autocast; float32 turns it off '
+                        '(default: %(default)s)')
     parser.add_argument('--control', action='store_true',
-                        help='with a textbook instance loss, which fails')
-    parser.add_argument('--seed', type=int, default=0)
+                        help='use a textbook instance loss, which fails')
+    parser.add_argument('--seed', type=int, default=0,
+                        help='random seed (default: %(default)s)')
     return parser.parse_args()
 
 
 @MODELS.register_module()
 class SmallConvNet(nn.Sequential):
-    """Three convolutions: (B, 3, H, W) to a tuple of (B, 32, H/8, W/8)."""
+    """Backbone of three convolutions: (B, 3, H, W) → ((B, 32, H/8, W/8),)."""
 
     def __init__(self) -> None:
         layers = []
@@ -66,7 +68,7 @@ class SmallConvNet(nn.Sequential):
         super().__init__(*layers)
 
     def init_weights(self) -> None:
-        """As PyTorch left them."""
+        """Keep PyTorch's initialization."""
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor]:
         return (super().forward(x), )
@@ -74,8 +76,10 @@ class SmallConvNet(nn.Sequential):
 
 @MODELS.register_module()
 class TextbookOTLoss(nn.Module):
-    """The formulas as they stand, in the precision of the features: vectors
-    over their norm, marginals as they come, logarithms with 1e-8 inside."""
+    """Direct implementation of the formulas, without numerical safeguards.
+
+    It divides by norms, uses zero marginals, and adds 1e-8 inside logarithms.
+    """
 
     def forward(self, o, t, scene_o, scene_t):
         cos = torch.einsum('bmc,bnc->bmn', o / o.norm(dim=-1, keepdim=True),
@@ -112,7 +116,7 @@ def build(control: bool) -> nn.Module:
 
 
 def draw_views(generator: torch.Generator) -> list:
-    """Scenes and instances cut from smooth noise, as photographs are."""
+    """Crop scenes and instances from smooth noise."""
     coarse = torch.randn(BATCH, 3, 8, 8, generator=generator)
     image = nn.functional.interpolate(coarse, size=48, mode='bicubic')
     image = image + 0.1 * torch.randn(image.shape, generator=generator)
@@ -129,15 +133,14 @@ def all_finite(values) -> bool:
 
 
 class Watch:
-    """What was the first number of a step that is not finite.
+    """Search for the first non-finite value of each step.
 
     Attributes:
-        first (str, optional): Where it came up, in this step.
-        faults (Counter): Of the loss code: where, and how often.
-        calls (int): Of the loss code, with finite features.
-        smallest (float): Norm of a feature vector above 0 that the loss code
-            was given.
-        largest (float): Likewise.
+        first (str, optional): Place of the first non-finite value of the step.
+        faults (Counter): Faults of the loss code by place.
+        calls (int): Calls of the loss code with finite features.
+        smallest (float): Smallest norm above 0 of the features in these calls.
+        largest (float): Largest norm of these features.
     """
 
     def __init__(self) -> None:
@@ -172,8 +175,8 @@ class Watch:
             out = function(*features)
             result, log_vars = out if isinstance(out, tuple) else (out, {})
             if not all_finite(features):
-                if self.first is None:  # no layer gave it
-                    self.first = f'on the way to the {name}'
+                if self.first is None:  # not an output of a layer
+                    self.first = f'input of the {name}'
                     self.faults[self.first] += 1
                 return out
             self.calls += 1
@@ -225,8 +228,8 @@ def main() -> None:
         lived += 1
         if watch.first is not None:
             diverged[watch.first] += 1
-            print(f'step {step}, {lived} after the start: the first '
-                  f"non-finite number is of '{watch.first}'", flush=True)
+            print(f'step {step}, {lived} after the (re)start: first '
+                  f"non-finite value in '{watch.first}'", flush=True)
             model, restarts, lived = None, restarts + 1, 0
             continue
         loss = sum(value for key, value in terms.items() if 'loss' in key)
@@ -249,23 +252,23 @@ def report(args: argparse.Namespace, watch: Watch, diverged: Counter,
         ('steps', args.steps),
         ('precision, learning rate', f'{args.dtype}, {0.1 * args.lr_factor:g}'
          f' ({args.lr_factor:g} x too high)'),
-        ('gradients beyond the loss scale', too_large),
+        ('steps with gradient overflow', too_large),
         ('networks that diverged', restarts),
-        *(('  first non-finite in', f'{place}: {number}')
+        *(('  first non-finite value in', f'{place}: {number}')
           for place, number in diverged.most_common()),
-        ('calls of the loss code, features finite', watch.calls),
+        ('loss calls with finite features', watch.calls),
         ('norms of these features',
          f'{watch.smallest:.1e} to {watch.largest:.1e}'),
         ('faults of the loss code', sum(watch.faults.values())),
-        *(('  of which', f'{place}: {number}')
+        *(('  among them', f'{place}: {number}')
           for place, number in watch.faults.most_common()),
-        ('seconds of computing', f'{time.process_time():.0f}'),
+        ('CPU seconds', f'{time.process_time():.0f}'),
     ]
     print('\n'.join(f'{name:42}{value}' for name, value in rows))
     if bool(watch.faults) != args.control:
         raise SystemExit('FAILED: ' + (
-            'the loss code is where it began' if watch.faults else
-            'the failing loss was not found'))
+            'the loss code is not finite for finite features'
+            if watch.faults else 'the failing loss was not found'))
 
 
 if __name__ == '__main__':

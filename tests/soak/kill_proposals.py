@@ -1,6 +1,6 @@
-"""Kill the search for proposals at random moments and start it again, until
-it is through; the file must be that of an undisturbed search, byte for
-byte.
+"""Kill the proposal search at random moments and restart it.
+
+The final file must equal that of an undisturbed search, byte for byte.
 """
 import argparse
 import os
@@ -28,11 +28,14 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--img-prefix', required=True,
                         help='folder of images')
     parser.add_argument('--kills', type=int, default=10,
-                        help='default: %(default)s')
+                        help='number of kills (default: %(default)s)')
     parser.add_argument('--ranks', type=int,
-                        help='processes of torchrun, of which one is killed '
-                        '(default: no torchrun; the one process is killed)')
-    parser.add_argument('--seed', type=int, default=0)
+                        help='start this many processes with torchrun and '
+                        'kill one of them (default: a single process without '
+                        'torchrun)')
+    parser.add_argument('--seed', type=int, default=0,
+                        help='seed of the random moments (default: '
+                        '%(default)s)')
     return parser.parse_args()
 
 
@@ -46,8 +49,8 @@ def command(args: argparse.Namespace, out: Path) -> list:
             '--min-size', '32']
 
 
-def noted(out: Path) -> int:
-    """Images that the journal holds."""
+def count_recorded(out: Path) -> int:
+    """Return the number of images in the journal."""
     return sum(path.read_bytes().count(b'\n')
                for path in Path(f'{out}.parts').glob('*.jsonl'))
 
@@ -59,13 +62,15 @@ def ranks_of(process: subprocess.Popen) -> list:
 
 
 def kill_at(args: argparse.Namespace, out: Path, moment: int) -> bool:
-    """Start, and kill once ``moment`` images are noted; whether it came to
-    that."""
+    """Start the search and kill it once ``moment`` images are recorded.
+
+    Return False if the search ended before.
+    """
     process = subprocess.Popen(command(args, out), cwd=ROOT,
                                stdout=subprocess.DEVNULL,
                                stderr=subprocess.DEVNULL)
     while process.poll() is None:
-        if noted(out) >= moment:
+        if count_recorded(out) >= moment:
             victim = process.pid
             if args.ranks:
                 victim = random.choice(ranks_of(process) or [process.pid])
@@ -83,7 +88,7 @@ def main() -> None:
     args = parse_args()
     random.seed(args.seed)
     with tempfile.TemporaryDirectory() as temporary:
-        # One name: the file tells that of the list of its images.
+        # The same file name, because the file contains it.
         whole, out = (Path(temporary, folder, 'a.npz')
                       for folder in ('undisturbed', 'killed'))
         start = time.time()
@@ -94,15 +99,15 @@ def main() -> None:
         moments = sorted(random.sample(range(1, number), args.kills))
         kills = 0
         for moment in moments:
-            before = noted(out)
+            before = count_recorded(out)
             kills += kill_at(args, out, moment)
-            print(f'killed at {noted(out)} of {number} images noted '
+            print(f'killed after {count_recorded(out)} of {number} images '
                   f'(before: {before})', flush=True)
-        searched = noted(out)
+        searched = count_recorded(out)
         subprocess.run(command(args, out), cwd=ROOT, check=True)
         same = out.read_bytes() == whole.read_bytes()
-        print(f'{kills} kills, {searched} images noted before the last start; '
-              f'undisturbed {undisturbed:.0f} s; the same bytes: {same}')
+        print(f'{kills} kills; {searched} images recorded before the last '
+              f'start; undisturbed {undisturbed:.0f} s; identical: {same}')
         if not same or kills < args.kills:
             raise SystemExit(1)
 

@@ -1,12 +1,10 @@
-"""Kill a training by SIGKILL, again and again, and let it go on each time.
+"""Kill a training with SIGKILL many times and resume it each time.
 
-Every other time at a random moment, the other times while a checkpoint is
-being written. Each time, the checkpoint that ``--resume`` takes has to be
-whole; in the end, the weights have to be, to the last bit, those of a
-training that nobody disturbed. Tiny: 8 images, ResNet-18 of an eighth of its
-width, a checkpoint after each epoch.
-
-  python tests/soak/kill_training.py --kills 20
+Half of the kills come at a random moment, the others while a checkpoint is
+written. The checkpoint that ``--resume`` uses must always be whole, and the
+final weights must be bit-identical to those of an undisturbed training. The
+data are 8 images; the model is a narrow ResNet-18 with a checkpoint after each
+epoch.
 """
 import argparse
 import contextlib
@@ -26,18 +24,25 @@ from tiny import ROOT, free_port, make_coco_folder, write_config
 
 from univip_mm.engine.checkpoint import latest_checkpoint, load_checkpoint
 
+EXAMPLE = '''
+example:
+  python tests/soak/kill_training.py --kills 20 --processes 2
+'''
+
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=__doc__,
+        description=__doc__, epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--kills', type=int, default=20,
-                        help='how often (default: %(default)s)')
+                        help='number of kills (default: %(default)s)')
     parser.add_argument('--processes', type=int, default=1,
-                        help='that train together (default: %(default)s)')
+                        help='number of ranks (default: %(default)s)')
     parser.add_argument('--epochs', type=int, default=60,
-                        help='of the training (default: %(default)s)')
-    parser.add_argument('--seed', type=int, default=0)
+                        help='length of the training (default: %(default)s)')
+    parser.add_argument('--seed', type=int, default=0,
+                        help='seed of the random moments (default: '
+                        '%(default)s)')
     return parser.parse_args()
 
 
@@ -64,8 +69,11 @@ def start(args: argparse.Namespace, config: Path,
 
 
 def descendants(pid: int) -> list[int]:
-    """Processes that it started, which torchrun puts into sessions of their
-    own."""
+    """Return all processes below a process.
+
+    torchrun starts its processes in new sessions, so a process group would
+    not include them.
+    """
     found = subprocess.run(['ps', '-o', 'pid=', '--ppid', str(pid)],
                            capture_output=True, text=True).stdout
     children = [int(child) for child in found.split()]
@@ -74,8 +82,10 @@ def descendants(pid: int) -> list[int]:
 
 def wait_for_moment(process: subprocess.Popen, work_dir: Path,
                     while_writing: bool, rng: random.Random) -> bool:
-    """Wait until it is time to kill; whether a checkpoint was being
-    written."""
+    """Wait for the moment to kill.
+
+    Return True if a checkpoint was being written at this moment.
+    """
     lines = work_dir / 'rank0.jsonl'
     before = lines.stat().st_size if lines.exists() else 0
     while process.poll() is None:
@@ -85,7 +95,7 @@ def wait_for_moment(process: subprocess.Popen, work_dir: Path,
         elif lines.exists() and lines.stat().st_size > before:
             time.sleep(rng.uniform(0, 2))
             return bool(list(work_dir.glob('*.part')))
-    raise SystemExit('the training ended by itself:\n'
+    raise SystemExit('the training ended before it was killed:\n'
                      + process.stderr.read().decode()[-3000:])
 
 
@@ -105,16 +115,16 @@ def main() -> None:
                     os.kill(pid, signal.SIGKILL)
             process.wait()
             leftovers += len(list(work_dir.glob('*.part')))
-            path, passed_over = latest_checkpoint(str(work_dir))
+            path, skipped = latest_checkpoint(str(work_dir))
             named = work_dir / 'last_checkpoint'
             if named.exists() and named.read_text() != path:
                 raise SystemExit(f'{named} names no whole checkpoint')
-            if passed_over:
-                raise SystemExit(f'not whole: {passed_over}')
+            if skipped:
+                raise SystemExit(f'not whole: {skipped}')
             done = len((work_dir / 'rank0.jsonl').read_text().splitlines())
             iteration = load_checkpoint(path)['meta']['iter'] if path else 0
-            print(f'kill {kill + 1}: goes on after iteration {iteration}; '
-                  f'{done} were run so far', flush=True)
+            print(f'kill {kill + 1}: resumes after iteration {iteration}; '
+                  f'{done} iterations were run so far', flush=True)
             longest = max(longest, iteration)
         last = start(args, config, work_dir)
         undisturbed = start(args, config, whole)
@@ -127,11 +137,11 @@ def main() -> None:
         same = all(torch.equal(a[name], b[name]) for name in b)
     print(f'\nkills                              {args.kills}\n'
           f'processes                          {args.processes}\n'
-          f'while a checkpoint was written     {writing}\n'
-          f'checkpoints that were not whole    0\n'
-          f'unfinished files left              {leftovers}\n'
-          f'weights in the end                 '
-          f'{"the same bits" if same else "DIFFERENT"}')
+          f'kills while writing a checkpoint   {writing}\n'
+          f'truncated checkpoints              0\n'
+          f'temporary files left               {leftovers}\n'
+          f'final weights                      '
+          f'{"bit-identical" if same else "DIFFERENT"}')
     if not same:
         raise SystemExit(1)
 

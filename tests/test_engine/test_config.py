@@ -5,10 +5,10 @@ import pytest
 import torch
 from mmengine.config import Config
 
+from univip_mm.engine.checkpoint import find_checkpoint
 from univip_mm.engine.config import (
     add_config_arguments,
     check_num_instances,
-    find_checkpoint,
     load_config,
     parts_of_type,
 )
@@ -32,29 +32,28 @@ def path(tmp_path):
     return path
 
 
-def test_options_change_the_config(path):
+def test_load_config_applies_options(path):
     cfg = load(path, '--cfg-options', 'model.type=BYOL', 'new.key=[3,4]',
                'model.parts.0.size=5')
     assert cfg.model == dict(type='BYOL', parts=[dict(size=5)])
     assert cfg.new.key == [3, 4]
 
 
-def test_work_dir_is_the_options_or_the_configs_or_named_after_it(path):
+def test_load_config_chooses_work_dir(path):
     assert load(path).work_dir == './work_dirs/mine'
     assert load(path, '--cfg-options', 'work_dir=a').work_dir == 'a'
     assert load(path, '--cfg-options', 'work_dir=a', '--work-dir',
                 'b').work_dir == 'b'
 
 
-def test_launcher_is_passed_to_the_runner(path):
+def test_load_config_passes_launcher(path):
     assert load(path).launcher == 'none'
     assert load(path, '--launcher', 'slurm').launcher == 'slurm'
 
 
-def test_local_rank_of_an_old_launcher_reaches_the_environment(
-        path, monkeypatch):
+def test_load_config_sets_local_rank(path, monkeypatch):
     load(path, '--local-rank', '3')
-    assert os.environ['LOCAL_RANK'] == '0'  # the launcher's own counts
+    assert os.environ['LOCAL_RANK'] == '0'  # the launcher's value wins
     monkeypatch.delenv('LOCAL_RANK')
     load(path, '--local_rank', '3')
     assert os.environ['LOCAL_RANK'] == '3'
@@ -66,7 +65,7 @@ def test_local_rank_of_an_old_launcher_reaches_the_environment(
     (__file__, False),
     (None, False),
 ])
-def test_a_checkpoint_must_be_there_unless_it_is_on_the_web(path, is_missing):
+def test_find_checkpoint_checks_local_paths(path, is_missing):
     cfg = Config(dict(load_from=path))
     if not is_missing:
         return find_checkpoint(cfg)
@@ -74,7 +73,7 @@ def test_a_checkpoint_must_be_there_unless_it_is_on_the_web(path, is_missing):
         find_checkpoint(cfg)
 
 
-def test_latest_checkpoint_must_be_there_where_one_is_named(tmp_path):
+def test_find_checkpoint_finds_latest(tmp_path):
     cfg = Config(dict(resume=True, work_dir=str(tmp_path)))
     find_checkpoint(cfg)
     latest = tmp_path / 'epoch_1.pth'
@@ -86,7 +85,7 @@ def test_latest_checkpoint_must_be_there_where_one_is_named(tmp_path):
     assert cfg.load_from == str(latest)
 
 
-def test_a_checkpoint_that_is_cut_short_is_passed_over(tmp_path, capsys):
+def test_find_checkpoint_skips_truncated_file(tmp_path, capsys):
     for epoch in (1, 2, 3):
         path = tmp_path / f'epoch_{epoch}.pth'
         torch.save(dict(x=torch.zeros(1000)), path)
@@ -97,7 +96,7 @@ def test_a_checkpoint_that_is_cut_short_is_passed_over(tmp_path, capsys):
     find_checkpoint(cfg)
     assert cfg.load_from == str(tmp_path / 'epoch_2.pth')
     assert str(path) in capsys.readouterr().out
-    with pytest.raises(ValueError, match=r'epoch_3\.pth.* is cut short'):
+    with pytest.raises(ValueError, match=r'epoch_3\.pth.* is truncated'):
         find_checkpoint(Config(dict(load_from=str(path))))
 
 
@@ -127,7 +126,7 @@ def test_other_models_have_no_instances_to_count():
         Config(dict(model=dict(type='BYOL'), train_dataloader=dict())))
 
 
-def test_parts_are_found_by_their_type_at_any_depth():
+def test_parts_of_type_finds_nested_parts():
     found = parts_of_type(
         dict(a=[dict(type='X', b=dict(type='X')), dict(type='Y')]), 'X', 'cfg')
     assert [path for path, _ in found] == ['cfg.a.0', 'cfg.a.0.b']

@@ -3,8 +3,7 @@ import re
 
 import pytest
 import torch
-from mmengine.config import Config
-from tiny import CONFIGS
+from tiny import demo_config
 
 from univip_mm.engine.cpu import check_mixed_precision, prepare_for_cpu
 
@@ -14,7 +13,7 @@ SYNC_BN = ['model.backbone.norm_cfg', 'model.neck.norm_cfg',
 
 @pytest.fixture(autouse=True)
 def launched(monkeypatch):
-    """A machine without a GPU, and the process groups started on it."""
+    """Hide the GPU and record the backends of started process groups."""
     groups = []
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
     monkeypatch.setattr(torch.distributed, 'init_process_group',
@@ -24,13 +23,11 @@ def launched(monkeypatch):
     return groups
 
 
-def config(name='univip_r18_coco', launcher='pytorch', **more):
-    cfg = Config.fromfile(CONFIGS / f'{name}.py')
-    cfg.merge_from_dict(dict(launcher=launcher, **more))
-    return cfg
+def config(name='univip_r18_coco', launcher='pytorch', **changes):
+    return demo_config(f'{name}.py', launcher=launcher, **changes)
 
 
-def test_several_processes_without_a_gpu_start_gloo(launched):
+def test_prepare_for_cpu_starts_gloo(launched):
     cfg = config()
     prepare_for_cpu(cfg)
     assert launched == ['gloo']
@@ -39,7 +36,7 @@ def test_several_processes_without_a_gpu_start_gloo(launched):
         device_ids=None)
 
 
-def test_wrapper_of_the_config_is_kept():
+def test_prepare_for_cpu_keeps_wrapper_of_config():
     cfg = config(model_wrapper_cfg=dict(
         type='MMDistributedDataParallel', find_unused_parameters=True))
     prepare_for_cpu(cfg)
@@ -47,25 +44,25 @@ def test_wrapper_of_the_config_is_kept():
     assert cfg.model_wrapper_cfg.device_ids is None
 
 
-def test_a_group_that_is_there_is_kept(launched, monkeypatch):
+def test_prepare_for_cpu_keeps_existing_group(launched, monkeypatch):
     monkeypatch.setattr('univip_mm.utils.distributed.is_started', lambda: True)
     prepare_for_cpu(config())
     assert launched == []
 
 
-def test_launcher_that_knows_no_gloo_is_told():
+def test_prepare_for_cpu_refuses_unknown_launcher():
     with pytest.raises(ValueError, match="no launcher 'mpi'"):
         prepare_for_cpu(config(launcher='mpi'))
 
 
-def test_one_process_needs_nothing(launched):
+def test_prepare_for_cpu_ignores_single_process(launched):
     cfg = config('univip_r50_coco', launcher='none')
     before = cfg.to_dict()
     prepare_for_cpu(cfg)
     assert cfg.to_dict() == before and launched == []
 
 
-def test_a_machine_with_a_gpu_needs_nothing(launched, monkeypatch):
+def test_prepare_for_cpu_ignores_gpu_machine(launched, monkeypatch):
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
     cfg = config('univip_r50_coco')
     before = cfg.to_dict()
@@ -73,7 +70,7 @@ def test_a_machine_with_a_gpu_needs_nothing(launched, monkeypatch):
     assert cfg.to_dict() == before and launched == []
 
 
-def test_sync_bn_is_refused_with_the_options_that_cure_it(launched):
+def test_prepare_for_cpu_refuses_sync_bn_with_fix(launched):
     cfg = config('univip_r50_coco')
     with pytest.raises(ValueError, match='SyncBN needs a GPU') as e:
         prepare_for_cpu(cfg)
@@ -86,7 +83,7 @@ def test_sync_bn_is_refused_with_the_options_that_cure_it(launched):
     assert launched == ['gloo']
 
 
-def test_mixed_precision_needs_a_gpu(monkeypatch):
+def test_check_mixed_precision_needs_gpu(monkeypatch):
     check_mixed_precision(config())
     cfg = config(**{'optim_wrapper.type': 'AmpOptimWrapper'})
     with pytest.raises(ValueError, match='leave out --amp'):

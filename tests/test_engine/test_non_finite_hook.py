@@ -1,5 +1,7 @@
-"""The hook in a training of two epochs of four iterations, of two images
-each, of which one is black: `FragileResNet` divides by its contrast."""
+"""The hook in a tiny training in which one image is black.
+
+`FragileResNet` divides by the contrast of the image, so its output is NaN.
+"""
 import os
 import subprocess
 import sys
@@ -16,10 +18,10 @@ from tiny import ROOT, error_of, free_port, run_tool, write_config
 from univip_mm.engine import NonFiniteHook
 from univip_mm.engine.replay import load_replay
 
-# Without a GPU; that of CUDA does nothing there.
+# These tests run without a GPU, where the scaler of CUDA does nothing.
 needs_scaler = pytest.mark.skipif(
     not hasattr(torch.amp, 'GradScaler'),
-    reason='PyTorch before 2.3 scales losses on GPUs alone')
+    reason='PyTorch before 2.3 has no loss scaler for the CPU')
 
 BLACK = '3.jpg'
 WITH_HOOK = """
@@ -44,8 +46,7 @@ def write(folder, options='', backbone='FragileResNet'):
     return path
 
 
-def test_stops_with_one_message_and_a_replay_of_the_batch(black_image,
-                                                          capsys):
+def test_stop_writes_message_and_replay_file(black_image, capsys):
     out = black_image / 'out'
     message = error_of('train', write(black_image), '--work-dir', out)
     replay, = (out / 'non_finite').iterdir()
@@ -63,13 +64,13 @@ def test_stops_with_one_message_and_a_replay_of_the_batch(black_image,
 
     capsys.readouterr()
     run_tool('replay_batch', replay, '--import', 'tiny')
-    said = capsys.readouterr().out
-    assert 'loss_scene ' in said and 'NOT FINITE' in said
-    assert f"without '{black_image}/images/{BLACK}' all is finite" in said
-    assert 'first layer' in said
+    output = capsys.readouterr().out
+    assert 'loss_scene ' in output and 'NOT FINITE' in output
+    assert f"without '{black_image}/images/{BLACK}' all is finite" in output
+    assert 'first layer' in output
 
 
-def test_a_good_training_is_not_changed(coco_folder):
+def test_hook_keeps_finite_training_unchanged(coco_folder):
     losses = []
     for name in ('with', 'without'):
         config = (write(coco_folder, backbone='ResNet') if name == 'with' else
@@ -82,11 +83,11 @@ def test_a_good_training_is_not_changed(coco_folder):
     assert losses[0] == losses[1]
 
 
-def test_skips_and_goes_on_up_to_a_limit(black_image):
+def test_skip_stops_at_max_skips(black_image):
     out = black_image / 'out'
     config = write(black_image, "action='skip', max_skips=2")
     run_tool('train', config, '--work-dir', out)
-    # The black image comes once an epoch, and there are two.
+    # Each of the two epochs has the black image once.
     assert len(list((out / 'non_finite').iterdir())) == 2
     log, = out.glob('*/*.log')
     assert 'skipped step 2 of at most 2' in log.read_text()
@@ -100,7 +101,7 @@ def test_skips_and_goes_on_up_to_a_limit(black_image):
         message)
 
 
-def test_ranks_decide_alike_and_one_of_them_tells(black_image):
+def test_all_ranks_stop_with_one_message(black_image):
     out = black_image / 'out'
     ended = subprocess.run(
         ['bash', ROOT / 'tools' / 'dist_train.sh', write(black_image), '2',
@@ -110,31 +111,31 @@ def test_ranks_decide_alike_and_one_of_them_tells(black_image):
                  PYTHON=sys.executable, PYTHONPATH=str(ROOT / 'tests'),
                  CUDA_VISIBLE_DEVICES='', OMP_NUM_THREADS='1'))
     assert ended.returncode != 0
-    told = [x for x in ended.stderr.splitlines() if 'is not finite' in x]
-    assert len(told) == 1 and told[0].startswith('error: ')
-    # The file is of the rank that had the black image.
+    errors = [x for x in ended.stderr.splitlines() if 'is not finite' in x]
+    assert len(errors) == 1 and errors[0].startswith('error: ')
+    # Only the rank with the black image writes a file.
     replay, = (out / 'non_finite').iterdir()
-    assert str(replay) in told[0] and BLACK in told[0]
-    assert told[0].count('.jpg') == 2
+    assert str(replay) in errors[0] and BLACK in errors[0]
+    assert errors[0].count('.jpg') == 2
 
 
 class Loss(torch.nn.Module):
-    """A loss that is what it is told, with a gradient as it is told."""
+    """Model with a given loss value and a given gradient."""
 
     def __init__(self):
         super().__init__()
         self.weight = torch.nn.Parameter(torch.ones(2))
 
-    def forward(self, value, gradient, spread=1.):
+    def forward(self, value, gradient, std=1.):
         weight = self.weight * 1
         weight.register_hook(lambda scale: scale * gradient)
         loss = weight.sum()
         return dict(loss_x=loss - loss.detach() + value,
-                    projection_std=torch.tensor(spread))
+                    projection_std=torch.tensor(std))
 
 
 class Amp(AmpOptimWrapper):
-    """MMEngine's needs a GPU to be made."""
+    """AmpOptimWrapper for the CPU; MMEngine's requires a GPU."""
 
     def __init__(self, optimizer, scale):
         OptimWrapper.__init__(self, optimizer)
@@ -145,11 +146,11 @@ class Amp(AmpOptimWrapper):
 
 def start(tmp_path, make=OptimWrapper, **options):
     model = Loss()
-    said = []
+    warnings = []
     runner = types.SimpleNamespace(
         model=model, iter=0, work_dir=str(tmp_path), cfg=Config(),
         optim_wrapper=make(torch.optim.SGD(model.parameters(), lr=0.1)),
-        logger=types.SimpleNamespace(warning=said.append))
+        logger=types.SimpleNamespace(warning=warnings.append))
     hook = NonFiniteHook(**options)
     hook.before_train(runner)
 
@@ -160,7 +161,7 @@ def start(tmp_path, make=OptimWrapper, **options):
         runner.iter += 1
         return model.weight.detach()[0].item()
 
-    return step, said, hook, runner
+    return step, warnings, hook, runner
 
 
 NAN = float('nan')
@@ -171,8 +172,8 @@ NAN = float('nan')
     (1., NAN, 'gradient of weight is not finite'),
     (1., float('inf'), 'gradient of weight is not finite'),
 ])
-def test_weights_are_not_touched_by_what_is_not_finite(tmp_path, value,
-                                                       gradient, named):
+def test_step_keeps_weights_of_non_finite_batch(
+        tmp_path, value, gradient, named):
     step, _, _, runner = start(tmp_path)
     assert step(1., 1.) == pytest.approx(0.9)
     with pytest.raises(FloatingPointError, match=named) as e:
@@ -181,14 +182,14 @@ def test_weights_are_not_touched_by_what_is_not_finite(tmp_path, value,
     assert runner.model.weight[0].item() == pytest.approx(0.9)
 
 
-def test_large_finite_gradients_are_no_fault(tmp_path):
+def test_step_accepts_large_finite_gradients(tmp_path):
     step, _, _, _ = start(tmp_path)
-    step(1., 1e30)  # whose square is beyond float32
+    step(1., 1e30)  # its square overflows float32
 
 
 @needs_scaler
-def test_overflow_is_the_loss_scalers_affair_unless_it_is_at_its_end(tmp_path):
-    step, said, _, runner = start(tmp_path, lambda x: Amp(x, 4.))
+def test_amp_overflow_is_error_only_at_scale_one(tmp_path):
+    step, warnings, _, runner = start(tmp_path, lambda x: Amp(x, 4.))
     assert step(1., 1.) == pytest.approx(0.9)
     for scale in (2., 1.):
         assert step(1., NAN) == pytest.approx(0.9)
@@ -199,28 +200,28 @@ def test_overflow_is_the_loss_scalers_affair_unless_it_is_at_its_end(tmp_path):
 
 
 @needs_scaler
-def test_a_loss_is_a_fault_under_mixed_precision_too(tmp_path):
+def test_amp_stops_at_non_finite_loss(tmp_path):
     step, _, _, _ = start(tmp_path, lambda x: Amp(x, 2.**16))
     with pytest.raises(FloatingPointError, match='loss_x'):
         step(NAN, 1.)
 
 
-def test_a_bad_batch_spoils_the_step_that_it_is_accumulated_into(tmp_path):
-    step, said, _, _ = start(
+def test_skip_drops_whole_accumulated_step(tmp_path):
+    step, warnings, _, _ = start(
         tmp_path, lambda x: OptimWrapper(x, accumulative_counts=2),
         action='skip')
     assert step(1., 1.) == 1.
     assert step(1., 1.) == pytest.approx(0.9)
     step(NAN, 1.)
     assert step(1., 1.) == pytest.approx(0.9)
-    assert 'skipped step 1' in said[0] and 'iteration 4' in said[0]
+    assert 'skipped step 1' in warnings[0] and 'iteration 4' in warnings[0]
     replay, = (tmp_path / 'non_finite').iterdir()
     assert len(load_replay(replay)['batches']) == 2
     step(1., 1.)
     assert step(1., 1.) == pytest.approx(0.8)
 
 
-def test_a_full_disk_does_not_hide_the_message(tmp_path, monkeypatch):
+def test_full_disk_keeps_message(tmp_path, monkeypatch):
 
     def full(*_, **__):
         raise OSError(28, 'No space left on device')
@@ -233,18 +234,18 @@ def test_a_full_disk_does_not_hide_the_message(tmp_path, monkeypatch):
     assert 'loss_x is not finite' in str(e.value)
 
 
-def test_a_collapse_is_told_once_after_so_many_steps_in_a_row(tmp_path):
-    step, said, _, _ = start(tmp_path, collapse_iters=3)
-    for spread in (0.05, 0.05, 0.5, 0.05, 0.05):
-        step(1., 0., spread)
-    assert said == []
+def test_collapse_warns_once_after_consecutive_steps(tmp_path):
+    step, warnings, _, _ = start(tmp_path, collapse_iters=3)
+    for std in (0.05, 0.05, 0.5, 0.05, 0.05):
+        step(1., 0., std)
+    assert warnings == []
     for _ in range(8):
         step(1., 0., 0.05)
-    assert len(said) == 1
-    assert 'below 0.1 for 3 steps, now 0.05' in said[0]
+    assert len(warnings) == 1
+    assert 'below 0.1 for 3 steps and is now 0.05' in warnings[0]
 
 
-def test_wrapper_gets_its_own_step_back(tmp_path):
+def test_after_train_restores_step(tmp_path):
     _, _, hook, runner = start(tmp_path)
     assert runner.optim_wrapper.step != OptimWrapper.step.__get__(
         runner.optim_wrapper)
@@ -253,6 +254,6 @@ def test_wrapper_gets_its_own_step_back(tmp_path):
         runner.optim_wrapper)
 
 
-def test_an_unknown_action_is_refused():
+def test_hook_refuses_unknown_action():
     with pytest.raises(ValueError, match="'stop' or 'skip'"):
         NonFiniteHook(action='ignore')

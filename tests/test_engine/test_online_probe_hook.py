@@ -1,13 +1,14 @@
-"""The hook in a training of two epochs of four iterations, whose views and
-augmentation are drawn from the global random numbers, as are the flips of the
-probe's images."""
+"""The hook in a tiny training.
+
+The views, the augmentation and the flips of the evaluated images use the
+global random generators.
+"""
 import json
 import os
 import random
 import shutil
 import subprocess
 import sys
-from types import SimpleNamespace
 
 import mmengine.config.config
 import numpy as np
@@ -18,10 +19,7 @@ from mmengine.hooks import Hook
 from tiny import ROOT, error_of, free_port, run_tool, write_config
 
 from univip_mm.engine import OnlineProbeHook
-from univip_mm.engine.hooks.online_probe_hook import (
-    backbone_of,
-    untouched_state,
-)
+from univip_mm.engine.hooks.online_probe_hook import preserve_state
 from univip_mm.registry import HOOKS
 
 TRAINING = '''
@@ -62,15 +60,14 @@ custom_hooks = [
 
 @pytest.fixture(autouse=True)
 def plain_config(monkeypatch):
-    """MMEngine has yapf lay out the config, six times, for seconds."""
+    """Skip MMEngine's formatting of the config, which takes seconds."""
     monkeypatch.setattr(mmengine.config.config, 'FormatCode',
                         lambda text, **_: (text, False))
 
 
 @HOOKS.register_module(force=True)
-class NoteRandomness(Hook):
-    """Writes what the random numbers are in the end, and how the network
-    stands."""
+class SaveRandomState(Hook):
+    """Hook that saves the random states and the modes at the end."""
     priority = 'LOWEST'
 
     def after_train(self, runner):
@@ -86,7 +83,7 @@ class NoteRandomness(Hook):
 
 
 def write(folder, hook, workers=0, branch='online', more=''):
-    """A training with the hook or without."""
+    """Write a config with or without the hook."""
     write_config(folder)
     images = json.loads((folder / 'train.json').read_text())['images']
     (folder / 'labelled.json').write_text(
@@ -101,7 +98,7 @@ def write(folder, hook, workers=0, branch='online', more=''):
     text = TRAINING + PROBE + (HOOK if hook else 'custom_hooks = []\n')
     path.write_text(
         text.format(root=str(folder), workers=workers, branch=branch) + more +
-        "custom_hooks += [dict(type='NoteRandomness')]\n"
+        "custom_hooks += [dict(type='SaveRandomState')]\n"
         'del probe_dataloader, pipeline\n')
     return path
 
@@ -117,7 +114,7 @@ def load(path):
 
 
 def assert_same(a, b, name=''):
-    """Bit for bit, through dicts and lists."""
+    """Compare nested dicts and lists bit for bit."""
     assert type(a) is type(b), name
     if isinstance(a, dict):
         assert list(a) == list(b), name
@@ -150,8 +147,7 @@ def scalars_of_hub(checkpoint):
 
 
 @pytest.mark.parametrize('workers, branch', [(0, 'online'), (1, 'target')])
-def test_checkpoints_and_random_numbers_are_the_same_with_and_without(
-        coco_folder, workers, branch):
+def test_hook_keeps_training_bit_identical(coco_folder, workers, branch):
     without, with_hook = (
         train(coco_folder, hook, workers=workers, branch=branch)
         for hook in (False, True))
@@ -167,7 +163,7 @@ def test_checkpoints_and_random_numbers_are_the_same_with_and_without(
     assert_same(load(without / 'end_0.pth'), load(with_hook / 'end_0.pth'))
 
 
-def test_it_gives_what_the_checkpoint_is_measured_with(coco_folder):
+def test_hook_equals_test_tool(coco_folder):
     config = write(
         coco_folder, True, more='''
 pipeline.pop(2)
@@ -189,13 +185,13 @@ test_cfg = dict(type='TestLoop')
             assert found[key] == pytest.approx(metrics[key], abs=1e-4)
 
 
-def test_two_processes_train_as_without_and_measure_as_one(coco_folder):
+def test_two_processes_equal_one_process(coco_folder):
     ends = {}
     for hook in (False, True):
         out = coco_folder / f'two_{hook}'
         config = write(coco_folder, hook, more='pipeline.pop(2)\n')
-        # The processes of the launcher do not know this module's hook.
-        config.write_text(config.read_text().replace('NoteRandomness',
+        # The processes of the launcher cannot import SaveRandomState.
+        config.write_text(config.read_text().replace('SaveRandomState',
                                                      'WatchTraining'))
         ended = subprocess.run(
             [sys.executable, '-m', 'torch.distributed.run',
@@ -212,7 +208,7 @@ def test_two_processes_train_as_without_and_measure_as_one(coco_folder):
 
     found = logged_scalars(coco_folder / 'two_True')
     assert set(found) == {0, 1, 2}
-    # Rank 1 has batch-norm statistics of its own, which are not measured.
+    # The batch-norm statistics of rank 1 differ and must not be used.
     config.write_text(config.read_text().replace('del ', '_ = ') + '''
 test_dataloader = dict(
     sampler=dict(type='DefaultSampler', shuffle=False),
@@ -228,7 +224,7 @@ test_cfg = dict(type='TestLoop')
         assert found[2][key] == pytest.approx(metrics[key], abs=1e-4)
 
 
-def test_a_folder_of_classes_is_measured(coco_folder):
+def test_hook_evaluates_folder_of_classes(coco_folder):
     for i in range(1, 9):
         split = 'train' if i <= 4 else 'val'
         folder = coco_folder / 'classes' / split / ('cat', 'dog')[i % 2]
@@ -259,7 +255,7 @@ custom_hooks = [dict(
     assert all(value in (0, 25, 50, 75, 100) for value in found.values())
 
 
-def test_random_numbers_and_cudnn_go_on_where_they_were(monkeypatch):
+def test_preserve_state_restores_random_state_and_cudnn(monkeypatch):
     monkeypatch.setattr(torch.backends.cudnn, 'benchmark', True)
 
     def draw():
@@ -268,13 +264,13 @@ def test_random_numbers_and_cudnn_go_on_where_they_were(monkeypatch):
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
-    with untouched_state():
+    with preserve_state():
         inside = draw()
         torch.manual_seed(7)
         assert not torch.backends.cudnn.benchmark
     assert draw() == inside
     assert torch.backends.cudnn.benchmark
-    with pytest.raises(KeyError), untouched_state():
+    with pytest.raises(KeyError), preserve_state():
         draw()
         raise KeyError
     before = draw()
@@ -285,27 +281,20 @@ def test_random_numbers_and_cudnn_go_on_where_they_were(monkeypatch):
     assert draw() == before
 
 
-# What a user gets wrong, and a word of the answer.
+# Mistakes of the user.
 
 @pytest.mark.parametrize('options, message', [
     (dict(interval=0), 'interval is 0, but must be at least 1'),
     (dict(branch='both'), "branch is 'both', but must be 'online' or"),
 ])
-def test_an_option_out_of_its_range_is_told(options, message):
+def test_hook_refuses_invalid_options(options, message):
     with pytest.raises(ValueError, match=message):
         OnlineProbeHook({}, {}, **options)
 
 
-def test_a_missing_file_is_told_before_the_training(coco_folder):
+def test_hook_names_missing_file_before_training(coco_folder):
     config = write(coco_folder, True)
     (coco_folder / 'labelled.json').unlink()
     message = error_of('train', config, '--work-dir', coco_folder / 'out')
     assert str(coco_folder / 'labelled.json') in message
     assert not list((coco_folder / 'out').glob('*.pth'))
-
-
-def test_a_model_without_the_branch_is_told():
-    model = SimpleNamespace(backbone='backbone')
-    assert backbone_of(model, 'online') == 'backbone'
-    with pytest.raises(ValueError, match="no backbone in a branch 'target'"):
-        backbone_of(model, 'target')

@@ -1,17 +1,17 @@
+"""Replay files: write one in a training, then compute the losses again."""
 import pytest
 import torch
-from mmengine.config import Config
 from mmengine.logging import MessageHub
 from mmpretrain.structures import DataSample
-from tiny import CONFIGS, error_of, run_tool
+from tiny import demo_config, error_of, run_tool
 
-from univip_mm.engine import replay
+from univip_mm.engine import recompute, replay
 from univip_mm.registry import MODELS
 
 
 @pytest.fixture
 def cfg():
-    cfg = Config.fromfile(CONFIGS / 'univip_r18_demo.py')
+    cfg = demo_config()
     cfg.model.backbone.update(base_channels=8, stem_channels=8)
     cfg.model.neck.update(in_channels=64, hid_channels=32)
     cfg.model.head.predictor.hid_channels = 32
@@ -20,7 +20,7 @@ def cfg():
 
 @pytest.fixture
 def trained(cfg, univip_scope, tmp_path):
-    """A replay file of a second batch, the terms that it had, its model."""
+    """Return a replay file of a second batch, its losses and the model."""
     MessageHub.get_current_instance().update_info('max_iters', 10)
     torch.manual_seed(0)
     model = MODELS.build(cfg.model)
@@ -44,21 +44,20 @@ def trained(cfg, univip_scope, tmp_path):
     return path, {k: v.item() for k, v in terms.items() if 'loss' in k}, model
 
 
-def test_terms_are_those_of_the_training_to_the_last_bit(trained):
+def test_compute_equals_training_bit_for_bit(trained):
     path, terms, _ = trained
     torch.manual_seed(99)
     content = replay.load_replay(path)
-    model = replay.build_model(content)
-    prepared = replay.prepare(model, content['batches'][0])
-    assert replay.compute(model, prepared)['terms'] == terms
-    # And once more: computing leaves the model as it is.
-    assert replay.compute(model, prepared)['terms'] == terms
+    model = recompute.build_model(content)
+    preprocessed = recompute.preprocess_batch(model, content['batches'][0])
+    assert recompute.compute(model, preprocessed)['terms'] == terms
+    # Twice: compute does not change the model.
+    assert recompute.compute(model, preprocessed)['terms'] == terms
     assert replay.image_names(content['batches'][0]) == [
         f'{i}.jpg' for i in range(4)]
 
 
-def test_first_batch_is_drawn_from_a_generator_that_comes_with_it(
-        cfg, univip_scope, tmp_path):
+def test_preprocess_batch_restores_new_generator(cfg, univip_scope, tmp_path):
     model = MODELS.build(cfg.model)
     model.data_preprocessor.seed = 5
     state = replay.random_state(model.data_preprocessor)
@@ -68,46 +67,47 @@ def test_first_batch_is_drawn_from_a_generator_that_comes_with_it(
     path = tmp_path / 'replay.pth'
     replay.save_replay(path, model, [(batch, state)], cfg)
     content = replay.load_replay(path)
-    found = replay.prepare(
-        replay.build_model(content), content['batches'][0])['inputs']
+    found = recompute.preprocess_batch(
+        recompute.build_model(content), content['batches'][0])['inputs']
     assert all(map(torch.equal, found, expected))
 
 
-def test_a_layer_is_named_as_the_first_that_is_not_finite(trained):
+def test_compute_names_first_non_finite_layer(trained):
     path, _, model = trained
     content = replay.load_replay(path)
     content['model']['backbone.layer2.0.conv1.weight'][0] = float('nan')
-    model = replay.build_model(content)
-    prepared = replay.prepare(model, content['batches'][0])
-    computed = replay.compute(model, prepared)
+    model = recompute.build_model(content)
+    preprocessed = recompute.preprocess_batch(model, content['batches'][0])
+    computed = recompute.compute(model, preprocessed)
     assert computed['first_layer'] == 'backbone.layer2.0.conv1'
-    assert not replay.is_finite(computed)
+    assert not recompute.is_finite(computed)
 
 
-def test_tool_says_where_all_is_finite(trained, capsys):
+def test_tool_reports_finite_batch(trained, capsys):
     run_tool('replay_batch', trained[0])
-    said = capsys.readouterr().out
-    assert 'iteration 2, rank 0: loss_scene was not finite' in said
-    assert 'all is finite here' in said and 'NOT FINITE' not in said
+    output = capsys.readouterr().out
+    assert 'iteration 2, rank 0: loss_scene was not finite' in output
+    assert 'all is finite here' in output and 'NOT FINITE' not in output
 
 
-def test_another_file_is_no_replay(tmp_path):
+def test_tool_refuses_other_files(tmp_path):
     torch.save(dict(state_dict={}), tmp_path / 'x.pth')
     assert 'is not a replay file' in error_of('replay_batch',
                                               tmp_path / 'x.pth')
     assert 'no.pth' in error_of('replay_batch', tmp_path / 'no.pth')
 
 
-def test_a_file_of_a_newer_version_is_told(tmp_path):
+def test_load_replay_refuses_newer_version(tmp_path):
     torch.save(dict(format=replay.FORMAT, version=99), tmp_path / 'x.pth')
     with pytest.raises(ValueError, match='update univip_mm'):
         replay.load_replay(tmp_path / 'x.pth')
 
 
-def test_a_failed_write_leaves_nothing(trained, cfg, tmp_path, monkeypatch):
+def test_save_replay_leaves_no_file_after_error(
+        trained, cfg, tmp_path, monkeypatch):
 
-    def fail(content, path):
-        open(path, 'w').close()
+    def fail(content, file):
+        file.write(b'part')
         raise OSError('full')
 
     monkeypatch.setattr(torch, 'save', fail)

@@ -1,4 +1,4 @@
-"""A training that is interrupted, in whatever way, and goes on."""
+"""Interrupted trainings that are resumed."""
 import os
 import signal
 import subprocess
@@ -26,7 +26,7 @@ from mmpretrain.models.necks import NonLinearNeck
 
 @MODELS.register_module(force=True)
 class NoisyNeck(NonLinearNeck):
-    """Draws from PyTorch's, NumPy's and Python's generators."""
+    """Neck that uses the generators of PyTorch, NumPy and Python."""
 
     def forward(self, x):
         noise = random.random() + np.random.rand()
@@ -43,7 +43,7 @@ for part in (model['neck'], model['head']['predictor']):
 
 
 def same(a, b) -> bool:
-    """Whether two checkpoints' contents are the same to the last bit."""
+    """Return True if the contents of two checkpoints are bit-identical."""
     if isinstance(a, dict):
         return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
     if isinstance(a, (list, tuple)):
@@ -54,7 +54,7 @@ def same(a, b) -> bool:
 
 
 def same_training(a, b) -> bool:
-    """Whether two checkpoints hold the same state of training."""
+    """Return True if two checkpoints have the same training state."""
     a, b = (load_checkpoint(str(path)) for path in (a, b))
     return all(same(a[part], b[part]) for part in
                ('state_dict', 'optimizer', 'param_schedulers')) and (
@@ -63,7 +63,7 @@ def same_training(a, b) -> bool:
 
 @pytest.fixture
 def noisy(coco_folder, monkeypatch):
-    """Makes tiny configs with a neck that is random."""
+    """Return a function that writes tiny configs with a random neck."""
     (coco_folder / 'noisy_neck.py').write_text(
         'import random\nimport numpy as np\nimport torch\n'
         'from univip_mm.registry import MODELS\n' + DROPOUT)
@@ -80,33 +80,33 @@ def noisy(coco_folder, monkeypatch):
     return write
 
 
-def test_a_resumed_training_ends_with_the_same_bits(coco_folder, noisy):
+def test_resume_is_bit_identical(coco_folder, noisy):
     whole, parts = coco_folder / 'whole', coco_folder / 'parts'
     config = noisy()
     options = ['--cfg-options', 'train_dataloader.num_workers=2']
     run_tool('train', config, '--work-dir', whole, *options)
     with pytest.raises(Stopped):
         run_tool('train', noisy('stopped.py', 1), '--work-dir', parts)
-    torch.rand(7), np.random.rand(7)  # another process, another state
+    torch.rand(7), np.random.rand(7)  # a new process has another random state
     run_tool('train', config, '--work-dir', parts, '--resume')
     assert [x['loss'] for x in watched(whole)] == [
         x['loss'] for x in watched(parts)]
     assert same_training(whole / 'epoch_2.pth', parts / 'epoch_2.pth')
 
 
-def test_a_seed_that_the_runner_drew_is_kept_over_a_resume(coco_folder):
+def test_resume_keeps_random_seed_of_runner(coco_folder):
     whole, parts = coco_folder / 'whole', coco_folder / 'parts'
     options = ['--cfg-options', 'randomness.seed=None']
     config = write_config(coco_folder)
     run_tool('train', config, '--work-dir', whole, *options)
-    # The end of its first epoch, as if it had been stopped there.
+    # Resume from the end of the first epoch.
     run_tool('train', config, '--work-dir', parts, '--resume',
              whole / 'epoch_1.pth', *options)
     assert same_training(whole / 'epoch_2.pth', parts / 'epoch_2.pth')
 
 
 def train(coco_folder, config, work_dir, processes=1, options=(), **more):
-    """tools/train.py in processes of their own."""
+    """Start tools/train.py in new processes."""
     tool = [str(ROOT / 'tools/train.py'), str(config), '--work-dir',
             str(work_dir)]
     command = [sys.executable, *tool]
@@ -124,7 +124,7 @@ def train(coco_folder, config, work_dir, processes=1, options=(), **more):
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **more)
 
 
-def test_two_processes_resume_with_the_same_bits(coco_folder, noisy):
+def test_two_processes_resume_bit_identical(coco_folder, noisy):
     whole, parts = coco_folder / 'whole', coco_folder / 'parts'
     config, stopped = noisy(), noisy('stopped.py', 1)
     first = [train(coco_folder, config, whole, 2),
@@ -138,9 +138,7 @@ def test_two_processes_resume_with_the_same_bits(coco_folder, noisy):
 
 
 @pytest.mark.parametrize('processes', [1, 2])
-def test_sigterm_saves_and_the_training_goes_on_with_the_next_batch(
-        coco_folder, processes):
-    """Within an epoch, and with the same bits in the end."""
+def test_sigterm_saves_and_resumes_at_next_batch(coco_folder, processes):
     whole, parts = coco_folder / 'whole', coco_folder / 'parts'
     config, slow = write_config(coco_folder), write_config(
         coco_folder, 'slow.py', seconds=0.5)
@@ -159,31 +157,30 @@ def test_sigterm_saves_and_the_training_goes_on_with_the_next_batch(
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
     text = process.communicate(timeout=120)[0]
-    assert process.returncode != 0 and "preempted.pth' is written" in text
+    assert process.returncode != 0 and "got SIGTERM: saved '" in text
     done = len(watched(parts))
     assert 0 < done < 8 // processes
     again = train(coco_folder, config, parts, processes,
                   ['--resume', *options])
     text = again.communicate(timeout=200)[0]
     assert again.returncode == 0, text
-    assert f'epoch 1 goes on after its first {done} iterations' in text
+    assert f'resumed in epoch 1 after iteration {done} of ' in text
     assert undisturbed.wait(200) == 0
     assert [x['iter'] for x in watched(parts)] == list(
         range(16 // processes))
     assert same_training(whole / 'epoch_2.pth', parts / 'epoch_2.pth')
 
 
-def test_a_full_disk_leaves_the_last_good_checkpoint(coco_folder, tmp_path):
-    """No file may become larger than the limit, which the kernel holds after
-    the first checkpoint."""
+def test_full_disk_keeps_last_checkpoint(coco_folder, tmp_path):
+    """The kernel limits the file size after the first checkpoint."""
     work_dir = coco_folder / 'out'
     config = write_config(coco_folder, full_disk_after_epoch=1)
     process = train(coco_folder, config, work_dir, options=[
         '--cfg-options', 'train_cfg.max_epochs=3',
         'default_hooks.checkpoint.max_keep_ckpts=1'])
     text = process.communicate(timeout=200)[0]
-    assert process.returncode != 0  # the last one could not be written
-    assert 'the training goes on' in text and 'File too large' in text
+    assert process.returncode != 0  # the last checkpoint failed
+    assert 'the training continues' in text and 'File too large' in text
     assert [x['epoch'] for x in watched(work_dir)] == [0] * 4 + [1] * 4 + (
         [2] * 4)
     assert [x.name for x in work_dir.glob('*.pth*')] == ['epoch_1.pth']
@@ -191,7 +188,7 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(coco_folder, tmp_path):
     assert (work_dir / 'last_checkpoint').read_text().endswith('epoch_1.pth')
 
 
-def test_older_checkpoints_go_once_the_new_one_is_there(coco_folder):
+def test_max_keep_ckpts_removes_older_checkpoints(coco_folder):
     work_dir = coco_folder / 'out'
     run_tool('train', write_config(coco_folder), '--work-dir', work_dir,
              '--cfg-options', 'train_cfg.max_epochs=4',
@@ -200,8 +197,7 @@ def test_older_checkpoints_go_once_the_new_one_is_there(coco_folder):
         'epoch_3.pth', 'epoch_4.pth']
 
 
-def test_a_truncated_checkpoint_is_passed_over_for_the_one_before(
-        coco_folder):
+def test_resume_skips_truncated_checkpoint(coco_folder):
     work_dir = coco_folder / 'out'
     config = write_config(coco_folder)
     run_tool('train', config, '--work-dir', work_dir)
@@ -211,15 +207,13 @@ def test_a_truncated_checkpoint_is_passed_over_for_the_one_before(
 
 
 def weights(path) -> torch.Tensor:
-    """All of the model's, as one vector."""
+    """Return all weights of the model as one vector."""
     state = load_checkpoint(str(path))['state_dict']
     return torch.cat([x.double().flatten() for x in state.values()])
 
 
-def test_two_processes_give_the_gradients_of_one_with_twice_the_batch(
-        coco_folder):
-    """Without batch statistics. The views are the same, and so a plain SGD's
-    weights are."""
+def test_two_processes_equal_one_with_double_batch(coco_folder):
+    """Without batch statistics, the weights after SGD are equal."""
     config = write_config(coco_folder)
     config.write_text(config.read_text() + LAYER_NORM)
     options = ['--cfg-options', 'train_cfg.max_epochs=1',
@@ -240,7 +234,7 @@ def test_two_processes_give_the_gradients_of_one_with_twice_the_batch(
         start, abs=1e-3)
 
 
-def test_accumulated_gradients_move_the_target_once_a_step(coco_folder):
+def test_target_moves_once_per_accumulated_step(coco_folder):
     folders = {}
     for count, batch in ((1, 4), (2, 2)):
         folders[count] = coco_folder / str(count)
@@ -253,14 +247,14 @@ def test_accumulated_gradients_move_the_target_once_a_step(coco_folder):
                  'param_scheduler=[]')
     ends = [load_checkpoint(str(folder / 'epoch_2.pth'))['state_dict']
             for folder in folders.values()]
-    # Four steps in all; the target moves before each, and before the first.
+    # Four steps; the target moves before each of them.
     assert [int(x['target_net.steps']) for x in ends] == [4, 4]
     for name, value in ends[0].items():
         torch.testing.assert_close(
             value, ends[1][name], rtol=1e-4, atol=1e-5, msg=name)
 
 
-def test_a_rank_that_dies_ends_the_other_with_its_reason(coco_folder):
+def test_dead_rank_ends_other_ranks(coco_folder):
     config = write_config(coco_folder, dies_at_iter=2)
     start = time.time()
     process = train(coco_folder, config, coco_folder / 'out', 2)
@@ -271,7 +265,7 @@ def test_a_rank_that_dies_ends_the_other_with_its_reason(coco_folder):
     assert start < died and time.time() - died < 60
 
 
-def test_the_hooks_are_in_every_config():
+def test_all_configs_have_default_hooks():
     from mmengine.config import Config
     for path in CONFIGS.glob('univip_*.py'):
         hooks = Config.fromfile(path).default_hooks

@@ -34,33 +34,33 @@ class Payload:
         return os.system, (f'touch {self.path}', )
 
 
-def test_once_the_hook_has_run_a_log_is_loaded_and_a_program_is_not(tmp_path):
+def test_hook_loads_log_and_refuses_code(tmp_path):
     hub = MessageHub('log')
     hub.update_scalar('train/loss', 1.)
     torch.save(hub.state_dict(), tmp_path / 'log.pth')
     torch.save(Payload(tmp_path / 'canary'), tmp_path / 'evil.pth')
-    # What is admitted is so for the whole process: it takes a new one.
-    said = subprocess.run(
+    # The hook changes the whole process, so use a new one.
+    output = subprocess.run(
         [sys.executable, '-c', PROGRAM, tmp_path / 'log.pth',
          tmp_path / 'evil.pth'], text=True, capture_output=True,
         check=True).stdout.splitlines()[-1].split()
-    assert said == ['loaded', 'refused']
+    assert output == ['loaded', 'refused']
     assert not (tmp_path / 'canary').exists()
 
 
-def test_a_config_to_execute_is_taken_out_and_nothing_else():
+def test_hook_removes_only_config():
     checkpoint = dict(
         meta=dict(config='print(1)', epoch=3), state_dict=dict(a=1))
     SafeResumeHook().after_load_checkpoint(None, checkpoint)
     assert checkpoint == dict(meta=dict(epoch=3), state_dict=dict(a=1))
 
 
-def test_weights_alone_have_no_meta():
+def test_hook_accepts_weights_without_meta():
     weights = dict(a=1)
     SafeResumeHook().after_load_checkpoint(None, weights)
     assert weights == dict(a=1)
 
 
-def test_hook_comes_before_those_of_checkpoints():
+def test_hook_runs_before_checkpoint_hook():
     assert get_priority(SafeResumeHook.priority) < get_priority(
         CheckpointHook.priority)

@@ -16,7 +16,7 @@ from univip_mm.io.images import (
 
 
 class Data:
-    """A data set that skipped some images, by index."""
+    """Data set with skipped images."""
 
     def __init__(self, number, reasons):
         self.number = number
@@ -38,7 +38,7 @@ class Data:
 def run(tmp_path):
 
     class Run:
-        """What the hook sees of a Runner."""
+        """The parts of a Runner that the hook uses."""
 
         def __init__(self, dataset, **options):
             self.hook = SkippedImagesHook(**options)
@@ -63,7 +63,7 @@ def run(tmp_path):
     return Run
 
 
-def test_skipped_images_are_counted_by_reason_and_named(run, logged):
+def test_report_counts_reasons_and_names_images(run, logged):
     training = run(Data(40, {3: EMPTY, 17: MISSING, 5: EMPTY}),
                    max_unreadable=.1)
     training.end_epoch()
@@ -77,7 +77,7 @@ def test_skipped_images_are_counted_by_reason_and_named(run, logged):
         '17.jpg\tthe file is missing']
 
 
-def test_the_log_names_ten_and_the_file_all(run, logged):
+def test_log_names_ten_images_and_file_all(run, logged):
     training = run(Data(40, dict.fromkeys(range(20, 32), MISSING)),
                    max_unreadable=1)
     training.end_epoch()
@@ -86,7 +86,7 @@ def test_the_log_names_ten_and_the_file_all(run, logged):
     assert len(training.listed) == 12
 
 
-def test_an_image_is_listed_once(run):
+def test_file_lists_each_image_once(run):
     data = Data(40, {3: MISSING})
     training = run(data, max_unreadable=1)
     training.end_epoch()
@@ -98,19 +98,19 @@ def test_an_image_is_listed_once(run):
 
 
 @pytest.mark.parametrize('dataset', [Data(40, {}), [1, 2, 3]])
-def test_silent_where_all_were_read_or_nobody_counts(run, logged, dataset):
+def test_hook_logs_nothing_without_skipped_images(run, logged, dataset):
     training = run(dataset)
     training.iterate(50)
     training.end_epoch()
     assert logged == [] and training.listed == []
 
 
-def test_more_than_the_limit_stops_within_the_epoch_in_one_line(run):
+def test_max_unreadable_stops_within_epoch(run):
     data = Data(200, {})
     training = run(data)
     training.iterate(10)
     data.skip(7), data.skip(9)
-    training.iterate(60)  # one in a hundred is not more than that
+    training.iterate(60)  # exactly 1% is allowed
     data.skip(150)
     training.iterate(29)
     with pytest.raises(TooManyUnreadableError) as e:
@@ -123,16 +123,16 @@ def test_more_than_the_limit_stops_within_the_epoch_in_one_line(run):
     assert len(training.listed) == 3
 
 
-def test_small_images_do_not_count_towards_the_limit(run, logged):
+def test_small_images_do_not_count_towards_limit(run, logged):
     training = run(Data(10, {1: TOO_SMALL, 2: TOO_SMALL, 3: MISSING}),
                    max_unreadable=.1)
     training.end_epoch()
     assert '1 of 10 images (10.00%) could not be read' in logged[0]
-    assert '2 of 10 images (20.00%) turned out to be too small' in logged[1]
+    assert '2 of 10 images (20.00%) were too small' in logged[1]
     assert len(training.listed) == 3
 
 
-def test_a_full_disk_does_not_stop_the_training(run, logged, monkeypatch):
+def test_full_disk_does_not_stop_training(run, logged, monkeypatch):
 
     def is_full(*args):
         raise OSError(28, 'No space left on device')
@@ -142,8 +142,7 @@ def test_a_full_disk_does_not_stop_the_training(run, logged, monkeypatch):
     assert 'No space left' in logged[0] and '3.jpg' in logged[1]
 
 
-def test_an_image_counts_once_whichever_rank_met_it(run, logged,
-                                                    monkeypatch):
+def test_ranks_count_each_image_once(run, logged, monkeypatch):
     other_rank = Data(8, {1: MISSING, 2: EMPTY}).skipped
 
     def all_reduce(marks, op):
@@ -158,11 +157,11 @@ def test_an_image_counts_once_whichever_rank_met_it(run, logged,
     run(dataset, max_unreadable=1).end_epoch()
     assert '3 of 8 images' in logged[0]
     assert '1.jpg, 2.jpg, 5.jpg' in logged[0]
-    assert dataset.skipped.count_nonzero() == 2  # each rank keeps its own
+    assert dataset.skipped.count_nonzero() == 2  # ranks do not share
 
 
 @pytest.mark.parametrize('option', [
     dict(max_unreadable=1.5), dict(max_unreadable=-1), dict(interval=0)])
-def test_options_out_of_range_are_named(option):
+def test_hook_refuses_invalid_options(option):
     with pytest.raises(ValueError, match=next(iter(option))):
         SkippedImagesHook(**option)

@@ -16,14 +16,14 @@ def train(folder, name, *options):
     return folder / name
 
 
-def sheets(work_dir):
+def grids(work_dir):
     return {int(path.stem.split('_')[1]): cv2.imread(str(path))
             for path in work_dir.glob('*/vis_data/vis_image/*.png')}
 
 
 @pytest.fixture
 def seen(monkeypatch):
-    """What the network got in each epoch: the views of each image, RGB."""
+    """Record the views of each image that the network got, RGB."""
     seen = []
     loss = MODELS.get('UniVIP').loss
 
@@ -39,8 +39,7 @@ def seen(monkeypatch):
     return seen
 
 
-def test_views_are_pixel_for_pixel_what_the_network_got(
-        coco_folder, seen, univip_scope):
+def test_views_equal_network_input(coco_folder, seen, univip_scope):
     train(coco_folder, 'out')
     cfg = Config.fromfile(coco_folder / 'tiny.py')
     source = open_views(DATASETS.build(cfg.train_dataloader.dataset))
@@ -54,65 +53,64 @@ def test_views_are_pixel_for_pixel_what_the_network_got(
             ours = drawn[img_id // 10 - 1]
             assert len(ours) == len(views) == 6
             for view, other in zip(ours, views):
-                # A batch of another size rounds otherwise, in the last bit.
+                # Another batch size may change the last bit.
                 assert np.abs(view.astype(int) - other).max() <= 1
 
 
-def test_sheets_are_of_the_epochs_asked_for_and_differ(coco_folder):
+def test_grids_differ_between_epochs(coco_folder):
     work_dir = train(coco_folder, 'out',
                      'default_hooks.view_sheet.interval=1',
                      'default_hooks.view_sheet.num_images=2')
-    found = sheets(work_dir)
+    found = grids(work_dir)
     assert sorted(found) == [1, 2]
     assert found[1].shape == found[2].shape
     assert (found[1] != found[2]).any()
 
 
-def test_the_first_epoch_is_drawn_and_then_one_in_interval(coco_folder):
-    assert sorted(sheets(train(coco_folder, 'out'))) == [1]
+def test_interval_starts_at_first_epoch(coco_folder):
+    assert sorted(grids(train(coco_folder, 'out'))) == [1]
     off = train(coco_folder, 'off', 'default_hooks.view_sheet.interval=0')
-    assert sheets(off) == {}
+    assert grids(off) == {}
 
 
-def test_training_has_the_same_bits_with_and_without(coco_folder):
-    with_sheets = train(coco_folder, 'with',
+def test_hook_keeps_training_bit_identical(coco_folder):
+    with_grids = train(coco_folder, 'with',
                         'default_hooks.view_sheet.interval=1')
     run_tool('train', write_config(coco_folder), '--work-dir',
              coco_folder / 'without')
-    assert watched(with_sheets) == watched(coco_folder / 'without')
-    assert len(sheets(with_sheets)) == 2
+    assert watched(with_grids) == watched(coco_folder / 'without')
+    assert len(grids(with_grids)) == 2
 
 
-def test_a_picture_that_fails_is_a_warning_and_the_training_goes_on(
-        coco_folder, logged, monkeypatch):
+def test_drawing_error_becomes_warning(coco_folder, logged, monkeypatch):
     def fails(self, runner):
         raise MemoryError('no room')
     monkeypatch.setattr(ViewSheetHook, 'draw', fails)
     work_dir = train(coco_folder, 'out', 'default_hooks.view_sheet.interval=1')
-    assert len(watched(work_dir)) == 8 and sheets(work_dir) == {}
+    assert len(watched(work_dir)) == 8 and grids(work_dir) == {}
     log = next(work_dir.glob('*/*.log')).read_text()
-    assert log.count('no more sheets of views: MemoryError: no room') == 1
+    assert log.count('no more grids of views: MemoryError: no room') == 1
 
 
-def test_without_what_it_needs_it_says_so_once(coco_folder):
+def test_missing_sampler_is_logged_once(coco_folder):
     work_dir = train(coco_folder, 'out',
                      'train_dataloader.sampler.type=DefaultSampler')
-    assert sheets(work_dir) == {}
+    assert grids(work_dir) == {}
     log = next(work_dir.glob('*/*.log')).read_text()
-    assert log.count('no sheets of views: they need sampler=') == 1
+    assert log.count('no grids of views: they need sampler=') == 1
 
 
 @pytest.mark.parametrize('options', [dict(interval=-1), dict(num_images=0)])
-def test_options_out_of_range_are_refused(options):
+def test_hook_refuses_invalid_options(options):
     with pytest.raises(ValueError, match='ViewSheetHook'):
         ViewSheetHook(**options)
 
 
-def test_data_without_scenes_is_told(univip_scope):
+def test_missing_names_scene_crop(univip_scope):
     assert 'without OverlapSceneCrop' in view_sheet_hook._missing([])
 
 
-def test_browse_dataset_shows_the_views_of_an_epoch(coco_folder, capsys):
+def test_browse_dataset_shows_views_of_epoch(coco_folder, capsys):
     pictures = {}
     for epoch in (1, 2, 1):
         run_tool('browse_dataset', write_config(coco_folder), '-n', 2,

@@ -9,7 +9,7 @@ from tiny import ROOT, free_port, watched, write_config
 DIST, SLURM = (ROOT / 'tools' / f'{name}_train.sh' for name in
                ('dist', 'slurm'))
 
-# Both print one argument a line.
+# Stands for Python and srun; prints one argument per line.
 FAKE = '#!/usr/bin/env bash\nprintf "PYTHONPATH=%s\\n" "$PYTHONPATH"\n' \
        'printf "%s\\n" "$@"\n'
 
@@ -25,7 +25,7 @@ def bash(script, *arguments, **environment):
 
 @pytest.fixture
 def fake(tmp_path):
-    """An interpreter and an srun that tell their arguments."""
+    """Add an interpreter and an srun that print their arguments."""
     for name in ('srun', 'my python'):
         path = tmp_path / 'bin' / name
         path.parent.mkdir(exist_ok=True)
@@ -35,7 +35,7 @@ def fake(tmp_path):
                 PYTHON=f'{tmp_path}/bin/my python')
 
 
-def test_two_processes_without_a_gpu_train_one_network(coco_folder):
+def test_two_cpu_processes_train_one_network(coco_folder):
     work_dir = coco_folder / 'out'
     ended = bash(
         DIST, write_config(coco_folder), 2, '--work-dir', work_dir,
@@ -45,13 +45,13 @@ def test_two_processes_without_a_gpu_train_one_network(coco_folder):
     assert ended.returncode == 0, ended.stderr[-3000:]
 
     first, second = watched(work_dir, 0), watched(work_dir, 1)
-    # Two of the eight images for each, so two iterations an epoch.
+    # Each rank has four images in batches of two: two iterations per epoch.
     assert [x['iter'] for x in first] == [0, 1, 2, 3]
     assert [x['iter'] for x in second] == [0, 1, 2, 3]
     assert ([x['lr'] for x in first] == [x['lr'] for x in second])
-    # Their images differ, and with them what each loses ...
+    # The ranks have different images, so different losses ...
     assert all(a['loss'] != b['loss'] for a, b in zip(first, second))
-    # ... and their gradients are averaged, so the weights are the same.
+    # ... but average their gradients, so they have the same weights.
     assert ([x['parameters'] for x in first] ==
             [x['parameters'] for x in second])
     assert len({x['parameters'] for x in first}) == 4
@@ -67,7 +67,7 @@ def test_two_processes_without_a_gpu_train_one_network(coco_folder):
     assert len(lines) == 4
 
 
-def test_sync_bn_without_a_gpu_ends_both_processes_with_the_cure(coco_folder):
+def test_sync_bn_on_cpu_ends_with_fix(coco_folder):
     ended = bash(
         DIST, ROOT / 'configs' / 'univip_r50_coco.py', 2, '--work-dir',
         coco_folder, PORT=free_port(), PYTHON=sys.executable,
@@ -83,15 +83,15 @@ def test_sync_bn_without_a_gpu_ends_both_processes_with_the_cure(coco_folder):
     (SLURM, []),
     (SLURM, ['partition', 'job', 'config.py']),
 ])
-def test_too_few_arguments_show_the_usage(script, arguments):
+def test_missing_arguments_show_usage(script, arguments):
     ended = bash(script, *arguments)
     assert ended.returncode == 2 and ended.stdout == ''
     assert f'bash tools/{script.name} ' in ended.stderr
-    assert ended.stderr.endswith('.\n')  # whole sentences, and no code
+    assert ended.stderr.endswith('.\n')  # whole sentences, no code
     assert 'set -euo' not in ended.stderr and '#' not in ended.stderr
 
 
-def test_dist_train_starts_torchrun_on_this_machine(fake):
+def test_dist_train_starts_torchrun(fake):
     ended = bash(DIST, 'my config.py', 8, '--amp', '--cfg-options', 'a=b c',
                  **fake)
     assert ended.returncode == 0
@@ -105,7 +105,7 @@ def test_dist_train_starts_torchrun_on_this_machine(fake):
     assert path == f'PYTHONPATH={ROOT}/tools/..'
 
 
-def test_dist_train_joins_machines(fake):
+def test_dist_train_passes_machine_options(fake):
     ended = bash(DIST, 'config.py', 8, NNODES='2', NODE_RANK='1', PORT='1234',
                  MASTER_ADDR='10.0.0.1', PYTHONPATH='/mine', **fake)
     path, *words = ended.stdout.splitlines()
@@ -114,7 +114,7 @@ def test_dist_train_joins_machines(fake):
     assert path == f'PYTHONPATH={ROOT}/tools/..:/mine'
 
 
-def test_slurm_train_starts_a_task_for_each_gpu(fake):
+def test_slurm_train_starts_one_task_per_gpu(fake):
     ended = bash(SLURM, 'gpu', 'univip', 'my config.py', 'work dir',
                  '--resume', '--cfg-options', 'a=b c', GPUS='16',
                  SRUN_ARGS='--time 3-0 --qos=high', **fake)
@@ -136,8 +136,8 @@ def test_slurm_train_starts_a_task_for_each_gpu(fake):
     (dict(GPUS='16', GPUS_PER_NODE='4', CPUS_PER_TASK='5'),
      ['gpu:4', '16', '4', '5']),
 ])
-def test_slurm_train_asks_for_no_more_than_it_needs(fake, environment,
-                                                    expected):
+def test_slurm_train_requests_only_needed_resources(
+        fake, environment, expected):
     words = bash(SLURM, 'gpu', 'job', 'config.py', 'out', **environment,
                  **fake).stdout.splitlines()
     values = dict(word.split('=', 1) for word in words if '=' in word)

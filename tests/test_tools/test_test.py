@@ -30,7 +30,7 @@ test_cfg = dict(type='TestLoop')
 
 @pytest.fixture
 def config(coco_folder):
-    """A tiny config that is tested on images with annotations."""
+    """Write a tiny config with a test set that has annotations."""
     path = coco_folder / 'train.json'
     content = json.loads(path.read_text())
     content['categories'] = [dict(id=1, name='cat'), dict(id=2, name='dog')]
@@ -53,7 +53,7 @@ def metrics_of(config, *arguments):
     return json.loads(out.read_text())
 
 
-def test_a_checkpoint_is_measured_and_so_is_the_untrained_network(config):
+def test_test_evaluates_checkpoint_and_untrained_network(config):
     run_tool('train', config, '--work-dir', config.parent / 'out',
              '--cfg-options', 'train_cfg.max_epochs=1')
     checkpoint = config.parent / 'out' / 'epoch_1.pth'
@@ -63,64 +63,62 @@ def test_a_checkpoint_is_measured_and_so_is_the_untrained_network(config):
     metrics = metrics_of(config)
     assert 'probe/knn_mAP' in metrics and 'probe/linear_mAP' in metrics
     assert all(0 <= value <= 100 for value in metrics.values())
-    # It is the weights of the checkpoint that are measured.
+    # Only the checkpoint has NaN, so its weights were loaded.
     with pytest.raises(ValueError, match='not finite'):
         metrics_of(config, checkpoint)
 
 
-def test_measuring_twice_gives_the_same(config):
+def test_test_is_deterministic(config):
     assert metrics_of(config) == metrics_of(config)
 
 
-def test_sync_bn_is_measured_on_the_cpu(config, monkeypatch):
+def test_test_replaces_sync_bn_on_cpu(config, monkeypatch):
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
     assert 'probe/knn_mAP' in metrics_of(
         config, '--cfg-options', 'model.backbone.norm_cfg.type=SyncBN')
 
 
-# What a user gets wrong, and a word of the answer.
+# Mistakes of the user.
 
-def test_a_missing_checkpoint_is_named(config):
+def test_error_names_missing_checkpoint(config):
     message = error_of('test', config, 'no/epoch_9.pth')
     assert "there is no checkpoint 'no/epoch_9.pth'" in message
 
 
-def test_a_config_without_test_data_is_named(coco_folder):
+def test_error_names_config_without_test_dataloader(coco_folder):
     path = write_config(coco_folder)
     message = error_of('test', path)
     assert str(path) in message and 'has no test_dataloader' in message
     assert 'univip_r18_demo.py' in message
 
 
-def test_a_missing_config_is_named():
+def test_error_names_missing_config():
     assert "'no/config.py'" in error_of('test', 'no/config.py')
 
 
-def test_a_missing_file_of_the_data_is_named(config):
+def test_error_names_missing_data_file(config):
     (config.parent / 'train.json').unlink()
     message = error_of('test', config, '--work-dir', config.parent / 'out')
     assert str(config.parent / 'train.json') in message
 
 
-def test_sync_bn_on_several_processes_without_a_gpu_is_refused(config,
-                                                               monkeypatch):
+def test_sync_bn_on_several_cpu_processes_is_refused(config, monkeypatch):
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
     message = error_of('test', config, '--launcher', 'pytorch',
                        '--cfg-options', 'model.neck.norm_cfg.type=SyncBN')
     assert 'model.neck.norm_cfg.type=BN1d' in message
 
 
-def test_the_untrained_network_is_measured_by_two_processes(
-        config, coco_folder):
+def test_two_processes_equal_one_process(config, coco_folder):
     alone = coco_folder / 'alone.json'
     run_tool('test', config, '--work-dir', coco_folder / 'out', '--out', alone)
-    told = subprocess.run(
+    ended = subprocess.run(
         [sys.executable, '-m', 'torch.distributed.run', '--nproc-per-node',
          '2', '--master-port', free_port(), str(ROOT / 'tools/test.py'),
          str(config), '--launcher', 'pytorch', '--work-dir',
          str(coco_folder / 'out'), '--out', str(coco_folder / 'two.json')],
         capture_output=True, text=True, timeout=240,
         env={**os.environ, 'PYTHONPATH': str(ROOT / 'tests')})
-    assert told.returncode == 0, told.stderr[-3000:]
+    assert ended.returncode == 0, ended.stderr[-3000:]
     assert json.loads((coco_folder / 'two.json').read_text()) == (
         pytest.approx(json.loads(alone.read_text()), abs=1e-3))

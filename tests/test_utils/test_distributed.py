@@ -18,18 +18,18 @@ def environment(monkeypatch):
     return started
 
 
-def test_no_launcher_starts_nothing(environment):
+def test_start_gloo_ignores_launcher_none(environment):
     start_gloo('none')
     assert environment == [] and local_world_size() == 1
 
 
-def test_torchrun_s_variables_are_taken_as_they_are(environment):
+def test_start_gloo_uses_torchrun_environment(environment):
     os.environ.update(RANK='1', WORLD_SIZE='2')
     start_gloo('pytorch', timeout=5)
     assert environment == [(('gloo', ), dict(timeout=5))]
 
 
-def test_slurm_s_variables_become_torchrun_s(environment, tmp_path):
+def test_start_gloo_converts_slurm_environment(environment, tmp_path):
     scontrol = tmp_path / 'scontrol'
     scontrol.write_text('#!/bin/sh\n[ "$*" = "show hostname n[3-5]" ] && '
                         'printf "n3\\nn4\\nn5\\n"\n')
@@ -49,7 +49,7 @@ def test_slurm_s_variables_become_torchrun_s(environment, tmp_path):
 @pytest.mark.parametrize('launcher, message', [
     ('pytorch', 'torchrun did not start'), ('slurm', 'srun did not start'),
     ('mpi', 'choose one of none, pytorch, slurm')])
-def test_launcher_that_did_not_start_this_process_is_told(launcher, message):
+def test_start_gloo_refuses_wrong_launcher(launcher, message):
     with pytest.raises(ValueError, match=message):
         start_gloo(launcher)
 
@@ -65,7 +65,7 @@ def count_threads():
 
 def train():
     network = DistributedDataParallel(torch.nn.Linear(10, 10))
-    network.cycle = [network]  # as a Runner and its hooks are one
+    network.cycle = [network]  # a reference cycle, as Runner and hooks
     network(torch.rand(4, 10)).sum().backward()
 
 torch.set_num_threads(1)
@@ -79,12 +79,12 @@ print(before, during, count_threads(), is_started())
 '''
 
 
-def test_who_leaves_the_group_has_none_of_its_threads_left(tmp_path):
-    # One that is left aborts Python at its end, now and then.
-    said = subprocess.run(
+def test_leave_ends_threads_of_group(tmp_path):
+    # A remaining thread sometimes aborts Python at exit.
+    words = subprocess.run(
         [sys.executable, '-m', 'torch.distributed.run', '--standalone',
          '--nproc-per-node=1', '--no-python', sys.executable, '-c',
          ONE_PROCESS], text=True, check=True, env=dict(os.environ),
         stdout=subprocess.PIPE, cwd=tmp_path).stdout.split()
-    before, during, after = map(int, said[:3])
-    assert during > before >= after and said[3] == 'False'
+    before, during, after = map(int, words[:3])
+    assert during > before >= after and words[3] == 'False'

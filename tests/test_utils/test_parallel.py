@@ -31,12 +31,12 @@ def fail_at_three(x):
 
 @pytest.mark.parametrize('workers', [1, 2, 3])
 @pytest.mark.parametrize('number', [0, 1, 50])
-def test_each_task_is_done_once_and_told_by_its_number(workers, number):
+def test_map_unordered_yields_each_task_once(workers, number):
     results = list(map_unordered(double, range(100, 100 + number), workers))
     assert sorted(results) == [(i, 200 + 2 * i) for i in range(number)]
 
 
-def test_tasks_are_taken_a_few_ahead_alone():
+def test_map_unordered_reads_tasks_lazily():
     taken = []
     tasks = (taken.append(i) or i for i in range(1000))
     results = map_unordered(double, tasks, 2)
@@ -46,17 +46,17 @@ def test_tasks_are_taken_a_few_ahead_alone():
 
 
 @pytest.mark.parametrize('workers', [1, 2])
-def test_fault_of_the_work_is_raised_here(workers):
+def test_map_unordered_raises_error_of_work(workers):
     with pytest.raises(ValueError, match='three'):
         list(map_unordered(fail_at_three, range(9), workers))
 
 
-def test_killed_process_is_told_and_not_waited_for():
-    with pytest.raises(RuntimeError, match='want of memory'):
+def test_map_unordered_reports_killed_worker():
+    with pytest.raises(RuntimeError, match='memory ran out'):
         list(map_unordered(die_at_three, range(9), 2))
 
 
-def test_threads_of_opencv_are_as_before():
+def test_map_unordered_restores_opencv_threads():
     before = cv2.getNumThreads()
     cv2.setNumThreads(3)
     list(map_unordered(double, range(3), 2))
@@ -64,7 +64,7 @@ def test_threads_of_opencv_are_as_before():
     cv2.setNumThreads(before)
 
 
-def test_processes_end_with_the_one_that_forked_them(tmp_path):
+def test_workers_die_with_parent(tmp_path):
     code = f"""
 import os, pathlib, time
 from univip_mm.utils.parallel import map_unordered
@@ -96,7 +96,7 @@ def is_alive(pid):
     return 'State:\tZ' not in status
 
 
-def test_number_of_workers_is_that_of_the_cores_unless_told():
+def test_number_of_workers_defaults_to_cores():
     assert number_of_workers() == len(os.sched_getaffinity(0))
     assert number_of_workers(7) == 7
     with pytest.raises(ValueError, match='workers is 0'):

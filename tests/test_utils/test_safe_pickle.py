@@ -1,4 +1,4 @@
-"""A program in a file, by every way in which files are loaded: none runs."""
+"""No tool executes code in a file that it loads."""
 import json
 import os
 import pickle
@@ -14,7 +14,7 @@ from univip_mm.proposals import ProposalFile
 
 
 class Payload:
-    """Leaves a file where it is unpickled in the old way."""
+    """Object that creates a file when it is unpickled unsafely."""
 
     def __init__(self, path):
         self.path = path
@@ -25,7 +25,7 @@ class Payload:
 
 @pytest.fixture
 def canary(tmp_path):
-    """A file that must not come to be."""
+    """Path of a file that must not be created."""
     path = tmp_path / 'canary'
     yield path
     assert not path.exists()
@@ -33,7 +33,7 @@ def canary(tmp_path):
 
 @pytest.fixture
 def evil(canary, tmp_path):
-    """A checkpoint with a program in it."""
+    """Write a checkpoint that contains code."""
     path = tmp_path / 'evil.pth'
     torch.save(
         dict(state_dict={}, meta=dict(epoch=1, iter=4),
@@ -46,14 +46,14 @@ def refused(message, path):
 
 
 @pytest.mark.parametrize('option', ['--resume', 'load_from'])
-def test_by_training(coco_folder, evil, option):
+def test_train_refuses_code_in_checkpoint(coco_folder, evil, option):
     options = (['--resume', evil] if option == '--resume' else
                ['--cfg-options', f'load_from={evil}'])
     refused(error_of('train', write_config(coco_folder), '--work-dir',
                      coco_folder / 'out', *options), evil)
 
 
-def test_by_the_latest_checkpoint(coco_folder, evil):
+def test_resume_refuses_code_in_latest_checkpoint(coco_folder, evil):
     out = coco_folder / 'out'
     out.mkdir()
     (out / 'last_checkpoint').write_text(str(evil))
@@ -61,7 +61,7 @@ def test_by_the_latest_checkpoint(coco_folder, evil):
                      '--resume'), evil)
 
 
-def test_by_evaluation(coco_folder, evil):
+def test_test_refuses_code_in_checkpoint(coco_folder, evil):
     config = write_config(coco_folder)
     config.write_text(config.read_text() + f"""
 test_dataloader = dict(
@@ -77,11 +77,11 @@ test_cfg = dict(type='TestLoop')
                      coco_folder / 'out'), evil)
 
 
-def test_by_extraction(evil, tmp_path):
+def test_extract_backbone_refuses_code(evil, tmp_path):
     refused(error_of('extract_backbone', evil, tmp_path / 'out.pth'), evil)
 
 
-def test_by_replay(evil):
+def test_replay_batch_refuses_code(evil):
     refused(error_of('replay_batch', evil), evil)
 
 
@@ -90,7 +90,7 @@ def test_by_replay(evil):
     dict(type='ReLU', inner=dict(type='subprocess.getoutput', cmd='touch {}')),
     dict(type='ReLU', _scope_='antigravity'),
 ])
-def test_by_the_config_in_a_replay(canary, tmp_path, part):
+def test_replay_batch_refuses_code_in_config(canary, tmp_path, part):
     path = tmp_path / 'replay.pth'
     part = json.loads(json.dumps(part).replace('{}', str(canary)))
     save_replay(path, torch.nn.Linear(1, 1), [], Config(dict(model=part)),
@@ -99,7 +99,7 @@ def test_by_the_config_in_a_replay(canary, tmp_path, part):
     assert 'is not a registered model' in message or '_scope_' in message
 
 
-def test_by_a_pickle_of_proposals(coco_folder, canary):
+def test_convert_proposals_refuses_code_in_pickle(coco_folder, canary):
     path = coco_folder / 'evil.pkl'
     path.write_bytes(pickle.dumps(dict(bbox={'1.jpg': Payload(canary)})))
     refused(error_of('convert_proposals', 'pickle', path,
@@ -108,7 +108,7 @@ def test_by_a_pickle_of_proposals(coco_folder, canary):
 
 
 @pytest.mark.parametrize('name', ['image_ids', 'boxes', 'meta'])
-def test_by_a_proposal_file(canary, tmp_path, name):
+def test_proposal_file_refuses_object_arrays(canary, tmp_path, name):
     arrays = dict(image_ids=np.array([1]), offsets=np.array([0, 0]),
                   boxes=np.zeros((0, 4)), names=np.zeros(0, np.uint32),
                   meta=np.zeros(2, np.uint8))
@@ -118,7 +118,7 @@ def test_by_a_proposal_file(canary, tmp_path, name):
         ProposalFile(tmp_path / 'evil.npz')
 
 
-def test_no_image_is_read_from_outside_the_folder(coco_folder):
+def test_tools_refuse_paths_outside_folder(coco_folder):
     path = coco_folder / 'train.json'
     content = json.loads(path.read_text())
     content['images'][3]['file_name'] = '../../etc/passwd'

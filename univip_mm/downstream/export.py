@@ -6,12 +6,10 @@ from typing import Optional
 
 import torch
 
+from ..engine.branches import BRANCHES
 from ..io.atomic import atomic_write
 from ..version import __version__
 
-# Prefix of the backbone's weights in each branch of BYOL and UniVIP. The
-# target branch is an averaged Sequential of backbone and projector.
-BRANCHES = dict(online='backbone.', target='target_net.module.0.')
 FORMATS = ('mm', 'torchvision')
 # Depth by the number of blocks per stage. Bottleneck blocks (last item) have a
 # third convolution.

@@ -1,3 +1,4 @@
+"""Hooks, config checks, checkpoints and replay files of a training."""
 from .hooks import (
     IterSeedHook,
     NonFiniteHook,
@@ -7,10 +8,11 @@ from .hooks import (
     SafeResumeHook,
     SkippedImagesHook,
     TargetUpdateHook,
+    ViewSheetHook,
 )
 
 __all__ = [
     'IterSeedHook', 'NonFiniteHook', 'OnlineProbeHook', 'PreemptionHook',
     'SafeCheckpointHook', 'SafeResumeHook', 'SkippedImagesHook',
-    'TargetUpdateHook'
+    'TargetUpdateHook', 'ViewSheetHook'
 ]

@@ -1,35 +1,40 @@
-"""Checkpoints: loaded without executing anything in them, and the backbone
-taken out of one."""
+"""Load checkpoints without executing code, and find the one to resume."""
+import logging
 import os
 import re
 import zipfile
 from pathlib import Path
 from typing import Any, Optional
 
+from mmengine.config import Config
+from mmengine.logging import print_log
 from mmengine.runner import CheckpointLoader
 
 from ..utils import safe_pickle
 
 
 def load_checkpoints_safely() -> None:
-    """From now on, in this process, MMEngine's Runner loads local files by
-    :mod:`univip_mm.utils.safe_pickle`: nothing in them is executed, and what
-    MMEngine's log needs is admitted, so that a run can be resumed."""
+    """Let MMEngine load local checkpoints with our safe unpickler.
+
+    The change applies to this process. See
+    :mod:`univip_mm.utils.safe_pickle`: no code in the file runs, and the
+    types of MMEngine's log are allowed, so that a training can be resumed.
+    """
     CheckpointLoader.register_scheme('', _load_local, force=True)
 
 
 def _load_local(filename: str, map_location: Any = None) -> Any:
-    """In place of MMEngine's loader of local files."""
+    # The parameter names are those of MMEngine's loaders.
     return safe_pickle.load(os.path.expanduser(filename), map_location)
 
 
 def load_checkpoint(path: str) -> dict:
-    """A checkpoint's content on the CPU; nothing in it is executed.
+    """Load a checkpoint to the CPU without executing code in it.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is not a checkpoint, is cut short, or holds an object
-            of a type that no checkpoint of ours needs.
+        FileNotFoundError: The file does not exist.
+        ValueError: The file is not a checkpoint, is truncated, or contains a
+            type that our checkpoints do not need.
     """
     try:
         content = safe_pickle.load(path, 'cpu')
@@ -38,21 +43,32 @@ def load_checkpoint(path: str) -> dict:
     except Exception as e:
         raise ValueError(describe_refusal(path, e)) from None
     if not isinstance(content, dict):
-        raise ValueError(f"'{path}' holds a {type(content).__name__}, but a "
-                         'checkpoint is a dict')
+        raise ValueError(f"'{path}' contains a {type(content).__name__}, but "
+                         'a checkpoint is a dict')
     return content
 
 
 def describe_refusal(path: str, error: Exception) -> str:
-    """In one line why PyTorch did not load a checkpoint."""
-    return (f"'{path}' is not a checkpoint, is cut short, or holds what is "
-            f'not safe to load: {_reason(error)}')
+    """Return one line that says why a checkpoint was not loaded."""
+    return (f"'{path}' is not a checkpoint, is truncated, or is not safe to "
+            f'load: {_reason(error)}')
+
+
+def _reason(error: Exception) -> str:
+    # PyTorch adds a page of advice to the one sentence that matters.
+    text = str(error) or type(error).__name__
+    found = re.search(
+        r'((?:Trying to load u|U)nsupported .*?)(?: was not|\. |\.?\n|$)',
+        text)
+    return found.group(1) if found else text.split('. ')[0].split('\n')[0]
 
 
 def is_whole(path: str) -> bool:
-    """Whether a file is not cut short: PyTorch's checkpoints are zip archives,
-    whose directory stands at their end. Of other formats only an empty file
-    is known not to be whole."""
+    """Return False if a checkpoint file is truncated.
+
+    PyTorch's checkpoints are zip archives, whose directory is at the end of
+    the file. Files of another format count as whole unless they are empty.
+    """
     if zipfile.is_zipfile(path):
         return True
     with open(path, 'rb') as file:
@@ -61,14 +77,15 @@ def is_whole(path: str) -> bool:
 
 
 def latest_checkpoint(work_dir: str) -> tuple[Optional[str], list[str]]:
-    """The latest whole checkpoint of a training, and those passed over.
+    """Return the latest whole checkpoint of a work dir.
 
-    The one that ``last_checkpoint`` names comes first, then all others,
-    the newest first.
+    The checkpoint named in ``last_checkpoint`` is tried first, then all
+    others, from the newest to the oldest.
 
     Returns:
-        tuple[Optional[str], list[str]]: Its path, or None where there is
-        none; and the paths of those that are cut short or gone.
+        tuple[Optional[str], list[str]]: Path of the checkpoint, or None if
+        there is no whole one; and the paths of the skipped checkpoints, which
+        are truncated or missing.
     """
     folder = Path(work_dir)
     found = sorted(folder.glob('*.pth'), key=lambda x: x.stat().st_mtime,
@@ -78,18 +95,54 @@ def latest_checkpoint(work_dir: str) -> tuple[Optional[str], list[str]]:
     named = note.read_text().strip() if note.is_file() else ''
     if named:
         candidates.insert(0, named)
-    passed_over = []
+    skipped = []
     for path in dict.fromkeys(candidates):
         if os.path.isfile(path) and is_whole(path):
-            return path, passed_over
-        passed_over.append(path)
-    return None, passed_over
+            return path, skipped
+        skipped.append(path)
+    return None, skipped
 
 
-def _reason(error: Exception) -> str:
-    """The sentence that says why, out of PyTorch's page of advice."""
-    text = str(error) or type(error).__name__
-    found = re.search(
-        r'((?:Trying to load u|U)nsupported .*?)(?: was not|\. |\.?\n|$)',
-        text)
-    return found.group(1) if found else text.split('. ')[0].split('\n')[0]
+def find_checkpoint(cfg: Config) -> None:
+    """Check ``cfg.load_from``, or find the checkpoint to resume.
+
+    If ``cfg.resume`` is set without a ``load_from``, set ``load_from`` to the
+    latest whole checkpoint of the work dir. URLs are not checked.
+
+    Raises:
+        FileNotFoundError: There is no such checkpoint, or none of the work
+            dir is whole.
+        ValueError: The checkpoint of ``load_from`` is truncated.
+    """
+    path = cfg.get('load_from')
+    if path is not None:
+        _check_file(path)
+    elif cfg.get('resume'):
+        cfg.load_from = _find_latest(cfg.work_dir)
+
+
+def _check_file(path: str) -> None:
+    if '://' in path:
+        return
+    path = os.path.expanduser(path)
+    if not os.path.isfile(path):
+        raise FileNotFoundError(
+            f"there is no checkpoint '{path}': check the path")
+    if not is_whole(path):
+        raise ValueError(
+            f"the checkpoint '{path}' is truncated: give an earlier one, or "
+            '--resume without a path, which finds the latest whole one')
+
+
+def _find_latest(work_dir: str) -> Optional[str]:
+    path, skipped = latest_checkpoint(work_dir)
+    if path is None and skipped:
+        raise FileNotFoundError(
+            f"'{work_dir}' has no whole checkpoint: "
+            f"{', '.join(map(repr, skipped))} truncated or missing; give "
+            '--resume CHECKPOINT, or omit --resume to start a new training')
+    if skipped:
+        print_log(
+            f'skipped {len(skipped)} truncated or missing checkpoints: '
+            + ', '.join(skipped), level=logging.WARNING)
+    return path

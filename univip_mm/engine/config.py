@@ -1,55 +1,54 @@
-"""The config of a run: from the command line to what can be told about it
-before anything is built."""
+"""The config of a training: command line, sections and nested parts."""
 import argparse
-import logging
 import os
 import os.path as osp
 from collections.abc import Iterator
+from typing import Any
 
 from mmengine.config import Config, DictAction
-from mmengine.logging import print_log
 
 from ..models.univip_neck import check_instance_count
-from .checkpoint import is_whole, latest_checkpoint
 
 
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments that tools/train.py and tools/test.py share, all of which
-    :func:`load_config` reads."""
-    parser.add_argument('config', help='the config file')
+    """Add the options that tools/train.py and tools/test.py share.
+
+    :func:`load_config` reads all of them.
+    """
+    parser.add_argument('config', help='config file')
     parser.add_argument(
         '--work-dir',
-        help='folder of the log and the checkpoints (default: '
-        'work_dirs/CONFIG)')
+        help='folder of logs and checkpoints (default: work_dirs/CONFIG)')
     parser.add_argument(
         '--cfg-options',
         nargs='+',
         action=DictAction,
         metavar='KEY=VALUE',
-        help='change values of the config, such as optim_wrapper.optimizer.'
-        'lr=0.1; a list is written as key="[a,b]"')
+        help='override config values, for example '
+        'optim_wrapper.optimizer.lr=0.1; write a list as key="[a,b]"')
     parser.add_argument(
         '--launcher',
         choices=['none', 'pytorch', 'slurm', 'mpi'],
         default='none',
-        help='who started the processes; the .sh files set it')
+        help='launcher of the processes; the .sh scripts set this option '
+        '(default: %(default)s)')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0,
                         help=argparse.SUPPRESS)
 
 
 def load_config(args: argparse.Namespace) -> Config:
-    """The config with the command line's options in it.
+    """Load the config and apply the options of the command line.
 
     Raises:
-        FileNotFoundError: There is no such config.
-        ValueError: It is not a config.
+        FileNotFoundError: The config does not exist.
+        ValueError: The file is not a config.
     """
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     if not osp.isfile(args.config):
         raise FileNotFoundError(f"there is no config '{args.config}'")
     try:
         cfg = Config.fromfile(args.config)
-    except OSError as e:  # of another type than .py, .json, .yaml
+    except OSError as e:  # another type than .py, .json and .yaml
         raise ValueError(f"'{args.config}' is not a config: {e}") from None
     cfg.launcher = args.launcher
     if args.cfg_options is not None:
@@ -63,52 +62,11 @@ def load_config(args: argparse.Namespace) -> Config:
 
 
 def check_part(cfg: Config, name: str) -> None:
-    """Whether the config has this part, such as ``test_dataloader``.
-
-    Raises:
-        ValueError: It has not.
-    """
+    """Raise ValueError if the config lacks a key, e.g. ``test_dataloader``."""
     if cfg.get(name) is None:
-        raise ValueError(f"'{cfg.filename}' has no {name}: "
-                         'configs/univip_r18_demo.py, with its bases, shows '
-                         'one')
-
-
-def find_checkpoint(cfg: Config) -> None:
-    """Whether the checkpoint to load or to resume from is there and whole.
-    Where none is named, the latest whole one in the work dir is taken.
-
-    Raises:
-        FileNotFoundError: It is not there.
-        ValueError: It is cut short.
-    """
-    path = cfg.get('load_from')
-    if path is not None:
-        if '://' in path:
-            return
-        path = osp.expanduser(path)
-        if not osp.isfile(path):
-            raise FileNotFoundError(
-                f"there is no checkpoint '{path}': give the path of one")
-        if not is_whole(path):
-            raise ValueError(
-                f"the checkpoint '{path}' is cut short: give the one before "
-                'it, or --resume alone, which finds the latest whole one')
-        return
-    if not cfg.get('resume'):
-        return
-    path, passed_over = latest_checkpoint(cfg.work_dir)
-    if path is None and passed_over:
-        raise FileNotFoundError(
-            f"'{cfg.work_dir}' has no whole checkpoint: "
-            f"{', '.join(map(repr, passed_over))} cut short or gone; give "
-            '--resume CHECKPOINT, or leave --resume out to start anew')
-    cfg.load_from = path
-    if passed_over:
-        print_log(
-            f'passed over {len(passed_over)} checkpoints that are cut short '
-            f'or gone: {", ".join(passed_over)}',
-            level=logging.WARNING)
+        raise ValueError(f"'{cfg.filename}' has no {name}: see "
+                         'configs/univip_r18_demo.py and its base configs for '
+                         'an example')
 
 
 def check_num_instances(cfg: Config) -> None:
@@ -124,16 +82,30 @@ def check_num_instances(cfg: Config) -> None:
             crop.get('num_instances', 4), fused, f'{path}.num_instances')
 
 
-def parts_of_type(node, name: str, path: str) -> Iterator[tuple[str, dict]]:
-    """Every dict with ``type=name`` below a node of a config, with its dotted
-    name, which begins with ``path``."""
+def dicts_in(node: Any, path: str) -> Iterator[tuple[str, dict]]:
+    """Yield each dict inside a config node, with its dotted key.
+
+    Args:
+        node (Any): Dict, list, tuple or plain value.
+        path (str): Key of the node, the start of the yielded keys.
+
+    Yields:
+        tuple[str, dict]: Key such as ``model.backbone``, and the dict.
+    """
     if isinstance(node, dict):
-        if node.get('type') == name:
-            yield path, node
+        yield path, node
         children = node.items()
     elif isinstance(node, (list, tuple)):
         children = enumerate(node)
     else:
         return
     for key, child in children:
-        yield from parts_of_type(child, name, f'{path}.{key}')
+        yield from dicts_in(child, f'{path}.{key}')
+
+
+def parts_of_type(node: Any, name: str,
+                  path: str) -> Iterator[tuple[str, dict]]:
+    """Yield each dict with ``type=name`` in a config node, with its key."""
+    for key, part in dicts_in(node, path):
+        if part.get('type') == name:
+            yield key, part

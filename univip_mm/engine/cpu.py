@@ -1,5 +1,4 @@
-"""Several processes without a GPU, which MMEngine does not provide for, and
-what cannot be had without one."""
+"""Training without a GPU: gloo for several processes, and what needs a GPU."""
 import torch
 from mmengine.config import Config
 
@@ -8,11 +7,7 @@ from .config import parts_of_type
 
 
 def check_mixed_precision(cfg: Config) -> None:
-    """Whether there is the GPU that mixed precision needs.
-
-    Raises:
-        ValueError: There is none.
-    """
+    """Raise ValueError if mixed precision is on and there is no GPU."""
     if (cfg.optim_wrapper.get('type') == 'AmpOptimWrapper'
             and not torch.cuda.is_available()):
         raise ValueError('mixed precision needs a GPU and there is none: '
@@ -20,21 +15,22 @@ def check_mixed_precision(cfg: Config) -> None:
 
 
 def prepare_for_cpu(cfg: Config) -> None:
-    """Where a launcher starts processes on a machine without a GPU: start the
-    process group (gloo) here, since MMEngine's ``init_dist`` asks for a GPU,
-    and tell the Runner to wrap the model for the CPU. Otherwise nothing.
+    """Start gloo and wrap the model for the CPU, if there is no GPU.
+
+    Without a launcher, or with a GPU, do nothing. MMEngine's ``init_dist``
+    requires a GPU even for gloo, so the process group is started here.
 
     Raises:
-        ValueError: The model has SyncBN, which needs a GPU there (in a
-            single process the Runner takes BN in its place); or the launcher
-            is neither torchrun nor Slurm.
+        ValueError: The model has SyncBN, which needs a GPU in a process group
+            (a single process gets BN from the Runner); or the launcher is
+            neither torchrun nor Slurm.
     """
     if cfg.get('launcher', 'none') == 'none' or torch.cuda.is_available():
         return
     keys = [path for path, _ in parts_of_type(cfg.model, 'SyncBN', 'model')]
     if keys:
         raise ValueError(
-            'SyncBN needs a GPU and there is none: take BN, with '
+            'SyncBN needs a GPU and there is none: use BN, with '
             f'--cfg-options {" ".join(map(_batch_norm_option, keys))}')
     cfg.setdefault('model_wrapper_cfg', dict())
     cfg.model_wrapper_cfg.setdefault('type', 'MMDistributedDataParallel')
@@ -44,5 +40,5 @@ def prepare_for_cpu(cfg: Config) -> None:
 
 
 def _batch_norm_option(key: str) -> str:
-    # The projector and the predictor normalise vectors, the backbone maps.
+    # Projector and predictor normalize vectors, the backbone feature maps.
     return f'{key}.type={"BN" if "backbone" in key else "BN1d"}'

@@ -1,4 +1,4 @@
-"""Atomic writes: a file is there whole, or not at all."""
+"""Atomic writes: a file is either whole or absent."""
 import os
 import tempfile
 from collections.abc import Iterator
@@ -13,8 +13,8 @@ PathLike = Union[str, os.PathLike]
 def atomic_write(path: PathLike, mode: str = 'wb') -> Iterator[IO]:
     """Open a temporary file that replaces ``path`` when the block succeeds.
 
-    Other processes see either the old file or the whole new one. After an
-    error the old file is still there and the temporary file is gone.
+    Other processes see either the old file or the whole new file. If the
+    block fails, the old file stays and the temporary file is removed.
 
     Args:
         path (str or PathLike): File to write. Its folder is created.
@@ -28,7 +28,7 @@ def atomic_write(path: PathLike, mode: str = 'wb') -> Iterator[IO]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # mkstemp never opens a file or a link that somebody else has put there.
+    # mkstemp never opens an existing file or link.
     descriptor, part = tempfile.mkstemp('.part', f'.{path.name}.', path.parent)
     try:
         with open(descriptor, mode,
@@ -42,7 +42,7 @@ def atomic_write(path: PathLike, mode: str = 'wb') -> Iterator[IO]:
 
 
 def replace_durably(part: PathLike, path: PathLike) -> None:
-    """Write ``part`` through to the disk, then rename it to ``path``.
+    """Sync ``part`` to the disk, then rename it to ``path``.
 
     Raises:
         OSError: The data cannot be written or the file cannot be renamed.
@@ -53,7 +53,7 @@ def replace_durably(part: PathLike, path: PathLike) -> None:
 
 
 def _umask() -> int:
-    # The only way to read the mask is to set it.
+    # Setting the mask is the only way to read it.
     mask = os.umask(0)
     os.umask(mask)
     return mask

@@ -1,1 +1,1 @@
-"""Processes, progress bars and other helpers."""
+"""Processes, progress bars, safe unpickling and model wrappers."""

@@ -1,7 +1,7 @@
-"""Process groups on CPUs, which MMEngine does not provide for: its
-``init_dist`` asks for a GPU even where gloo is the back end.
+"""Process groups on CPUs.
 
-PyTorch is imported where there is a group alone.
+MMEngine's ``init_dist`` requires a GPU even for gloo. PyTorch is imported
+only if a process group is used, because the proposal search works without it.
 """
 import gc
 import os
@@ -14,19 +14,19 @@ LAUNCHERS = ('none', 'pytorch', 'slurm')
 
 
 def start_gloo(launcher: str, timeout: Optional[timedelta] = None) -> None:
-    """Join the launcher's processes in a group of back end gloo, unless they
-    are in one.
+    """Join the processes of a launcher in a gloo process group.
+
+    Do nothing if there is no launcher or the group already exists.
 
     Args:
-        launcher (str): 'pytorch' (torchrun), whose environment variables are
-            taken as they are; 'slurm' (srun), from whose they are made; or
-            'none', where nothing is done.
-        timeout (timedelta, optional): How long a process waits for another.
-            Defaults to None, PyTorch's.
+        launcher (str): 'pytorch' (torchrun), 'slurm' (srun) or 'none'.
+            torchrun sets the environment variables that PyTorch reads; for
+            Slurm they are derived from Slurm's.
+        timeout (timedelta, optional): Maximum time to wait for another rank.
+            Defaults to None, which means PyTorch's default.
 
     Raises:
-        ValueError: There is no such launcher, or it did not start this
-            process.
+        ValueError: The launcher is unknown, or it did not start this process.
     """
     if launcher not in LAUNCHERS:
         raise ValueError(f"there is no launcher '{launcher}': choose one of "
@@ -34,19 +34,18 @@ def start_gloo(launcher: str, timeout: Optional[timedelta] = None) -> None:
     if launcher == 'none' or is_started():
         return
     if launcher == 'slurm':
-        _environment_of_slurm()
+        _set_environment_from_slurm()
     if 'RANK' not in os.environ:
         raise ValueError("launcher is 'pytorch', but torchrun did not start "
                          'this process: start it with torchrun, or leave '
                          '--launcher out')
     import torch.distributed
-    # PyTorch before 2.2 takes no None.
+    # PyTorch before 2.2 does not accept None.
     options = {} if timeout is None else dict(timeout=timeout)
     torch.distributed.init_process_group('gloo', **options)
 
 
-def _environment_of_slurm() -> None:
-    """Set torchrun's environment variables from Slurm's."""
+def _set_environment_from_slurm() -> None:
     if 'SLURM_PROCID' not in os.environ:
         raise ValueError("launcher is 'slurm', but srun did not start this "
                          'process: start it with srun, or leave --launcher '
@@ -54,9 +53,9 @@ def _environment_of_slurm() -> None:
     os.environ['RANK'] = os.environ['SLURM_PROCID']
     os.environ['WORLD_SIZE'] = os.environ['SLURM_NTASKS']
     os.environ['LOCAL_RANK'] = os.environ.get('SLURM_LOCALID', '0')
-    # As "2(x3),1": tasks on each node.
-    on_node = os.environ.get('SLURM_STEP_TASKS_PER_NODE', '1')
-    os.environ['LOCAL_WORLD_SIZE'] = on_node.split(',')[0].split('(')[0]
+    # Tasks per node, such as "2(x3),1".
+    tasks = os.environ.get('SLURM_STEP_TASKS_PER_NODE', '1')
+    os.environ['LOCAL_WORLD_SIZE'] = tasks.split(',')[0].split('(')[0]
     os.environ.setdefault('MASTER_PORT', '29500')
     if 'MASTER_ADDR' not in os.environ:
         nodes = (os.environ.get('SLURM_STEP_NODELIST')
@@ -68,15 +67,14 @@ def _environment_of_slurm() -> None:
 
 
 def is_started() -> bool:
-    """Whether this process is in a group."""
+    """Return True if this process is in a process group."""
     module = sys.modules.get('torch.distributed')
     return (module is not None and module.is_available()
             and module.is_initialized())
 
 
 def rank_and_world_size() -> tuple[int, int]:
-    """The number of this process in its group, and how many there are; 0 and
-    1 where there is no group."""
+    """Return the rank and the number of processes; (0, 1) without a group."""
     if not is_started():
         return 0, 1
     import torch.distributed as dist
@@ -84,19 +82,19 @@ def rank_and_world_size() -> tuple[int, int]:
 
 
 def local_world_size() -> int:
-    """How many processes of the group run on this machine."""
+    """Return the number of processes of the group on this machine."""
     return int(os.environ.get('LOCAL_WORLD_SIZE', 1)) if is_started() else 1
 
 
 def barrier() -> None:
-    """Wait until every process of the group is here."""
+    """Wait for all processes of the group."""
     if is_started():
         import torch.distributed as dist
         dist.barrier()
 
 
 def broadcast(value: Any) -> Any:
-    """What the first process of the group gives as value."""
+    """Return the value of the first process of the group."""
     if not is_started():
         return value
     import torch.distributed as dist
@@ -106,15 +104,14 @@ def broadcast(value: Any) -> Any:
 
 
 def leave() -> None:
-    """Leave the group, at the end of a process that went well, and once
-    nothing that trained in the group is in use.
+    """Destroy the process group at the end of a successful program.
 
-    Gloo's threads free what they last sent after the program has gone on. If
-    Python ends meanwhile they abort it, and a launcher takes the whole
-    training for failed. Here they are waited for; not after an error, in
-    which they may wait for a process that never comes.
+    The threads of gloo may still free sent data when the program ends. If
+    Python ends first, it aborts and the launcher reports a failed training.
+    So wait for the threads here. Do not call this after an error: the threads
+    may wait for a process that never comes.
     """
     if is_started():
         import torch.distributed as dist
-        gc.collect()  # a network in the group keeps it alive
+        gc.collect()  # a DDP model keeps the group alive
         dist.destroy_process_group()

@@ -1,4 +1,4 @@
-"""Work on many images at once, in processes that are forked."""
+"""Parallel work on many images, in forked processes."""
 import ctypes
 import itertools
 import multiprocessing
@@ -11,12 +11,11 @@ from typing import Any, Callable, Optional
 
 import cv2
 
-_PR_SET_PDEATHSIG = 1  # of Linux's prctl(2)
+_PR_SET_PDEATHSIG = 1  # prctl(2) of Linux
 
 
 def number_of_workers(workers: Optional[int] = None) -> int:
-    """``workers``, or where that is None, the cores that this process may
-    use.
+    """Return ``workers``, or the number of usable cores if it is None.
 
     Raises:
         ValueError: ``workers`` is below 1.
@@ -31,24 +30,25 @@ def number_of_workers(workers: Optional[int] = None) -> int:
 def map_unordered(work: Callable[[Any], Any],
                   tasks: Iterable,
                   workers: Optional[int] = None) -> Iterator[tuple[int, Any]]:
-    """Do ``work`` on all tasks; tell each result as soon as it is there.
+    """Apply a function to all tasks and yield each result when it is ready.
 
-    OpenCV runs on one thread meanwhile, here and in the processes: more would
-    get into each other's way, and those that run when a process is forked are
-    missing in it, where they would be waited for without end. The processes
-    end with this one, however it ends.
+    This adds three things to :class:`ProcessPoolExecutor`: tasks are read
+    lazily, since millions of them would fill the memory; the workers die with
+    this process, even if it is killed; and OpenCV uses one thread, here and in
+    the workers. More threads would compete for the cores, and a forked child
+    can deadlock waiting for threads that it did not inherit.
 
     Args:
-        work (Callable): What to do with a task; pickled.
-        tasks (Iterable): The tasks; taken a few ahead of the results.
-        workers (int, optional): Processes; 1 works in this one. Defaults to
-            None, one for each core that this process may use.
+        work (Callable): Function of one task. It must be picklable.
+        tasks (Iterable): Tasks, read a few ahead of the results.
+        workers (int, optional): Number of processes; 1 works in this process.
+            Defaults to None, which means one process per usable core.
 
     Yields:
-        tuple[int, Any]: The number of a task, from 0, and its result.
+        tuple[int, Any]: Index of the task, from 0, and its result.
 
     Raises:
-        RuntimeError: A process was killed.
+        RuntimeError: A worker process was killed.
     """
     workers = number_of_workers(workers)
     threads = cv2.getNumThreads()
@@ -67,14 +67,14 @@ def _map_in_processes(work: Callable, tasks: Iterator,
     pool = ProcessPoolExecutor(
         workers,
         mp_context=multiprocessing.get_context('fork'),
-        initializer=_end_with,
+        initializer=_die_with_parent,
         initargs=(os.getpid(), ))
     running = {}
     try:
         while True:
-            for number, task in itertools.islice(tasks,
-                                                 4 * workers - len(running)):
-                running[pool.submit(work, task)] = number
+            for index, task in itertools.islice(tasks,
+                                                4 * workers - len(running)):
+                running[pool.submit(work, task)] = index
             if not running:
                 return
             done = wait(running, return_when=FIRST_COMPLETED).done
@@ -82,16 +82,15 @@ def _map_in_processes(work: Callable, tasks: Iterator,
                 yield running.pop(future), future.result()
     except BrokenProcessPool:
         raise RuntimeError(
-            'a worker process was killed, most often for want of memory: '
-            'take fewer workers') from None
+            'a worker process was killed, probably because the memory ran '
+            'out: use fewer workers') from None
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _end_with(parent: int) -> None:
-    """Make this process end when its parent does, and leave Ctrl-C to the
-    parent."""
+def _die_with_parent(parent: int) -> None:
+    """Let the kernel kill this process with its parent; ignore Ctrl-C."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it had ended before
+    if os.getppid() != parent:  # the parent died before prctl
         os._exit(1)

@@ -1,4 +1,4 @@
-"""A progress bar with the rate and the time left."""
+"""A progress bar with the rate and the remaining time."""
 import sys
 from collections.abc import Iterable
 from typing import Optional
@@ -8,16 +8,17 @@ from tqdm import tqdm
 
 def track(items: Iterable, total: Optional[int] = None, unit: str = 'image',
           **kwargs) -> tqdm:
-    """The items, with a progress bar on the standard error.
+    """Iterate over items with a progress bar on stderr.
 
-    Where that is no terminal, as in the log of a job, the bar is a line every
-    half a minute.
+    If stderr is not a terminal, e.g. in the log of a job, the bar prints one
+    line every 30 seconds.
 
     Args:
-        items (Iterable): The items.
-        total (int, optional): Their number. Defaults to None, ``len(items)``.
-        unit (str): What an item is called. Defaults to 'image'.
-        **kwargs: For :class:`tqdm.tqdm`.
+        items (Iterable): Items.
+        total (int, optional): Number of items. Defaults to None, which means
+            ``len(items)``.
+        unit (str): Name of an item. Defaults to 'image'.
+        **kwargs: Arguments of :class:`tqdm.tqdm`.
     """
     interval = 0.2 if sys.stderr.isatty() else 30
     return tqdm(items, total=total, unit=unit, mininterval=interval,

@@ -1,9 +1,9 @@
-"""Files of ``torch.save``, read without executing anything in them.
+"""Load files of ``torch.save`` without executing code in them.
 
-As ``torch.load(weights_only=True)``, but the same with every PyTorch. Before
-2.6 that one cannot be taught MMEngine's types, and can be got round by
-TorchScript (CVE-2025-32434). With every one, teaching it NumPy's arrays lets a
-file forge a type of numbers that holds addresses of objects.
+The same idea as ``torch.load(weights_only=True)``, but with the same result in
+every PyTorch version. Before 2.6, ``weights_only`` has no way to allow
+MMEngine's types, and TorchScript files bypass it (CVE-2025-32434). In all
+versions, allowing NumPy arrays lets a file forge a dtype of object addresses.
 """
 import os
 import pickle
@@ -26,42 +26,45 @@ except ImportError:  # NumPy 1
 
 
 def _history_buffer_method(owner: type, name: str) -> Any:
-    """What stands in for ``getattr``.
+    """Replace ``getattr`` for the four statistics of a HistoryBuffer.
 
-    A HistoryBuffer pickles its four statistics as attributes of its class,
-    so its pickle names the builtin ``getattr``, which must not be had: it
-    leads from any object to any other.
+    A HistoryBuffer pickles its statistics as attributes of its class, so the
+    pickle needs the builtin ``getattr``. The builtin itself must not be
+    allowed, because it gives access to any object.
     """
     if owner is HistoryBuffer and name in ('min', 'max', 'mean', 'current'):
         return getattr(HistoryBuffer, name)
     raise pickle.UnpicklingError(
-        f'Unsupported attribute: {owner}.{name} was not admitted')
+        f'Unsupported attribute: {owner}.{name} was not allowed')
 
 
 def _bytes_of(text: str, encoding: str) -> bytes:
-    """What stands in for ``codecs.encode``, by which a pickle has bytes."""
+    """Replace ``codecs.encode``, which a pickle uses to store bytes."""
     if encoding != 'latin1':
         raise pickle.UnpicklingError(f'Unsupported codec {encoding}')
     return text.encode('latin1')
 
 
 def _dtype_of(text: str, *_) -> np.dtype:
-    """What stands in for ``numpy.dtype``: a number's, and a new one, since
-    its state comes next."""
+    """Replace ``numpy.dtype`` for numbers; return a copy.
+
+    The pickle sets the state of the dtype next, which must not change NumPy's
+    own object.
+    """
     if not isinstance(text, str) or not re.fullmatch('[biufc][0-9]+', text):
-        raise pickle.UnpicklingError(f'Unsupported type of numbers {text!r}')
+        raise pickle.UnpicklingError(f'Unsupported dtype {text!r}')
     return np.dtype(text, False, True)
 
 
-# The states of a type of numbers. The other ones make it something else.
+# Valid states of a numeric dtype. Any other state turns it into another type.
 STATES = [(3, order, None, None, None, -1, -1, 0) for order in '<>|']
 
-# What a checkpoint may name, and what that stands for. Storages of tensors
-# are PyTorch's affair: they never come as far as here.
-ADMITTED = {
+# Names that a checkpoint may use, with their replacements. PyTorch handles
+# the storages of tensors before this table is used.
+ALLOWED = {
     'builtins.getattr': _history_buffer_method,
     'builtins.set': set,
-    'collections.Counter': Counter,  # of a scheduler's milestones
+    'collections.Counter': Counter,  # milestones of schedulers
     'collections.OrderedDict': OrderedDict,
     '_codecs.encode': _bytes_of,
     'mmengine.logging.history_buffer.HistoryBuffer': HistoryBuffer,
@@ -72,43 +75,52 @@ ADMITTED = {
     'torch._utils._rebuild_parameter': torch._utils._rebuild_parameter,
     'torch._utils._rebuild_tensor_v2': torch._utils._rebuild_tensor_v2,
 }
-for _core in ('numpy.core', 'numpy._core'):  # whichever wrote the file
-    ADMITTED[f'{_core}.multiarray._reconstruct'] = _reconstruct
-    ADMITTED[f'{_core}.multiarray.scalar'] = scalar
+for _core in ('numpy.core', 'numpy._core'):  # NumPy 1 and 2
+    ALLOWED[f'{_core}.multiarray._reconstruct'] = _reconstruct
+    ALLOWED[f'{_core}.multiarray.scalar'] = scalar
 for _value in vars(torch).values():
     if isinstance(_value, torch.dtype):
-        ADMITTED[str(_value)] = _value
+        ALLOWED[str(_value)] = _value
 
-# Of what BUILD may set the state: of instances, never of classes.
+# Types whose instances may get a state by the opcode BUILD. A class is never
+# an instance of them, so no class can be changed.
 BUILT = (HistoryBuffer, OrderedDict, np.ndarray, torch.nn.Parameter)
 
 
-# The one in Python: that in C does not let BUILD be looked at.
+# The Python version, because the C version does not expose BUILD.
 class Unpickler(pickle._Unpickler):
-    """Knows :data:`ADMITTED` alone."""
+    """Unpickler that allows only the names in :data:`ALLOWED`."""
     dispatch = dict(pickle._Unpickler.dispatch)
 
     def load(self) -> Any:
+        """Return the object of the pickle.
+
+        Raises:
+            UnpicklingError: The file is not a pickle, or uses a name or a
+                state that is not allowed.
+        """
         try:
             return super().load()
-        except KeyError as e:  # a byte that stands for nothing
+        except KeyError as e:  # an unknown opcode
             raise pickle.UnpicklingError(
                 f'not a pickle: byte {e} has no meaning') from None
 
     def find_class(self, module: str, name: str) -> Any:
+        """Return the replacement of a global name."""
         module = module.replace('__builtin__', 'builtins')
         try:
-            return ADMITTED[f'{module}.{name}']
+            return ALLOWED[f'{module}.{name}']
         except KeyError:
             raise pickle.UnpicklingError(
-                f'Unsupported global: {module}.{name} was not admitted'
+                f'Unsupported global: {module}.{name} was not allowed'
             ) from None
 
     def load_build(self) -> None:
-        made, state = self.stack[-2:]
-        if not isinstance(made, BUILT) and not (
-                isinstance(made, np.dtype) and state in STATES):
-            raise pickle.UnpicklingError(f'Unsupported state of {made!r}')
+        """Set the state of an instance whose type allows this."""
+        instance, state = self.stack[-2:]
+        if not isinstance(instance, BUILT) and not (
+                isinstance(instance, np.dtype) and state in STATES):
+            raise pickle.UnpicklingError(f'Unsupported state of {instance!r}')
         super().load_build()
 
     dispatch[pickle.BUILD[0]] = load_build
@@ -120,31 +132,32 @@ _MODULE = SimpleNamespace(
 
 
 def load(file: Union[str, IO[bytes]], map_location: Any) -> Any:
-    """The content of a file.
+    """Return the content of a file.
 
     Args:
-        file (str or file): Its path, or the file, open at its start.
-        map_location: As of ``torch.load``.
+        file (str or file): Path, or an open file at its start.
+        map_location (Any): As in ``torch.load``.
 
     Raises:
-        UnpicklingError: It names what is not in :data:`ADMITTED`, or is not
-            of ``torch.save``'s own formats.
+        UnpicklingError: The file uses a name that is not in
+            :data:`ALLOWED`, or a format other than those of ``torch.save``.
     """
-    if _is_of_another_loader(file):
+    if _is_torchscript_or_tar(file):
         raise pickle.UnpicklingError('Unsupported format, TorchScript or tar')
     with mock.patch.dict(os.environ):
-        # It is obeyed here, by what PyTorch cannot know to be as safe.
+        # This unpickler is as strict as the variable asks for, but PyTorch
+        # would refuse it.
         os.environ.pop('TORCH_FORCE_WEIGHTS_ONLY_LOAD', None)
         return torch.load(
             file, map_location=map_location, weights_only=False,
             pickle_module=_MODULE)
 
 
-def _is_of_another_loader(file: Union[str, IO[bytes]]) -> bool:
-    """Whether PyTorch would leave the file to TorchScript, or unpack it."""
+def _is_torchscript_or_tar(file: Union[str, IO[bytes]]) -> bool:
+    """Return True if PyTorch would not use our unpickler for the file."""
     if isinstance(file, (str, os.PathLike)):
         with open(file, 'rb') as opened:
-            return _is_of_another_loader(opened)
+            return _is_torchscript_or_tar(opened)
     if zipfile.is_zipfile(file):
         with zipfile.ZipFile(file) as archive:
             found = any(name.split('/')[-1] == 'constants.pkl'

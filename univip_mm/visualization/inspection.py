@@ -21,9 +21,9 @@ from mmengine.runner import set_random_seed
 from torch import nn
 
 from ..datasets.transforms import EncodedImage, OverlapSceneCrop
+from ..engine.branches import BRANCHES, backbone_of
 from ..engine.checkpoint import load_checkpoint
 from ..engine.config import check_part, load_config
-from ..engine.hooks.online_probe_hook import BRANCHES, backbone_of
 from ..io.coco_json import read_coco
 from ..models.l2_normalize import l2_normalize
 from ..models.sinkhorn_ot_loss import marginal, sinkhorn

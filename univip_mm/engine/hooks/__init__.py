@@ -1,3 +1,4 @@
+"""Hooks for MMEngine's Runner."""
 from .iter_seed_hook import IterSeedHook
 from .non_finite_hook import NonFiniteHook
 from .online_probe_hook import OnlineProbeHook

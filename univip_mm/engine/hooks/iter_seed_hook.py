@@ -1,3 +1,4 @@
+"""Seeding of every iteration, for exact resumption."""
 import random
 from typing import Any
 
@@ -12,22 +13,21 @@ from ...registry import HOOKS
 
 @HOOKS.register_module()
 class IterSeedHook(Hook):
-    """Makes what an iteration draws a function of the seed, its number and
-    the rank, so that a resumed training goes on as if it had never been
-    interrupted, wherever that was.
+    """Hook that seeds each iteration, so that a resumed training is exact.
 
     Before each iteration, the random generators of Python, NumPy and PyTorch
-    are seeded anew; the sampler gets the Runner's seed, which after a resume
-    is the checkpoint's. Where a checkpoint was written within an epoch, the
-    batches that it had seen are left out of the rest of it; this needs
+    are seeded with a function of the seed, the iteration and the rank. The
+    sampler gets the seed of the Runner, which after a resume is the seed of
+    the checkpoint. If a checkpoint was written within an epoch, the rest of
+    the epoch skips the batches that were already used. Skipping requires
     :class:`EpochSampler`.
     """
-    # Before DistSamplerSeedHook, which passes the epoch on.
+    # Before DistSamplerSeedHook, which sets the epoch of the sampler.
     priority = 'ABOVE_NORMAL'
 
     def before_train_epoch(self, runner) -> None:
-        """Seed, for what a loader without workers draws, and skip what the
-        epoch has already seen."""
+        """Seed the sampler and skip the batches that were already used."""
+        # A loader without workers samples in this process.
         _seed(runner)
         loader = runner.train_dataloader
         sampler = getattr(loader, 'sampler', None)
@@ -35,22 +35,22 @@ class IterSeedHook(Hook):
             sampler.seed = runner.seed
         if not isinstance(runner.train_loop, EpochBasedTrainLoop):
             return
-        seen = runner.iter - runner.epoch * len(loader)
-        if seen <= 0:
+        done = runner.iter - runner.epoch * len(loader)
+        if done <= 0:
             return
         if hasattr(sampler, 'skip'):
-            sampler.skip = seen * loader.batch_size
-            runner.logger.info(f'epoch {runner.epoch + 1} goes on after its '
-                               f'first {seen} iterations')
+            sampler.skip = done * loader.batch_size
+            runner.logger.info(f'resumed in epoch {runner.epoch + 1} after '
+                               f'iteration {done} of {len(loader)}')
         else:
             runner.logger.warning(
-                f'epoch {runner.epoch + 1} begins anew, although its first '
-                f'{seen} iterations are done: {type(sampler).__name__} '
-                'cannot skip them; EpochSampler can')
+                f'epoch {runner.epoch + 1} restarts, although {done} of its '
+                f'iterations are done: {type(sampler).__name__} cannot skip '
+                'them; use sampler=dict(type="EpochSampler")')
 
     def before_train_iter(self, runner, batch_idx: int,
                           data_batch: Any = None) -> None:
-        """Seed: the start of a loader has drawn, or not."""
+        """Seed again: starting the loader may have used random numbers."""
         _seed(runner)
 
 
@@ -59,4 +59,4 @@ def _seed(runner) -> None:
     seed = int(sequence.generate_state(1)[0])
     random.seed(seed)
     np.random.seed(seed)
-    torch.manual_seed(seed)  # of all devices
+    torch.manual_seed(seed)  # all devices

@@ -1,3 +1,4 @@
+"""Evaluation of the frozen backbone during pre-training."""
 import copy
 import random
 import time
@@ -10,23 +11,21 @@ import torch
 from mmengine.dist import broadcast
 from mmengine.evaluator import Evaluator
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import nn
 
 from ...registry import HOOKS
-
-BRANCHES = ('online', 'target')
+from ...utils.unwrap import unwrap_model
+from ..branches import BRANCHES, backbone_of
 
 
 @HOOKS.register_module()
 class OnlineProbeHook(Hook):
-    """Measures the backbone's frozen features during pre-training, and leaves
-    the training as it would be without.
+    """Hook that evaluates the frozen backbone during pre-training.
 
-    It takes the ``test_dataloader`` and the ``test_evaluator`` of a config
-    that ``tools/test.py`` evaluates, and gives what that gives for the
-    checkpoint of the epoch::
+    The options are the ``test_dataloader`` and ``test_evaluator`` of a config
+    for ``tools/test.py``, and the results equal those of ``tools/test.py``
+    with the checkpoint of the epoch::
 
         custom_hooks = [
             ...,
@@ -41,44 +40,42 @@ class OnlineProbeHook(Hook):
                  evaluator=dict(type='MultiLabelProbe')),
         ]
 
-    For folders of classes as ImageNet's, the data sets are the host's, with
+    For folders of classes, as ImageNet's, use the data sets of the host with
     ``dict(type='SetSplit', split='train')`` or ``'val'`` before
-    ``PackInputs``, and the evaluator is ``dict(type='KNNAccuracy')``; both
-    are in ``univip_mm.downstream``, which ``custom_imports`` then names too.
+    ``PackInputs``, and the evaluator ``dict(type='KNNAccuracy')``. Both need
+    ``univip_mm.downstream`` in ``custom_imports``.
 
-    The metrics go to the log and, by their names and the epoch, to the
-    visualizer's back ends. They are measured before the first epoch, so that
-    there is something to compare with and a fault is told at once; then after
-    every ``interval`` epochs and after the last one, when the checkpoint of
-    the epoch has been written.
+    The metrics go to the log and to the backends of the visualizer. The
+    backbone is evaluated before the first epoch, as a baseline and to find
+    config errors early; then after every ``interval`` epochs and after the
+    last one, once the checkpoint of the epoch is written.
 
-    What is measured is a copy of the backbone, in evaluation mode and
-    float32. Neither the network nor the message hub is touched, and Python's,
-    NumPy's and PyTorch's random numbers go on where they were, so checkpoints
-    are bit for bit the same with and without this hook.
+    The hook evaluates a copy of the backbone in evaluation mode and float32.
+    It restores the random states of Python, NumPy and PyTorch and does not
+    touch the model or the message hub, so checkpoints are bit-identical with
+    and without this hook.
 
-    Of several processes, each computes the features of its share of the
-    images, all with the batch-norm statistics of rank 0, whose are in the
-    checkpoint. The classifiers are fitted on rank 0 while the others wait.
-    They give up after the group's time-out (PyTorch's is 10 minutes for NCCL
-    and 30 for gloo): where the fit takes longer,
-    ``env_cfg.dist_cfg.timeout``, in seconds, has to be raised.
+    With several ranks, each rank computes the features of its images, with
+    the batch-norm statistics of rank 0, which are in the checkpoint. Rank 0
+    fits the classifiers while the others wait. If that takes longer than the
+    timeout of the process group (10 minutes for NCCL, 30 for gloo), increase
+    ``env_cfg.dist_cfg.timeout``, in seconds.
 
     Args:
-        dataloader (dict): Config of the loader. ``sampler`` and
-            ``collate_fn`` may be left out.
-        evaluator (dict or Sequence[dict]): Config of the metric, or of
-            several, each with a ``prefix`` of its own.
-        interval (int): Epochs from one probe to the next. Defaults to 10.
-        branch (str): Whose backbone, 'online' or 'target'. To probe both,
-            take two hooks, and give the evaluator of one a ``prefix``.
+        dataloader (dict): Config of the data loader. ``sampler`` and
+            ``collate_fn`` are optional.
+        evaluator (dict or Sequence[dict]): Config of one metric, or of
+            several with different ``prefix``.
+        interval (int): Epochs between two evaluations. Defaults to 10.
+        branch (str): Branch of the backbone, 'online' or 'target'. To
+            evaluate both, add two hooks and give one evaluator a ``prefix``.
             Defaults to 'online'.
 
     Raises:
         ValueError: ``interval`` or ``branch`` is out of its range, or the
             model has no such branch.
     """
-    # After the checkpoint, which a fault in here is not to take along.
+    # After CheckpointHook, so that an error here cannot lose the checkpoint.
     priority = 'LOWEST'
 
     def __init__(self,
@@ -97,8 +94,8 @@ class OnlineProbeHook(Hook):
         defaults = dict(
             sampler=dict(type='DefaultSampler', shuffle=False),
             collate_fn=dict(type='default_collate'))
-        # Built now, so that a fault of the config is told before training.
-        with untouched_state():
+        # Built here, so that config errors are raised before the training.
+        with preserve_state():
             self.dataloader = Runner.build_dataloader(
                 {**defaults, **dataloader}, seed=0)
             self.evaluator = Evaluator(evaluator)
@@ -106,33 +103,33 @@ class OnlineProbeHook(Hook):
                                               'metainfo', None)
 
     def before_train(self, runner) -> None:
-        """Measure the network that the training starts from."""
+        """Evaluate the initial network."""
         if runner.epoch == 0:
             self._probe(runner, epoch=0)
 
     def after_train_epoch(self, runner) -> None:
-        """Measure it after every ``interval`` epochs and the last."""
+        """Evaluate after every ``interval`` epochs and the last one."""
         if self.every_n_epochs(runner, self.interval) or (
                 self.is_last_train_epoch(runner)):
             self._probe(runner, epoch=runner.epoch + 1)
 
     def _probe(self, runner, epoch: int) -> None:
         start = time.perf_counter()
-        with untouched_state():
-            metrics = self._measure(_bare(runner.model))
-        spelt = ', '.join(f'{name} {x:.2f}' for name, x in metrics.items())
+        with preserve_state():
+            metrics = self._evaluate(unwrap_model(runner.model))
+        text = ', '.join(f'{name} {x:.2f}' for name, x in metrics.items())
         runner.logger.info(
-            f'probe of the {self.branch} branch after epoch {epoch}: {spelt} '
+            f'probe of the {self.branch} branch after epoch {epoch}: {text} '
             f'({time.perf_counter() - start:.1f} s)')
         runner.visualizer.add_scalars(metrics, step=epoch)
 
     @torch.no_grad()
-    def _measure(self, model: nn.Module) -> dict[str, float]:
-        # What was kept of a probe that did not come to its end.
+    def _evaluate(self, model: nn.Module) -> dict[str, float]:
+        # Remove the results of an evaluation that was interrupted.
         for metric in self.evaluator.metrics:
             metric.results.clear()
         backbone = copy.deepcopy(backbone_of(model, self.branch))
-        backbone.eval()  # which gives nothing back for the host's
+        backbone.eval()  # the host's eval() returns None, so no chaining
         for buffer in backbone.buffers():
             broadcast(buffer)
         for batch in self.dataloader:
@@ -145,27 +142,13 @@ class OnlineProbeHook(Hook):
         return self.evaluator.evaluate(len(self.dataloader.dataset))
 
 
-def backbone_of(model: nn.Module, branch: str) -> nn.Module:
-    """The backbone of a branch of UniVIP, or of another heir of BYOL.
-
-    Raises:
-        ValueError: The model has no such branch.
-    """
-    try:
-        return (model.backbone if branch == 'online' else
-                model.target_net.module[0])
-    except (AttributeError, TypeError):
-        raise ValueError(
-            f'{type(model).__name__} has no backbone in a branch '
-            f"'{branch}', as UniVIP and BYOL have: give "
-            'OnlineProbeHook another branch, or leave it out') from None
-
-
 @contextmanager
-def untouched_state() -> Iterator[None]:
-    """Random numbers of Python, NumPy and PyTorch go on afterwards where they
-    were, and so does cuDNN's search for the fastest convolutions, which is
-    off meanwhile: images of many sizes would have it search for each."""
+def preserve_state() -> Iterator[None]:
+    """Restore the random states and cuDNN's benchmark flag at the end.
+
+    The flag is off inside the block: with images of many sizes, cuDNN would
+    search for the fastest convolution for each size.
+    """
     python, numpy = random.getstate(), np.random.get_state()
     benchmark = torch.backends.cudnn.benchmark
     devices = []
@@ -179,7 +162,3 @@ def untouched_state() -> Iterator[None]:
         torch.backends.cudnn.benchmark = benchmark
         random.setstate(python)
         np.random.set_state(numpy)
-
-
-def _bare(model: nn.Module) -> nn.Module:
-    return model.module if is_model_wrapper(model) else model

@@ -1,3 +1,4 @@
+"""Checkpoint and exit on SIGTERM."""
 import atexit
 import functools
 import os
@@ -9,89 +10,91 @@ from mmengine.dist import all_reduce, get_comm_device, get_world_size
 from mmengine.hooks import Hook
 
 from ...registry import HOOKS
-from .safe_checkpoint_hook import save_whole
+from .safe_checkpoint_hook import save_checkpoint_atomically
 
 NAME = 'preempted.pth'
-WORKERS_OUTLIVE_SIGNAL = 20  # seconds
+WORKER_GRACE_SECONDS = 20
 
 
 @HOOKS.register_module()
 class PreemptionHook(Hook):
-    """On SIGTERM, as Slurm sends it before it takes the machine away, writes
-    a checkpoint and leaves.
+    """Hook that writes a checkpoint and exits on SIGTERM.
 
-    ``--resume`` goes on from it, within the epoch, with the next batch (see
-    :class:`IterSeedHook`). The processes of a group leave after the same
-    iteration, also where only one of them got the signal. The exit status is
-    143, as of a process that SIGTERM ended.
+    Slurm sends SIGTERM before it preempts a job. ``--resume`` continues with
+    the next batch of the epoch (see :class:`IterSeedHook`). All ranks stop
+    after the same iteration, even if only one of them got the signal. The
+    exit status is 143, as for any process that SIGTERM ended.
 
     Args:
-        interval (int): Iterations between two looks of several processes at
-            whether one of them got the signal. Defaults to 10.
+        interval (int): Iterations between two checks of whether another rank
+            got the signal. Defaults to 10.
     """
-    priority = 'LOWEST'  # after the iteration's other hooks
+    priority = 'LOWEST'  # after the other hooks of the iteration
 
     def __init__(self, interval: int = 10) -> None:
         self.interval = interval
-        self._asked = False
+        self._got_signal = False
         self._before: Any = signal.SIG_DFL
-        self._leaves = torch.zeros(1, dtype=torch.uint8).share_memory_()
+        self._exiting = torch.zeros(1, dtype=torch.uint8).share_memory_()
 
     def before_train(self, runner) -> None:
-        """Listen for the signal. The loader's workers live on for a while, so
-        that the batches that the last iterations need still come."""
-        self._before = signal.signal(signal.SIGTERM, self._note)
+        """Install the signal handler.
+
+        The workers of the loader survive the signal for a while, because the
+        last iterations still need their batches.
+        """
+        self._before = signal.signal(signal.SIGTERM, self._on_signal)
         loader = runner.train_dataloader
         if getattr(loader, 'num_workers', 0) > 0:
             loader.worker_init_fn = functools.partial(
-                _outlive_signal, loader.worker_init_fn, self._leaves)
-            # Whatever ends this process, before multiprocessing's own exit,
-            # which sends the signal to the workers and waits for them.
-            atexit.register(self._leaves.fill_, 1)
+                _survive_signal, loader.worker_init_fn, self._exiting)
+            # At exit, multiprocessing sends SIGTERM to the workers and waits
+            # for them. Our handler runs before and lets them exit.
+            atexit.register(self._exiting.fill_, 1)
 
     def after_train(self, runner) -> None:
-        """Listen no longer."""
+        """Restore the previous signal handler."""
         signal.signal(signal.SIGTERM, self._before)
 
     def after_train_iter(self, runner, batch_idx: int, data_batch: Any = None,
                          outputs: Optional[dict] = None) -> None:
-        """Save and leave, if asked to."""
-        if not self._is_asked(runner):
+        """Save a checkpoint and exit, if a rank got the signal."""
+        if not self._must_exit(runner):
             return
         done = runner.iter + 1
-        path = save_whole(
+        path = save_checkpoint_atomically(
             runner, runner.work_dir, NAME, by_epoch=False,
             meta=dict(epoch=done // len(runner.train_dataloader), iter=done))
-        runner.logger.warning(f"SIGTERM after iteration {done}: '{path}' is "
-                              'written; go on with --resume')
-        self._leaves[0] = 1
+        runner.logger.warning(f"got SIGTERM: saved '{path}' after iteration "
+                              f'{done}; continue with --resume')
+        self._exiting[0] = 1
         raise SystemExit(128 + signal.SIGTERM)
 
-    def _note(self, *_) -> None:
-        if self._asked:  # a second time: at once
+    def _on_signal(self, *_) -> None:
+        if self._got_signal:  # the second signal ends the process at once
             signal.signal(signal.SIGTERM, self._before)
             signal.raise_signal(signal.SIGTERM)
-        self._asked = True
+        self._got_signal = True
 
-    def _is_asked(self, runner) -> bool:
+    def _must_exit(self, runner) -> bool:
         if get_world_size() == 1:
-            return self._asked
+            return self._got_signal
         if not self.every_n_train_iters(runner, self.interval):
             return False
-        asked = torch.tensor(float(self._asked), device=get_comm_device())
-        all_reduce(asked, op='max')
-        return bool(asked)
+        flag = torch.tensor(float(self._got_signal), device=get_comm_device())
+        all_reduce(flag, op='max')
+        return bool(flag)
 
 
-def _outlive_signal(worker_init_fn: Optional[Callable], leaves: torch.Tensor,
+def _survive_signal(worker_init_fn: Optional[Callable], exiting: torch.Tensor,
                     worker_id: int) -> None:
 
     def wait(*_) -> None:
-        # Slurm sends the signal to all processes. Not to be ignored for good:
-        # it is also how a process that fails ends its workers.
-        if leaves[0]:
+        # Slurm signals all processes. A worker must not ignore the signal
+        # forever, because a failing process ends its workers with it.
+        if exiting[0]:
             os._exit(0)
-        signal.alarm(WORKERS_OUTLIVE_SIGNAL)
+        signal.alarm(WORKER_GRACE_SECONDS)
 
     signal.signal(signal.SIGTERM, wait)
     signal.signal(signal.SIGALRM, lambda *_: os._exit(0))

@@ -1,26 +1,29 @@
+"""Checkpoints that are either whole or absent."""
 import os
 import os.path as osp
 
 from mmengine.dist import is_main_process
 from mmengine.hooks import CheckpointHook
 
+from ...io.atomic import atomic_write, replace_durably
 from ...registry import HOOKS
 
 
 @HOOKS.register_module()
 class SafeCheckpointHook(CheckpointHook):
-    """The host's ``CheckpointHook``, which never leaves less than a whole
-    checkpoint behind.
+    """MMEngine's ``CheckpointHook`` with atomic writes.
 
-    A checkpoint is written beside its place, brought to the disk, and renamed
-    into it; then ``last_checkpoint`` names it, likewise; only then an older
-    one is removed. So whenever the process is killed, the one that
-    ``last_checkpoint`` names is there and whole. Where a checkpoint cannot be
-    written, as on a full disk, the training goes on with the older ones kept,
-    and says so; it fails where it was the last of the training.
+    A checkpoint is written to a temporary file, synced to the disk and
+    renamed. Then ``last_checkpoint`` is updated in the same way. Only then an
+    older checkpoint is removed. So the checkpoint that ``last_checkpoint``
+    names is whole, even if the process is killed at any moment.
+
+    If a checkpoint cannot be written, for example on a full disk, the hook
+    logs an error, keeps the older checkpoints, and the training continues.
+    Only the last checkpoint of the training must be written.
 
     Args:
-        **kwargs: For :class:`mmengine.hooks.CheckpointHook`.
+        **kwargs: Arguments of :class:`mmengine.hooks.CheckpointHook`.
 
     Raises:
         OSError: The last checkpoint of the training cannot be written.
@@ -28,19 +31,19 @@ class SafeCheckpointHook(CheckpointHook):
 
     def _save_checkpoint_with_step(self, runner, step: int,
                                    meta: dict) -> None:
-        if '://' in self.out_dir:  # not on a disk; its back end's affair
+        if '://' in self.out_dir:  # remote: the file backend writes it
             super()._save_checkpoint_with_step(runner, step, meta)
             return
         obsolete = []
         if self.max_keep_ckpts > 0 and step not in self.keep_ckpt_ids:
             kept = [*self.keep_ckpt_ids, step]
             obsolete = kept[:-self.max_keep_ckpts]
-            self.keep_ckpt_ids.append(step)  # drops the oldest itself
+            self.keep_ckpt_ids.append(step)  # the deque drops the oldest
             runner.message_hub.update_info('keep_ckpt_ids',
                                            list(self.keep_ckpt_ids))
         name = self.filename_tmpl.format(step)
         try:
-            self.last_ckpt = save_whole(
+            self.last_ckpt = save_checkpoint_atomically(
                 runner, self.out_dir, name, self.by_epoch, meta,
                 save_optimizer=self.save_optimizer,
                 save_param_scheduler=self.save_param_scheduler, **self.args)
@@ -49,8 +52,8 @@ class SafeCheckpointHook(CheckpointHook):
                 raise
             runner.logger.error(
                 f"cannot write the checkpoint '{osp.join(self.out_dir, name)}'"
-                f' ({e}): the training goes on, and the checkpoints before it '
-                'are kept; make room before the next one')
+                f' ({e}): the training continues and keeps the earlier '
+                'checkpoints; free disk space before the next one')
             return
         if is_main_process():
             for old in obsolete:
@@ -63,40 +66,41 @@ class SafeCheckpointHook(CheckpointHook):
                 if self.by_epoch else self.is_last_train_iter(runner))
 
 
-def save_whole(runner, folder: str, name: str, by_epoch: bool, meta: dict,
-               **options) -> str:
-    """Write the Runner's checkpoint so that it is either whole or not there,
-    and name it in ``last_checkpoint``.
+def save_checkpoint_atomically(runner, folder: str, name: str,
+                               by_epoch: bool, meta: dict,
+                               **options) -> str:
+    """Write a checkpoint atomically and name it in ``last_checkpoint``.
 
-    To be called on all ranks; the first one writes.
+    Call this function on all ranks; the first rank writes.
+
+    Args:
+        runner (Runner): Runner of the training.
+        folder (str): Folder of the checkpoint.
+        name (str): File name.
+        by_epoch (bool): As in ``Runner.save_checkpoint``.
+        meta (dict): As in ``Runner.save_checkpoint``.
+        **options: More arguments of ``Runner.save_checkpoint``.
 
     Returns:
-        str: Its path.
+        str: Path of the checkpoint.
 
     Raises:
-        OSError: It cannot be written; nothing of it is left.
+        OSError: The file cannot be written; no part of it remains.
     """
     path = osp.join(folder, name)
     part = f'{path}.part'
     runner.message_hub.update_info('last_ckpt', path)
     try:
+        # The Runner takes a path, so atomic_write does not fit.
         runner.save_checkpoint(folder, osp.basename(part), meta=meta,
                                by_epoch=by_epoch, **options)
         if is_main_process():
-            _put_in_place(part, path)
-            note = osp.join(runner.work_dir, 'last_checkpoint')
-            with open(f'{note}.part', 'w') as file:
+            replace_durably(part, path)
+            with atomic_write(osp.join(runner.work_dir, 'last_checkpoint'),
+                              'w') as file:
                 file.write(path)
-            _put_in_place(f'{note}.part', note)
     except OSError:
         if is_main_process() and osp.exists(part):
             os.remove(part)
         raise
     return path
-
-
-def _put_in_place(part: str, path: str) -> None:
-    """Bring a file to the disk, then give it its name."""
-    with open(part, 'rb+') as file:
-        os.fsync(file.fileno())
-    os.replace(part, path)

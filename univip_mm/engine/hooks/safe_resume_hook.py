@@ -1,3 +1,4 @@
+"""Resumption without executing code in the checkpoint."""
 from mmengine.hooks import Hook
 
 from ...registry import HOOKS
@@ -6,21 +7,19 @@ from ..checkpoint import load_checkpoints_safely
 
 @HOOKS.register_module()
 class SafeResumeHook(Hook):
-    """Lets ``--resume`` and ``load_from`` read MMEngine's checkpoints without
-    executing anything in them, with every PyTorch.
+    """Hook that makes ``--resume`` and ``load_from`` safe in every PyTorch.
 
-    MMEngine stores its log in the checkpoint as objects that PyTorch refuses
-    by default since 2.6; before, it executed whatever was in the file.
-    Exactly the types of the log are admitted; any other is refused. And the
-    Runner executes, as a config, what a checkpoint of an early MMEngine has
-    in ``meta.config``; it is taken out.
+    MMEngine stores its log in the checkpoint as Python objects. PyTorch
+    refuses these by default since 2.6; older versions execute any code in the
+    file. This hook allows exactly the types of the log and refuses all
+    others. It also removes ``meta.config``, which the Runner would execute.
     """
     priority = 'VERY_HIGH'
 
     def before_run(self, runner) -> None:
-        """Runs before the Runner loads a checkpoint."""
+        """Replace the loader before the Runner loads a checkpoint."""
         load_checkpoints_safely()
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
-        """Runs before the Runner looks into the checkpoint."""
+        """Remove the config before the Runner reads the checkpoint."""
         checkpoint.get('meta', {}).pop('config', None)

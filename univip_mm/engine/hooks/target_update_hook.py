@@ -1,29 +1,28 @@
+"""One update of the target branch per optimizer step."""
 import math
 
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 
 from ...registry import HOOKS
+from ...utils.unwrap import unwrap_model
 
 
 @HOOKS.register_module()
 class TargetUpdateHook(Hook):
-    """Lets the target of :class:`UniVIP` move once for each step of the
-    optimiser, and no more: neither for each of the batches whose gradients
-    are accumulated, nor where a loss scaler skipped the step.
+    """Hook that updates the target of :class:`UniVIP` once per optimizer step.
 
-    Without it, as in the host's BYOL, the target moves with each batch.
+    The target does not move for each batch of accumulated gradients, nor if
+    the loss scaler skipped the step. Without this hook, the target moves with
+    each batch, as in the host's BYOL.
     """
 
     def before_train(self, runner) -> None:
-        """Count the optimiser's steps."""
-        model = runner.model
-        if is_model_wrapper(model):
-            model = model.module
+        """Count the steps of the optimizer."""
+        model = unwrap_model(runner.model)
         if not hasattr(model, 'steps_since_update'):
             return
         wrapper = runner.optim_wrapper
-        # The first batch moves the target to the weights that it finds.
+        # The first batch updates the target to the initial weights.
         model.steps_since_update = 1
 
         def count(*_) -> None:

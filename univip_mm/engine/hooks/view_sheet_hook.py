@@ -1,30 +1,34 @@
+"""Image grids of the training views in the log."""
 from typing import Optional
 
 import numpy as np
 from mmengine.dist import master_only
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 
 from ...registry import HOOKS
+from ...utils.unwrap import unwrap_model
 
 
 @HOOKS.register_module()
 class ViewSheetHook(Hook):
-    """Logs a sheet of what the network sees, as ``views``, by the Runner's
-    visualizer, and so to each of its back ends: photographs with proposals,
-    scenes, overlap and instances, the views, and the same views after
-    augmentation, pixel for pixel as the network got them in that epoch.
+    """Hook that logs a grid of training views, as the image ``views``.
 
-    The same images are drawn each time, spread over the data set. Nothing is
-    drawn at random, and the training has the same bits with and without it.
-    It needs views that are a function of (seed, epoch, image), and so
-    :class:`EpochSampler`, and :class:`OverlapSceneCrop`; without them it says
-    so once, and does nothing. A picture that cannot be made is a warning.
+    Each row shows one image: the photograph with its proposals, the scenes
+    with the overlap and the instances, the views, and the augmented views,
+    exactly as the network got them in this epoch. The Runner's visualizer
+    sends the grid to each of its backends.
+
+    All grids show the same images, evenly spaced in the data set. The hook
+    uses no random numbers, so the training is bit-identical with and without
+    it. The views must be a function of (seed, epoch, image), so the config
+    needs :class:`EpochSampler` and :class:`OverlapSceneCrop`; without them the
+    hook logs the reason once and does nothing. If drawing fails, the hook
+    logs a warning and turns itself off.
 
     Args:
-        interval (int): Epochs from one sheet to the next; the first is that
-            of the first epoch. 0 is never. Defaults to 50.
-        num_images (int): Rows of the sheet. Defaults to 4.
+        interval (int): Epochs between two grids, from the first epoch on; 0
+            turns the hook off. Defaults to 50.
+        num_images (int): Rows of the grid. Defaults to 4.
 
     Raises:
         ValueError: An argument is out of its range.
@@ -34,38 +38,37 @@ class ViewSheetHook(Hook):
     def __init__(self, interval: int = 50, num_images: int = 4) -> None:
         if interval < 0 or num_images < 1:
             raise ValueError(
-                f'ViewSheetHook: interval is {interval} and num_images '
-                f'{num_images}: give at least 0 and 1')
+                f'ViewSheetHook: interval is {interval} and num_images is '
+                f'{num_images}, but they must be at least 0 and 1')
         self.interval = interval
         self.num_images = num_images
         self._is_off = interval == 0
 
     def before_train(self, runner) -> None:
-        """Whether the data has what is drawn."""
-        loader = runner.train_dataloader
-        missing = _missing(loader.dataset)
+        """Turn the hook off if the data has no reproducible views."""
+        missing = _missing(runner.train_dataloader.dataset)
         if missing and not self._is_off:
             self._is_off = True
-            runner.logger.info(f'no sheets of views: {missing}')
+            runner.logger.info(f'no grids of views: {missing}')
 
     @master_only
     def after_train_epoch(self, runner) -> None:
-        """Draw, where it is an epoch for it."""
+        """Log a grid every ``interval`` epochs."""
         if self._is_off or runner.epoch % self.interval:
             return
         try:
-            sheet = self.draw(runner)
-        except Exception as e:  # a picture is not worth a training
+            grid = self.draw(runner)
+        except Exception as e:  # a picture must not stop the training
             self._is_off = True
             runner.logger.warning(
-                f'no more sheets of views: {type(e).__name__}: {e}')
+                f'no more grids of views: {type(e).__name__}: {e}')
             return
-        # Under the number that the log has for the epoch.
-        runner.visualizer.add_image('views', sheet, step=runner.epoch + 1)
+        # The log counts epochs from 1.
+        runner.visualizer.add_image('views', grid, step=runner.epoch + 1)
 
     def draw(self, runner) -> np.ndarray:
-        """The sheet of the current epoch, (height, width, 3) uint8, RGB."""
-        # Slow to import, and not needed where nothing is drawn.
+        """Return the grid of the current epoch, (H, W, 3) uint8, RGB."""
+        # Slow to import, so only if a grid is drawn.
         from ...visualization import scene_sheet
         from ...visualization.training_views import (
             augmented_views,
@@ -75,17 +78,15 @@ class ViewSheetHook(Hook):
         source = open_views(runner.train_dataloader.dataset)
         picked = np.linspace(0, len(source.dataset) - 1, self.num_images)
         samples = [source.dataset[i] for i in sorted(set(map(int, picked)))]
-        model = runner.model
-        model = model.module if is_model_wrapper(model) else model
+        preprocessor = unwrap_model(runner.model).data_preprocessor
         return scene_sheet(
             draw_samples(
                 samples,
-                augmented_views(samples, source.pack,
-                                model.data_preprocessor)))
+                augmented_views(samples, source.pack, preprocessor)))
 
 
 def _missing(dataset) -> Optional[str]:
-    """What the sheets need and this data set has not."""
+    """Return what the data set lacks to draw its views again, or None."""
     from ...visualization.training_views import open_views
     try:
         open_views(dataset)

@@ -1,0 +1,83 @@
+import os
+import stat
+
+import pytest
+
+from univip_mm.io.atomic import atomic_write, replace_durably
+
+
+@pytest.mark.parametrize('mode, content', [
+    ('wb', b'\x00\xff'), ('w', 'größer')])
+def test_atomic_write_writes_bytes_and_text(tmp_path, mode, content):
+    path = tmp_path / 'new' / 'file'
+    with atomic_write(path, mode) as file:
+        file.write(content)
+    expected = content if mode == 'wb' else content.encode('utf-8')
+    assert path.read_bytes() == expected
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_atomic_write_replaces_file_at_end(tmp_path):
+    path = tmp_path / 'file'
+    path.write_text('old')
+    with atomic_write(str(path), 'w') as file:
+        file.write('new')
+        file.flush()
+        assert path.read_text() == 'old'
+        part, = set(tmp_path.iterdir()) - {path}
+        assert part.name.startswith('.file.') and part.suffix == '.part'
+    assert path.read_text() == 'new'
+
+
+@pytest.mark.parametrize('error', [ValueError, KeyboardInterrupt])
+def test_atomic_write_keeps_old_file_after_error(tmp_path, error):
+    path = tmp_path / 'file'
+    path.write_text('old')
+    with pytest.raises(error), atomic_write(path, 'w') as file:
+        file.write('new')
+        raise error
+    assert path.read_text() == 'old'
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_atomic_write_replaces_link_not_target(tmp_path):
+    target, link = tmp_path / 'target', tmp_path / 'link'
+    target.write_text('old')
+    link.symlink_to(target)
+    with atomic_write(link, 'w') as file:
+        file.write('new')
+    assert target.read_text() == 'old' and not link.is_symlink()
+
+
+@pytest.mark.parametrize('umask, mode', [(0o022, 0o644), (0o077, 0o600)])
+def test_atomic_write_obeys_umask(tmp_path, umask, mode):
+    path = tmp_path / 'file'
+    before = os.umask(umask)
+    try:
+        with atomic_write(path):
+            pass
+        assert os.umask(umask) == umask
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(path.stat().st_mode) == mode
+
+
+def test_replace_durably_syncs_before_rename(tmp_path, monkeypatch):
+    part, path = tmp_path / 'part', tmp_path / 'file'
+    part.write_text('new')
+    synced = []
+
+    def fsync(descriptor):
+        assert os.fstat(descriptor).st_ino == part.stat().st_ino
+        assert not path.exists()
+        synced.append(descriptor)
+
+    monkeypatch.setattr(os, 'fsync', fsync)
+    replace_durably(part, path)
+    assert len(synced) == 1
+    assert path.read_text() == 'new' and not part.exists()
+
+
+def test_replace_durably_names_missing_file(tmp_path):
+    with pytest.raises(OSError, match='part'):
+        replace_durably(tmp_path / 'part', tmp_path / 'file')

@@ -1,0 +1,161 @@
+"""Compute the losses and gradients of a replay file again."""
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import DefaultScope
+from mmengine.structures import BaseDataElement
+from torch import nn
+
+from ..registry import MODELS
+from .config_checks import find_registered, types_in
+
+
+def build_model(content: dict, device: str = 'cpu') -> nn.Module:
+    """Build the model of a replay file, in the state before the step.
+
+    The target branch is frozen: its weights in the file are already those
+    that the batch was computed with.
+
+    Args:
+        content (dict): Content of a replay file.
+        device (str): Device of the model. Defaults to 'cpu'.
+
+    Raises:
+        ValueError: The config names a type that is not registered. MMEngine
+            would import and call it.
+    """
+    model_cfg = _without(json.loads(content['config'])['model'], 'init_cfg')
+    for path, name in types_in(model_cfg, 'model'):
+        if find_registered(MODELS, name) is None:
+            raise ValueError(
+                f"{path} in the replay file is '{name}', which is not a "
+                'registered model: give --import MODULE with the module of '
+                'yours that registers it')
+    if '_scope_' in json.dumps(model_cfg):
+        raise ValueError('the config in the replay file has a _scope_, which '
+                         'would make MMEngine import a module')
+    with DefaultScope.overwrite_default_scope('univip_mm'):
+        model = revert_sync_batchnorm(MODELS.build(model_cfg))
+    model.load_state_dict(content['model'])
+    if hasattr(model, 'target_net'):
+        model.target_net.update_parameters = lambda *_: None
+    return model.to(device).train()
+
+
+def preprocess_batch(model: nn.Module, batch: dict) -> dict:
+    """Repeat the augmentation of a batch, from its recorded random state.
+
+    Args:
+        model (nn.Module): Model of :func:`build_model`.
+        batch (dict): One of the ``batches`` of the replay file.
+
+    Returns:
+        dict: ``inputs`` and ``data_samples``, as the network got them.
+
+    Raises:
+        ValueError: The batch was augmented on a GPU and there is none.
+    """
+    state = batch['random']
+    torch.set_rng_state(state['cpu'])
+    if 'cuda' in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state['cuda'])
+    for name, (device, value) in state['generators'].items():
+        if device != 'cpu' and not torch.cuda.is_available():
+            raise ValueError('the batch was augmented on a GPU and there is '
+                             'none: replay it on a machine with a GPU')
+        generator = torch.Generator(device)
+        generator.set_state(value)
+        setattr(model.data_preprocessor, name, generator)
+    data = batch['data']
+    samples = data.get('data_samples')
+    if samples:
+        samples = [BaseDataElement(metainfo=x['metainfo']) for x in samples]
+    return model.data_preprocessor({**data, 'data_samples': samples}, True)
+
+
+def without_image(preprocessed: dict, index: int) -> dict:
+    """Return a preprocessed batch without the image of an index."""
+    views = preprocessed['inputs']
+    keep = [i for i in range(len(views[0])) if i != index]
+    samples = preprocessed['data_samples']
+    return dict(
+        inputs=[view[keep] for view in views],
+        data_samples=[samples[i] for i in keep] if samples else samples)
+
+
+def compute(model: nn.Module, preprocessed: dict,
+            precision: str = 'float32') -> dict:
+    """Compute the losses and gradients of a preprocessed batch.
+
+    Args:
+        model (nn.Module): Model of :func:`build_model`.
+        preprocessed (dict): Batch of :func:`preprocess_batch`.
+        precision (str): float32, or the type of autocast. Defaults to
+            'float32'.
+
+    Returns:
+        dict: ``terms``, the value of each loss; ``gradients``, parameter name
+        → True if its gradient is finite; ``first_layer``, the name of the
+        first layer whose output is not finite, or None.
+    """
+    model.zero_grad()
+    device = next(model.parameters()).device.type
+    autocast = nullcontext() if precision == 'float32' else torch.autocast(
+        device, getattr(torch, precision))
+    with _non_finite_layers(model) as layers, autocast:
+        out = model(**preprocessed, mode='loss')
+    terms = {name: value for name, value in out.items() if 'loss' in name}
+    sum(value.mean() for value in terms.values()).backward()
+    return dict(
+        terms={name: value.mean().item() for name, value in terms.items()},
+        gradients={
+            name: bool(torch.isfinite(x.grad).all())
+            for name, x in model.named_parameters() if x.grad is not None
+        },
+        first_layer=layers[0] if layers else None)
+
+
+def is_finite(computed: dict) -> bool:
+    """Return True if all losses and gradients are finite."""
+    return bool(
+        np.isfinite(list(computed['terms'].values())).all()
+        and all(computed['gradients'].values()))
+
+
+@contextmanager
+def _non_finite_layers(model: nn.Module) -> Iterator[list[str]]:
+    """Collect the names of layers with a non-finite output, in call order."""
+    found, handles = [], []
+
+    def watch(name, layer):
+
+        def hook(layer, inputs, output):
+            tensors = output if isinstance(output, tuple) else (output, )
+            if not all(
+                    torch.isfinite(x).all() for x in tensors
+                    if isinstance(x, torch.Tensor)):
+                found.append(name)
+
+        handles.append(layer.register_forward_hook(hook))
+
+    for name, layer in model.named_modules():
+        if name and not list(layer.children()):
+            watch(name, layer)
+    try:
+        yield found
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _without(node: Any, key: str) -> Any:
+    if isinstance(node, dict):
+        return {k: _without(v, key) for k, v in node.items() if k != key}
+    if isinstance(node, list):
+        return [_without(value, key) for value in node]
+    return node
