@@ -22,6 +22,7 @@ from torchvision import models
 from torchvision import transforms as T
 
 K = 4  # instances per image
+SCENE_SIZE, INSTANCE_SIZE = 224, 96  # of the views, in pixels
 MIN_SIZE = 64  # shortest side of an overlap and of a random box, in pixels
 
 
@@ -86,7 +87,8 @@ class Views(Dataset):
             p.relative_to(folder).as_posix() for p in self.folder.rglob('*')
             if p.suffix.lower() in ('.jpg', '.jpeg', '.png'))
         first, second = byol_augmentation(1, 0), byol_augmentation(0.1, 0.2)
-        self.kinds = [(224, first), (224, second)] + [(96, first)] * K
+        self.kinds = [(SCENE_SIZE, first), (SCENE_SIZE, second),
+                      *[(INSTANCE_SIZE, first)] * K]
 
     def __len__(self):
         return len(self.names)

@@ -98,7 +98,9 @@ def test_sample_regions_keeps_instances_in_both_scenes(example):
 
 
 def test_example_trains_an_epoch_and_saves_the_backbone(
-        example, tmp_path, capsys):
+        example, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(example, 'SCENE_SIZE', 64)
+    monkeypatch.setattr(example, 'INSTANCE_SIZE', 32)
     rng = np.random.default_rng(0)
     (tmp_path / 'images').mkdir()
     for i in range(4):

@@ -1,4 +1,4 @@
-"""Checks of the installed versions, in one line with the fix each."""
+"""Checks of the installed package versions."""
 from importlib import metadata
 from typing import NamedTuple, Optional
 
