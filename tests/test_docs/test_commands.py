@@ -31,7 +31,7 @@ ELSEWHERE = {
     r'python tools/convert_proposals.py orl':
         'tests/test_tools/test_convert_proposals.py',
     r'python tools/benchmarks/': 'tests/test_tools/test_benchmarks.py',
-    r'python tools/version_matrix.py': 'docs/versions.md',
+    r'python tests/version_matrix.py': 'docs/versions.md',
 }
 # Of a whole project: 8 GPUs are one process, 800 epochs are one.
 SMALLER = [(r'(configs/\S+\.py) 8\b', r'\1 1'), (r'epoch_(800|14)\b',

@@ -6,6 +6,7 @@ import sys
 import pytest
 from tiny import ROOT, error_of, load_tool, run_tool
 
+MATRIX = '../tests/version_matrix'
 NAME = 'py311-torch2.6'
 VERSIONS = dict(python='3.11.7', torch='2.6.0', numpy='2.2.6',
                 opencv_contrib_python_headless='4.12.0.88', mmengine='0.10.7',
@@ -69,7 +70,7 @@ def fake_uv(tmp_path, monkeypatch):
 def test_version_matrix_prints_table(tmp_path, capsys, result, text):
     result.update(row=NAME, versions=VERSIONS)
     (tmp_path / f'{NAME}.json').write_text(json.dumps(result))
-    run_tool('version_matrix', '--work-dir', tmp_path, '--table')
+    run_tool(MATRIX, '--work-dir', tmp_path, '--table')
     head, _, line = capsys.readouterr().out.splitlines()
     assert head.count('|') == line.count('|')
     assert line.startswith('| 3.11.7 | 2.6.0 | 2.2.6 | 4.12.0.88 | 1.2.0 |')
@@ -78,13 +79,13 @@ def test_version_matrix_prints_table(tmp_path, capsys, result, text):
 
 def test_version_matrix_requires_uv(tmp_path, monkeypatch):
     monkeypatch.setenv('PATH', str(tmp_path))
-    message = error_of('version_matrix', '--work-dir', tmp_path / 'out')
+    message = error_of(MATRIX, '--work-dir', tmp_path / 'out')
     assert 'pip install uv' in message
     assert not (tmp_path / 'out').exists()
 
 
 def test_version_matrix_runs_each_row_once(fake_uv, capsys):
-    arguments = ('version_matrix', '--work-dir', fake_uv, '--rows', NAME)
+    arguments = (MATRIX, '--work-dir', fake_uv, '--rows', NAME)
     run_tool(*arguments)
     text = '1 tests passed, 1 skipped, 1 failed; resumed 1 checkpoints'
     output = capsys.readouterr().out
@@ -98,11 +99,11 @@ def test_version_matrix_runs_each_row_once(fake_uv, capsys):
 
 def test_version_matrix_reports_failed_install(fake_uv, capsys, monkeypatch):
     monkeypatch.setenv('FAKE_ERROR', 'no such version')
-    run_tool('version_matrix', '--work-dir', fake_uv, '--rows', NAME)
+    run_tool(MATRIX, '--work-dir', fake_uv, '--rows', NAME)
     assert 'cannot be installed: no such version' in capsys.readouterr().out
     assert 'no such version' in (fake_uv / f'{NAME}.log').read_text()
 
 
 def test_version_matrix_tests_exist():
-    for name in load_tool('version_matrix').TESTS:
+    for name in load_tool(MATRIX).TESTS:
         assert (ROOT / 'tests' / name).exists()

@@ -25,9 +25,9 @@ from xml.etree import ElementTree
 EXAMPLES = '''
 examples:
   pip install uv
-  python tools/version_matrix.py                 # all rows
-  python tools/version_matrix.py --rows py39-torch2.1 --again
-  python tools/version_matrix.py --table         # of the finished rows
+  python tests/version_matrix.py                 # all rows
+  python tests/version_matrix.py --rows py39-torch2.1 --again
+  python tests/version_matrix.py --table         # of the finished rows
 '''
 ROOT = Path(__file__).parents[1]
 TORCHVISION = {'2.1.2': '0.16.2', '2.4.1': '0.19.1', '2.6.0': '0.21.0',
