@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import Optional
 
+from .data import NUM_FITTED
 from .settings import LARGE, METHODS, SMALL, Experiment, Run
 from .sweep import STUDIES
 
@@ -73,25 +74,24 @@ def build_parser() -> argparse.ArgumentParser:
             group(command)
         command.set_defaults(parser=command)
 
+    networks = (_add_run_selection, _add_large, _add_data_dir, _add_folders)
     add('run', 'train and evaluate the missing runs, then report',
-        RUN_EXAMPLE, add_run_selection, add_data, add_photographs,
-        add_training, add_detection, add_folders, add_large, add_work)
+        RUN_EXAMPLE, _add_run_selection, _add_data, _add_photographs,
+        _add_training, _add_detection, _add_folders, _add_large, _add_work)
     add('report', 'print the tables of the results', REPORT_EXAMPLE,
-        add_indicators, add_large, add_results)
+        _add_indicators, _add_large, _add_results)
     add('sweep', 'estimate the effect of every setting', SWEEP_EXAMPLE,
-        add_study, add_data, add_training, add_folders, add_work)
+        _add_study, _add_data, _add_training, _add_folders, _add_work)
     add('figures', 'draw the results, or neighbours of objects',
-        FIGURES_EXAMPLE, add_figure, add_run_selection, add_large,
-        add_data_dir, add_folders)
+        FIGURES_EXAMPLE, _add_figure, *networks)
     add('ranks', 'print the effective rank of each stage of the networks',
-        RANKS_EXAMPLE, add_run_selection, add_large, add_data_dir, add_folders)
+        RANKS_EXAMPLE, *networks)
     add('instances', 'print the share of instances that show objects',
-        INSTANCES_EXAMPLE, add_run_selection, add_large, add_data_dir)
+        INSTANCES_EXAMPLE, _add_run_selection, _add_large, _add_data_dir)
     return parser
 
 
-def add_run_selection(parser: argparse.ArgumentParser) -> None:
-    """Add the options that select runs."""
+def _add_run_selection(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group('runs')
     group.add_argument(
         '--methods', nargs='+', choices=METHODS, default=list(METHODS),
@@ -107,26 +107,22 @@ def add_run_selection(parser: argparse.ArgumentParser) -> None:
         help='change values of the configs')
 
 
-def add_large(parser: argparse.ArgumentParser) -> None:
-    """Add the option of the large version."""
+def _add_large(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--large', action='store_true',
         help='version for a GPU: ResNet-18 of full width, scenes of 128 '
         'pixels, bfloat16 (experiments/byol_comparison/configs/large)')
 
 
-def add_data_dir(parser: argparse._ActionsContainer) -> None:
-    """Add the option of the data folder."""
+def _add_data_dir(parser: argparse._ActionsContainer) -> None:
     parser.add_argument(
         '--data-dir', help=f'folder of the data (default: {SMALL.data_dir}; '
         f'with --large {LARGE.data_dir})')
 
 
-def add_data(parser: argparse.ArgumentParser) -> None:
-    """Add the options of the scenes, which are made if missing."""
-    from .data import NUM_FITTED
+def _add_data(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group('data')
-    add_data_dir(group)
+    _add_data_dir(group)
     group.add_argument(
         '--num-train', type=int, metavar='N',
         help=f'training scenes (default: {SMALL.num_train}; with --large '
@@ -137,8 +133,7 @@ def add_data(parser: argparse.ArgumentParser) -> None:
         help='test scenes (default: %(default)s)')
 
 
-def add_photographs(parser: argparse.ArgumentParser) -> None:
-    """Add the options of photographs instead of scenes."""
+def _add_photographs(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group('photographs instead of scenes')
     group.add_argument(
         '--ann-file', metavar='JSON',
@@ -148,8 +143,7 @@ def add_photographs(parser: argparse.ArgumentParser) -> None:
         '--img-prefix', metavar='DIR', help='folder of the photographs')
 
 
-def add_training(parser: argparse.ArgumentParser) -> None:
-    """Add the options of the pre-training."""
+def _add_training(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group('training')
     group.add_argument(
         '--epochs', type=int, metavar='N',
@@ -159,33 +153,29 @@ def add_training(parser: argparse.ArgumentParser) -> None:
         help='pre-train in bfloat16; needs a GPU')
 
 
-def add_detection(parser: argparse.ArgumentParser) -> None:
-    """Add the option to skip the detector."""
+def _add_detection(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--skip-detection', action='store_true',
         help='do not fine-tune the detector')
 
 
-def add_results(parser: argparse._ActionsContainer) -> None:
-    """Add the option of the folder of the results."""
+def _add_results(parser: argparse._ActionsContainer) -> None:
     parser.add_argument(
         '--results', help='folder of the results (default: '
         f'{SMALL.work_dir}/results; with --large {LARGE.work_dir}/results; '
         f'of a sweep {SMALL.work_dir}/sweep)')
 
 
-def add_folders(parser: argparse.ArgumentParser) -> None:
-    """Add the options of the folders to write to."""
+def _add_folders(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group('folders')
-    add_results(group)
+    _add_results(group)
     group.add_argument(
         '--work-dir', help='folder of logs and checkpoints (default: '
         f'{SMALL.work_dir}/runs; with --large {LARGE.work_dir}/runs; of a '
         'sweep runs in the folder of the results)')
 
 
-def add_work(parser: argparse.ArgumentParser) -> None:
-    """Add the options of the processes."""
+def _add_work(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--jobs', type=int, default=1, metavar='N',
         help='runs at a time, one thread each (default: %(default)s)')
@@ -194,15 +184,13 @@ def add_work(parser: argparse.ArgumentParser) -> None:
         help='only print the missing runs')
 
 
-def add_indicators(parser: argparse.ArgumentParser) -> None:
-    """Add the option of the other report."""
+def _add_indicators(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--indicators', action='store_true',
         help='print the correlation of logged values with the scores instead')
 
 
-def add_study(parser: argparse.ArgumentParser) -> None:
-    """Add the options of a sweep alone."""
+def _add_study(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         'study', choices=STUDIES, help='method whose settings are swept')
     parser.add_argument(
@@ -214,8 +202,7 @@ def add_study(parser: argparse.ArgumentParser) -> None:
         help='only print the table of the finished runs')
 
 
-def add_figure(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of a figure alone."""
+def _add_figure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         'figure', choices=('results', 'neighbours'),
         help='results: scores and loss curves; neighbours: objects and their '
@@ -226,15 +213,14 @@ def add_figure(parser: argparse.ArgumentParser) -> None:
 def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     """Parse and check the command line."""
     args = build_parser().parse_args(argv)
-    check_values(args)
+    _check_values(args)
     if args.command == 'run':
-        check_changes(args)
-        check_photographs(args)
+        _check_changes(args)
+        _check_photographs(args)
     return args
 
 
-def check_values(args: argparse.Namespace) -> None:
-    """Exit with an error message if a number is out of its range."""
+def _check_values(args: argparse.Namespace) -> None:
     epochs = getattr(args, 'epochs', None)
     if epochs is not None and epochs < 3:
         args.parser.error(f'--epochs is {epochs}: the warm-up takes 2, give '
@@ -243,8 +229,7 @@ def check_values(args: argparse.Namespace) -> None:
         args.parser.error(f'--jobs is {args.jobs}: it must be at least 1')
 
 
-def check_changes(args: argparse.Namespace) -> None:
-    """Exit with an error message if changed settings have no name."""
+def _check_changes(args: argparse.Namespace) -> None:
     for option in ('cfg_options', 'bf16', 'epochs', 'skip_detection',
                    'ann_file'):
         if getattr(args, option) and not args.name:
@@ -254,8 +239,7 @@ def check_changes(args: argparse.Namespace) -> None:
                 'give --name NAME')
 
 
-def check_photographs(args: argparse.Namespace) -> None:
-    """Exit with an error message if the photographs' options are wrong."""
+def _check_photographs(args: argparse.Namespace) -> None:
     if bool(args.ann_file) != bool(args.img_prefix):
         args.parser.error('--ann-file and --img-prefix: give both or none')
     data_dir = experiment_of(args).data_dir

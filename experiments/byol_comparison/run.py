@@ -41,6 +41,8 @@ def run_missing(experiment: Experiment, runs: Sequence[Run], jobs: int = 1,
         raise ChildProcessError(
             f'{len(failed)} of {len(missing)} runs failed: ' + '; '.join(
                 f'{run} (see {experiment.log_path(run)})' for run in failed))
+    print(f"{len(missing)} runs finished: results in '{experiment.results}', "
+          f"logs and checkpoints in '{experiment.work_dir}'")
 
 
 def _run_all(experiment: Experiment, runs: list[Run],

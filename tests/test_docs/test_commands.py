@@ -18,9 +18,7 @@ BLOCK = re.compile(r'```(bash|console|python)\n(.*?)```', re.DOTALL)
 # What is run elsewhere, and where.
 ELSEWHERE = {
     r'make demo': 'tests/test_tools/test_run_demo.py',
-    r'make quality': 'tests/test_experiments/test_main.py',
-    r'python -m experiments.byol_comparison':
-        'tests/test_experiments/test_main.py',
+    r'make quality': 'tests/test_experiments/test_run.py',
     r'make (env|test|lint|docs|bench|test-hosts|test-downstream)':
         '.ci/run',
     r'pip install': 'Makefile',
