@@ -128,6 +128,16 @@ def test_bf16_needs_gpu(folder, monkeypatch):
     assert not (folder / 'none').exists()
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
+def test_bf16_trains_on_gpu(folder, trained):
+    _, message = call('run', *run_options(
+        folder, '--methods', 'univip', 'byol', '--jobs', 2, '--bf16',
+        '--name', 'bf16', '--skip-detection'))
+    assert not message, message
+    path = folder / 'results/byol-bf16-seed5.json'
+    assert json.loads(path.read_text())['bf16'] is True
+
+
 def test_dry_run_prints_missing_runs(folder, trained):
     output, _ = call('run', *run_options(
         folder, '--methods', 'univip', 'byol', '--dry-run'))
