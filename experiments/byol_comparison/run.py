@@ -41,7 +41,7 @@ def run_missing(experiment: Experiment, runs: Sequence[Run], jobs: int = 1,
         raise ChildProcessError(
             f'{len(failed)} of {len(missing)} runs failed: ' + '; '.join(
                 f'{run} (see {experiment.log_path(run)})' for run in failed))
-    print(f"{len(missing)} runs finished: results in '{experiment.results}', "
+    print(f"runs finished: {len(missing)}; results in '{experiment.results}', "
           f"logs and checkpoints in '{experiment.work_dir}'")
 
 

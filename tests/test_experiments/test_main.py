@@ -66,7 +66,7 @@ def test_run_trains_and_evaluates(folder, trained):
             assert 0 <= measured[key] <= 100
     losses = result(folder, 'univip')[0]['curve'][0]
     assert {'loss', 'loss_scene', 'loss_instance'} <= losses.keys()
-    assert f"2 runs finished: results in '{folder}/results'" in trained
+    assert f"runs finished: 2; results in '{folder}/results'" in trained
     assert '| univip-tiny | 1 |' in trained
 
 
