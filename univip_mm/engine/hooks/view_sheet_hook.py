@@ -66,7 +66,7 @@ class ViewSheetHook(Hook):
     def draw(self, runner) -> np.ndarray:
         """The sheet of the current epoch, (height, width, 3) uint8, RGB."""
         # Slow to import, and not needed where nothing is drawn.
-        from ...visualization import scene_sheet
+        from ...visualization import scene_grid
         from ...visualization.training_views import (
             augmented_views,
             draw_samples,
@@ -77,7 +77,7 @@ class ViewSheetHook(Hook):
         samples = [source.dataset[i] for i in sorted(set(map(int, picked)))]
         model = runner.model
         model = model.module if is_model_wrapper(model) else model
-        return scene_sheet(
+        return scene_grid(
             draw_samples(
                 samples,
                 augmented_views(samples, source.pack,
