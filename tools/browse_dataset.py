@@ -46,6 +46,10 @@ def parse_args() -> argparse.Namespace:
         help='also show the views after augmentation, pixel for pixel as the '
         'network gets them (default: yes)')
     parser.add_argument(
+        '--image-size', type=int, default=620, metavar='PIXELS',
+        help='largest width of the image in the picture (default: '
+        '%(default)s)')
+    parser.add_argument(
         '--seed', type=int, default=0,
         help='seed of the images and their views, as randomness.seed of a '
         'training (default: %(default)s)')
@@ -66,7 +70,8 @@ def parse_args() -> argparse.Namespace:
 
 
 def browse(cfg: Config, output_dir: str, show_number: int,
-           with_augmentation: bool, seed: int, epoch: int) -> None:
+           with_augmentation: bool, image_size: int, seed: int,
+           epoch: int) -> None:
     """Write the pictures and print their paths."""
     set_random_seed(seed)
     dataset, _, pack = open_views(DATASETS.build(cfg.train_dataloader.dataset))
@@ -88,7 +93,9 @@ def browse(cfg: Config, output_dir: str, show_number: int,
                 augmented = augmented_views(samples, pack, preprocessor)
             paths.append(
                 osp.join(output_dir, f'scenes_{len(paths) + 1:03}.png'))
-            draw_scene_grid(draw_samples(samples, augmented), paths[-1])
+            draw_scene_grid(
+                draw_samples(samples, augmented, image_size=image_size),
+                paths[-1])
             num_proposed += sum(x['num_proposed'] for x in samples)
             num_instances += sum(len(x['instance_boxes']) for x in samples)
             bar.update(len(samples))
@@ -109,8 +116,8 @@ def main() -> None:
         init_default_scope(cfg.get('default_scope', 'univip_mm'))
         output_dir = args.output_dir or osp.join(
             'work_dirs', osp.splitext(osp.basename(args.config))[0], 'browse')
-        browse(cfg, output_dir, args.show_number, args.augment, args.seed,
-               args.epoch)
+        browse(cfg, output_dir, args.show_number, args.augment,
+               args.image_size, args.seed, args.epoch)
     except (ValueError, FileNotFoundError) as e:
         raise SystemExit(f'error: {e}') from None
 

@@ -79,14 +79,15 @@ def augmented_views(samples: Sequence[dict], pack: Compose,
 
 def draw_samples(
         samples: Sequence[dict],
-        augmented: Optional[list[list[np.ndarray]]] = None
-) -> list[np.ndarray]:
+        augmented: Optional[list[list[np.ndarray]]] = None,
+        **kwargs) -> list[np.ndarray]:
     """Draw each sample with :func:`draw_scenes`.
 
     Args:
         samples (Sequence[dict]): Samples of a :class:`ViewSource`.
         augmented (list, optional): Views of :func:`augmented_views`, for a
             second line. Defaults to None.
+        **kwargs: Further arguments of :func:`draw_scenes`.
 
     Returns:
         list[np.ndarray]: Pictures, (height, width, 3) uint8, RGB.
@@ -101,7 +102,8 @@ def draw_samples(
             num_proposed=sample['num_proposed'],
             views=[view[..., ::-1] for view in sample['img']],
             title=_title(sample),
-            augmented=views)
+            augmented=views,
+            **kwargs)
         for sample, views in zip(samples, augmented or [None] * len(samples))
     ]
 

@@ -50,8 +50,8 @@ def draw_scenes(image: np.ndarray,
                 num_proposed: int,
                 views: Sequence[np.ndarray],
                 title: str = '',
-                augmented: Optional[Sequence[np.ndarray]] = None
-                ) -> np.ndarray:
+                augmented: Optional[Sequence[np.ndarray]] = None,
+                image_size: int = PHOTO_SIZE) -> np.ndarray:
     """Draw an image with its boxes, and its views to the right.
 
     Proposals are thin and gray, the scenes blue and orange, their overlap
@@ -70,6 +70,7 @@ def draw_scenes(image: np.ndarray,
         title (str): Title of the row. Defaults to ''.
         augmented (Sequence[np.ndarray], optional): The views after
             augmentation, for a second line. Defaults to None.
+        image_size (int): Largest width of the image, pixels. Defaults to 620.
 
     Returns:
         np.ndarray: Picture (height, width, 3) uint8, RGB. With views of 224
@@ -85,14 +86,14 @@ def draw_scenes(image: np.ndarray,
         lines['augmented'] = augmented
     _check_views(image, lines, len(instance_boxes))
     zoom, corners, (width, height) = _place_views(list(lines.values()))
-    left = 2 * _MARGIN + PHOTO_SIZE
+    left = 2 * _MARGIN + image_size
     figure = new_figure(left + width + _MARGIN,
                         TITLE_HEIGHT + height + _MARGIN)
     canvas = pixel_axes(figure)
     canvas.text(_MARGIN, TITLE_HEIGHT / 2, title, fontsize=16, weight='bold',
                 color=INK, va='center')
     axes, scale = photo_axes(figure, image, _MARGIN,
-                             TITLE_HEIGHT + _CAPTION_HEIGHT, PHOTO_SIZE,
+                             TITLE_HEIGHT + _CAPTION_HEIGHT, image_size,
                              height - _CAPTION_HEIGHT)
     _draw_boxes(axes, scale, proposals, scene_boxes, overlap_box,
                 instance_boxes, num_proposed)
