@@ -9,16 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator
 
 from ..io.atomic import PathLike
-from .style import (
-    BLUE,
-    GREEN,
-    INK,
-    ORANGE,
-    PINK,
-    new_figure,
-    save_figure,
-    style_axes,
-)
+from . import style
 
 #: Lower bound of each loss, for a loss weight of 1.
 LOWER_BOUNDS = dict(loss_scene=-2., loss_scene_instance=-2., loss_instance=-1.)
@@ -28,7 +19,7 @@ HEALTH = dict(
     plan_entropy='plan_entropy: 1 for a uniform plan',
     proposal_share='proposal_share: share of instances that are proposals',
     uniform_marginals='uniform_marginals: share of marginals set to uniform')
-_COLORS = (BLUE, ORANGE, GREEN, PINK)
+_COLORS = (style.BLUE, style.ORANGE, style.GREEN, style.PINK)
 
 
 def read_scalars(source: Union[PathLike, Sequence[PathLike]]) -> list[dict]:
@@ -89,17 +80,17 @@ def plot_loss_curves(source: Union[PathLike, Sequence[PathLike]],
     """
     log = read_scalars(source)
     health = [name for name in HEALTH if len(_series(log, name)[0])]
-    figure = new_figure(1800, 1000, dpi=100, layout='constrained')
+    figure = style.new_figure(1800, 1000, dpi=100, layout='constrained')
     panels = figure.subplot_mosaic(
         [[*LOWER_BOUNDS], ['lr', *['health' if health else 'lr'] * 2]])
     last = log[-1]
     epoch = f', epoch {last["epoch"]}' if 'epoch' in last else ''
     figure.suptitle(f'Training up to iteration {last["step"]:,}{epoch}',
-                    fontsize=18, weight='bold', color=INK)
+                    fontsize=18, weight='bold', color=style.INK)
     for name, bound in LOWER_BOUNDS.items():
         _plot_loss(panels[name], *_series(log, name), name, bound)
     steps, values = _series(log, 'lr')
-    panels['lr'].plot(steps, values, color=INK, linewidth=2,
+    panels['lr'].plot(steps, values, color=style.INK, linewidth=2,
                       marker=_marker(steps))
     panels['lr'].set_ylim(bottom=0)
     panels['lr'].ticklabel_format(axis='y', style='sci', scilimits=(-2, 3))
@@ -107,7 +98,7 @@ def plot_loss_curves(source: Union[PathLike, Sequence[PathLike]],
     if health:
         _plot_health(panels['health'],
                      {name: _series(log, name) for name in health})
-    save_figure(figure, path)
+    style.save_figure(figure, path)
 
 
 def plot_growth(series: dict[str, dict[str, dict[int, float]]],
@@ -122,7 +113,8 @@ def plot_growth(series: dict[str, dict[str, dict[int, float]]],
             and the name of a curve to its points {x: y}.
         path (str or Path): File to write. Its folder is created.
     """
-    figure = new_figure(650 * len(series), 550, dpi=100, layout='constrained')
+    figure = style.new_figure(650 * len(series), 550, dpi=100,
+                              layout='constrained')
     panels = figure.subplots(1, len(series), squeeze=False)[0]
     for axes, (name, curves) in zip(panels, series.items()):
         for color, (label, points) in zip(_COLORS, curves.items()):
@@ -132,7 +124,7 @@ def plot_growth(series: dict[str, dict[str, dict[int, float]]],
             axes.plot(x, y[0] * x / x[0], ':', color=color, alpha=0.6)
         axes.set_xscale('log', base=2)
         axes.set_yscale('log')
-        style_axes(axes, f'by {name}', xlabel=name)
+        style.finish_axes(axes, f'by {name}', xlabel=name)
         axes.xaxis.set_major_locator(FixedLocator(x))
         axes.xaxis.set_major_formatter('{x:g}')
         # Less than a decade may have no power of ten to label.
@@ -141,7 +133,7 @@ def plot_growth(series: dict[str, dict[str, dict[int, float]]],
         axes.minorticks_off()
         axes.legend(loc='upper center', bbox_to_anchor=(0.5, -0.12),
                     fontsize=12, frameon=False)
-    save_figure(figure, path)
+    style.save_figure(figure, path)
 
 
 def smooth(values: np.ndarray, window: int) -> np.ndarray:
@@ -228,8 +220,9 @@ def _plot_smoothed(axes: Axes, steps: np.ndarray, values: np.ndarray,
 
 def _plot_loss(axes: Axes, steps: np.ndarray, values: np.ndarray, name: str,
                bound: float) -> None:
-    average = _plot_smoothed(axes, steps, values, BLUE)
-    axes.axhline(bound, color=ORANGE, linewidth=1.5, linestyle=(0, (5, 3)))
+    average = _plot_smoothed(axes, steps, values, style.BLUE)
+    axes.axhline(bound, color=style.ORANGE, linewidth=1.5,
+                 linestyle=(0, (5, 3)))
     finite = values[np.isfinite(values)]
     top = max([0, *finite])
     axes.set_ylim(min([bound, *finite]) - 0.08 * (top - bound),
@@ -237,7 +230,7 @@ def _plot_loss(axes: Axes, steps: np.ndarray, values: np.ndarray, name: str,
     axes.annotate(f'lower bound {bound:g}', (0.99, bound), (0, 4),
                   xycoords=('axes fraction', 'data'),
                   textcoords='offset points', ha='right', fontsize=12,
-                  color=ORANGE)
+                  color=style.ORANGE)
     broken = steps[~np.isfinite(values)]
     if len(broken):
         axes.plot(broken, np.full(len(broken), 0.97), 'x', color='red',
@@ -262,5 +255,5 @@ def _plot_health(axes: Axes, series: dict) -> None:
 
 
 def _style_training_axes(axes: Axes, title: str) -> None:
-    style_axes(axes, title, xlabel='iteration')
+    style.finish_axes(axes, title, xlabel='iteration')
     axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))

@@ -12,27 +12,12 @@ from matplotlib.figure import SubFigure
 from matplotlib.patches import Patch
 
 from ..io.atomic import PathLike
-from .style import (
-    BLUE,
-    COLORMAP,
-    GRAY,
-    GREEN,
-    INK,
-    ORANGE,
-    PINK,
-    check_rows,
-    draw_instance,
-    number_boxes,
-    save_figure,
-    shorten,
-    show_image,
-    start_row,
-    titled_figure,
-)
+from . import style
 
 # Okabe and Ito's colors without black. Their yellow is darker here: points
 # are drawn on white.
-_COLORS = (BLUE, ORANGE, GREEN, PINK, '#e69f00', '#56b4e9', '#d0c000')
+_COLORS = (style.BLUE, style.ORANGE, style.GREEN, style.PINK, '#e69f00',
+           '#56b4e9', '#d0c000')
 _MARKERS = 'os^Dv'
 
 
@@ -64,7 +49,7 @@ def draw_points(points: np.ndarray, names: Sequence[Optional[str]],
         title (str): Title of the picture. Defaults to ''.
         subtitle (str): Line below the title. Defaults to ''.
     """
-    figure, body = titled_figure(1400, 1000, title, subtitle, dpi=100)
+    figure, body = style.titled_figure(1400, 1000, title, subtitle, dpi=100)
     axes = body.subplots()
     counts = Counter(names)
     groups = sorted((name for name in counts if name is not None),
@@ -73,14 +58,14 @@ def draw_points(points: np.ndarray, names: Sequence[Optional[str]],
                _MARKERS[i // len(_COLORS) % len(_MARKERS)])
               for i, name in enumerate(groups)]
     if None in counts:
-        styles.insert(0, (None, GRAY, 'o'))
+        styles.insert(0, (None, style.GRAY, 'o'))
     for name, color, marker in styles:
         chosen = np.array([other == name for other in names])
         axes.scatter(
             *points[chosen].T, s=70 if len(points) < 300 else 34,
             linewidths=0.5, edgecolors='white', alpha=0.85, color=color,
-            marker=marker,
-            label=f'{shorten(name or "no category", 20)} ({counts[name]})')
+            marker=marker, label=style.shorten(name or 'no category', 20) +
+            f' ({counts[name]})')
     axes.set(xticks=[], yticks=[])
     axes.margins(0.03)
     axes.spines[:].set_color('#c0c0c0')
@@ -88,7 +73,7 @@ def draw_points(points: np.ndarray, names: Sequence[Optional[str]],
                 handletextpad=0.3, markerscale=1.5, labelspacing=0.7,
                 title='category (points)', alignment='left',
                 title_fontproperties=dict(size=13, weight='bold'))
-    save_figure(figure, path)
+    style.save_figure(figure, path)
 
 
 def draw_neighbours(rows: Sequence[NeighbourRow], path: PathLike,
@@ -107,9 +92,9 @@ def draw_neighbours(rows: Sequence[NeighbourRow], path: PathLike,
     Raises:
         ValueError: There are no rows.
     """
-    check_rows(rows, 'queries', path)
+    style.check_rows(rows, 'queries', path)
     side, columns = 120, max(4, *(len(row.found) for row in rows))
-    figure, body = titled_figure(
+    figure, body = style.titled_figure(
         max((columns + 1) * (side + 14) + 62, 760),
         104 + len(rows) * (side + 52), title)
     grid = body.subplots(len(rows), 2 + columns, squeeze=False,
@@ -117,36 +102,36 @@ def draw_neighbours(rows: Sequence[NeighbourRow], path: PathLike,
     for axes in grid.flat:
         axes.axis('off')
     for row, (query, line, *places) in zip(rows, grid):
-        _draw_neighbour(query, row.query, INK, row.query_name or '')
+        _draw_neighbour(query, row.query, style.INK, row.query_name or '')
         line.axvline(0.5, -0.2, 1, color='#b0b0b0', clip_on=False)
         for axes, image, name, cosine in zip(places, row.found, row.names,
                                              row.cosines):
-            is_named = row.query_name is not None and name is not None
-            is_same = name == row.query_name
-            color = (GREEN if is_same else ORANGE) if is_named else GRAY
-            _draw_neighbour(axes, image, color, f'{cosine:.2f}  {name or ""}',
-                            dashed=is_named and not is_same)
-    heading = dict(loc='left', fontsize=14, weight='bold', color=INK, pad=9)
+            color = style.GREEN if name == row.query_name else style.ORANGE
+            if row.query_name is None or name is None:
+                color = style.GRAY
+            _draw_neighbour(axes, image, color, f'{cosine:.2f}  {name or ""}')
+    heading = dict(loc='left', fontsize=14, weight='bold', pad=9,
+                   color=style.INK)
     grid[0, 0].set_title('query', **heading)
     grid[0, 2].set_title('most similar in other images', **heading)
     if any(row.query_name is not None for row in rows):
         frame = dict(facecolor='none', linewidth=3.5)
         figure.legend(
             handles=[
-                Patch(edgecolor=GREEN, label='same category', **frame),
-                Patch(edgecolor=ORANGE, label='other category',
+                Patch(edgecolor=style.GREEN, label='same category', **frame),
+                Patch(edgecolor=style.ORANGE, label='other category',
                       linestyle=(0, (3, 1.2)), **frame)
             ], loc='center left', ncols=2, fontsize=13, frameon=False,
             bbox_to_anchor=(0.008, 1 - 56 / (104 + len(rows) * (side + 52))))
-    save_figure(figure, path)
+    style.save_figure(figure, path)
 
 
-def _draw_neighbour(axes: Axes, image: np.ndarray, color: str, text: str,
-                    dashed: bool = False) -> None:
+def _draw_neighbour(axes: Axes, image: np.ndarray, color: str,
+                    text: str) -> None:
     axes.axis('on')
-    show_image(axes, image, color, dashed)
-    axes.set_xlabel(shorten(text, 16), loc='left', fontsize=12, color=color,
-                    weight='bold')
+    style.show_image(axes, image, color, dashed=color == style.ORANGE)
+    axes.set_xlabel(style.shorten(text, 16), loc='left', fontsize=12,
+                    color=color, weight='bold')
 
 
 def draw_similarity(rows: Sequence[SimilarityRow], path: PathLike,
@@ -165,21 +150,21 @@ def draw_similarity(rows: Sequence[SimilarityRow], path: PathLike,
     Raises:
         ValueError: There are no rows.
     """
-    check_rows(rows, 'scenes', path)
+    style.check_rows(rows, 'scenes', path)
     side = 284
     heights = [84 + side * min(1, row.scene.shape[0] / row.scene.shape[1])
                for row in rows]
     columns = 1 + max(len(row.maps) for row in rows)
-    figure, body = titled_figure(
+    figure, body = style.titled_figure(
         columns * side + 114, round(72 + sum(heights)), title,
         "Cosine of an instance's feature with each position of the scene's "
         'feature map. The box is the instance. Each row has its own scale.')
     parts = body.subfigures(len(rows), 1, height_ratios=heights,
                             squeeze=False)[:, 0]
     for part, row in zip(parts, rows):
-        start_row(part, row.title)
+        style.start_row(part, row.title)
         _draw_maps(part, row, columns, side)
-    save_figure(figure, path)
+    style.save_figure(figure, path)
 
 
 def _draw_maps(part: SubFigure, row: SimilarityRow, columns: int,
@@ -192,17 +177,17 @@ def _draw_maps(part: SubFigure, row: SimilarityRow, columns: int,
     for axes in grid:
         axes.axis('off')
     draw_instances(grid[0], row.scene, row.boxes, scale)
-    grid[0].set_title('scene', loc='left', fontsize=13, color=INK)
+    grid[0].set_title('scene', loc='left', fontsize=13, color=style.INK)
     for k, (axes, box, values) in enumerate(
             zip(grid[1:], row.boxes, row.maps), 1):
         # The scene stays visible in gray.
-        blend = 0.62 * colormaps[COLORMAP](norm(values))[..., :3] + 0.38 * gray
-        blend = (255 * blend).round().astype(np.uint8)
+        heat = colormaps[style.COLORMAP](norm(values))[..., :3]
+        blend = (255 * (0.62 * heat + 0.38 * gray)).round().astype(np.uint8)
         draw_instances(axes, blend, [box], scale, first=k)
         axes.set_title(
             f'instance {k}: {values.min():.2f} to {values.max():.2f}',
-            loc='left', fontsize=13, color=INK)
-    bar = part.colorbar(ScalarMappable(norm, COLORMAP),
+            loc='left', fontsize=13, color=style.INK)
+    bar = part.colorbar(ScalarMappable(norm, style.COLORMAP),
                         cax=grid[-1].inset_axes([1.05, 0, 0.08, 1]),
                         ticks=[norm.vmin, norm.vmax], format='%.2f')
     bar.ax.tick_params(labelsize=12)
@@ -220,7 +205,7 @@ def draw_instances(axes: Axes, scene: np.ndarray, boxes: np.ndarray,
         scale (float): Figure pixels per pixel of the scene.
         first (int): Number of the first instance. Defaults to 1.
     """
-    show_image(axes, scene)
+    style.show_image(axes, scene)
     for box in boxes:
-        draw_instance(axes, box)
-    number_boxes(axes, np.asarray(boxes), scale, first)
+        style.draw_instance(axes, box)
+    style.number_boxes(axes, np.asarray(boxes), scale, first)

@@ -6,28 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from ..io.atomic import PathLike
-from .style import (
-    BLUE,
-    INK,
-    OVERLAP_COLOR,
-    PHOTO_SIZE,
-    TITLE_HEIGHT,
-    check_image,
-    check_rows,
-    draw_box,
-    draw_instance,
-    draw_proposal,
-    halo,
-    new_figure,
-    number_boxes,
-    pad_image,
-    photo_axes,
-    pixel_axes,
-    render,
-    save_figure,
-    save_image,
-    style_axes,
-)
+from . import style
 
 _MARGIN = 20
 
@@ -46,25 +25,26 @@ def draw_proposal_histograms(counts: np.ndarray, boxes: np.ndarray,
         title (str): Title of the picture. Defaults to ''.
     """
     sides = (boxes[:, 2:] - boxes[:, :2]).astype(np.float64)
-    figure = new_figure(1800, 520, dpi=100, layout='constrained')
-    figure.suptitle(title, fontsize=15, weight='bold', color=INK)
+    figure = style.new_figure(1800, 520, dpi=100, layout='constrained')
+    figure.suptitle(title, fontsize=15, weight='bold', color=style.INK)
     by_count, by_side, by_ratio = figure.subplots(1, 3)
     most = counts.max(initial=0)
     by_count.hist(counts, bins=np.arange(most + 2) - 0.5 if most < 100 else 60,
-                  color=BLUE)
-    style_axes(by_count, 'boxes per image')
+                  color=style.BLUE)
+    style.finish_axes(by_count, 'boxes per image')
     by_count.set_ylabel('images', fontsize=13)
-    by_side.hist(np.sqrt(sides.prod(axis=1)), bins=60, color=BLUE)
-    style_axes(by_side, 'side of a box, pixels (square root of the area)')
+    by_side.hist(np.sqrt(sides.prod(axis=1)), bins=60, color=style.BLUE)
+    style.finish_axes(by_side, 'square root of the area of a box, pixels')
     by_side.set_ylabel('boxes', fontsize=13)
     _draw_ratios(by_ratio, sides[:, 0] / sides[:, 1])
-    save_figure(figure, path)
+    style.save_figure(figure, path)
 
 
 def _draw_ratios(axes: Axes, ratios: np.ndarray) -> None:
     largest = max(3.0, ratios.max(initial=1), (1 / ratios).max(initial=1))
-    axes.hist(ratios, bins=np.geomspace(1 / largest, largest, 61), color=BLUE)
-    style_axes(axes, 'width / height of a box')
+    axes.hist(ratios, bins=np.geomspace(1 / largest, largest, 61),
+              color=style.BLUE)
+    style.finish_axes(axes, 'width / height of a box')
     axes.set_xscale('log')
     numbers = [n for n in (1, 2, 3, 4, 8) if n <= largest * 1.001]
     axes.set_xticks([1 / n for n in numbers[:0:-1]] + numbers,
@@ -93,23 +73,25 @@ def draw_proposals(image: np.ndarray, boxes: np.ndarray,
     Raises:
         ValueError: The image is not uint8 RGB.
     """
-    check_image(image, 'draw_proposals: the image')
-    scale = PHOTO_SIZE / max(image.shape[:2])
-    figure = new_figure(PHOTO_SIZE + 2 * _MARGIN,
-                        round(image.shape[0] * scale) + TITLE_HEIGHT + 10)
-    pixel_axes(figure).text(_MARGIN, TITLE_HEIGHT / 2, title, fontsize=15,
-                            weight='bold', color=INK, va='center')
-    axes, _ = photo_axes(figure, image, _MARGIN, TITLE_HEIGHT, PHOTO_SIZE,
-                         PHOTO_SIZE)
+    style.check_image(image, 'draw_proposals: the image')
+    scale = style.PHOTO_SIZE / max(image.shape[:2])
+    figure = style.new_figure(
+        style.PHOTO_SIZE + 2 * _MARGIN,
+        round(image.shape[0] * scale) + style.TITLE_HEIGHT + 10)
+    style.pixel_axes(figure).text(
+        _MARGIN, style.TITLE_HEIGHT / 2, title, fontsize=15, weight='bold',
+        color=style.INK, va='center')
+    axes, _ = style.photo_axes(figure, image, _MARGIN, style.TITLE_HEIGHT,
+                               style.PHOTO_SIZE, style.PHOTO_SIZE)
     for box in boxes[strongest:]:
-        draw_proposal(axes, box)
+        style.draw_proposal(axes, box)
     for box in [] if annotated is None else annotated:
-        draw_box(axes, box, OVERLAP_COLOR, 2.5, linestyle=(0, (4, 2)),
-                 path_effects=halo(4, 0.6))
+        style.draw_box(axes, box, style.OVERLAP_COLOR, 2.5,
+                       linestyle=(0, (4, 2)), path_effects=style.halo(4, 0.6))
     for box in boxes[:strongest]:
-        draw_instance(axes, box)
-    number_boxes(axes, boxes[:strongest], scale)
-    return render(figure)
+        style.draw_instance(axes, box)
+    style.number_boxes(axes, boxes[:strongest], scale)
+    return style.render(figure)
 
 
 def draw_image_grid(images: Sequence[np.ndarray], path: PathLike,
@@ -125,12 +107,13 @@ def draw_image_grid(images: Sequence[np.ndarray], path: PathLike,
     Raises:
         ValueError: There are no images.
     """
-    check_rows(images, 'images', path)
+    style.check_rows(images, 'images', path)
     width = columns * images[0].shape[1]
     rows = []
     for start in range(0, len(images), columns):
         row = images[start:start + columns]
         height = max(image.shape[0] for image in row)
-        row = [pad_image(image, height, image.shape[1]) for image in row]
-        rows.append(pad_image(np.concatenate(row, axis=1), height, width))
-    save_image(np.concatenate(rows), path)
+        row = [style.pad_image(image, height, image.shape[1]) for image in row]
+        row = np.concatenate(row, axis=1)
+        rows.append(style.pad_image(row, height, width))
+    style.save_image(np.concatenate(rows), path)

@@ -189,7 +189,7 @@ def number_boxes(axes: Axes, boxes: np.ndarray, scale: float, first: int = 1,
         draw_number(axes, *used[-1] / scale, first + len(used) - 1, fontsize)
 
 
-def style_axes(axes: Axes, title: str, xlabel: str = '') -> None:
+def finish_axes(axes: Axes, title: str, xlabel: str = '') -> None:
     """Give axes of a diagram the common look."""
     axes.set_title(title, fontsize=15, color=INK)
     axes.set_xlabel(xlabel, fontsize=12)

@@ -7,20 +7,10 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from ..io.atomic import PathLike
+from . import style
 from .features import draw_instances
-from .style import (
-    COLORMAP,
-    INK,
-    SCENE_COLORS,
-    check_rows,
-    draw_box,
-    draw_number,
-    save_figure,
-    start_row,
-    titled_figure,
-)
 
-_ONLINE, _TARGET = SCENE_COLORS
+_ONLINE, _TARGET = style.SCENE_COLORS
 # Lengths in the coordinates of the plan, about pixels of the picture.
 _SIDE, _STEP = 84, 100  # of an instance
 _BAR = 76  # of all mass
@@ -57,18 +47,18 @@ def draw_transport(rows: Sequence[PlanRow], path: PathLike,
     Raises:
         ValueError: There are no rows.
     """
-    check_rows(rows, 'images', path)
+    style.check_rows(rows, 'images', path)
     number = max(len(row.instances) for row in rows)
     height = number * _STEP
     widths = [416, 2 * (_MARGINAL + _SIDE) + _REACH, 60 + height]
-    figure, body = titled_figure(
+    figure, body = style.titled_figure(
         sum(widths) + 100, 76 + len(rows) * (height + 96), title,
         'Width and number of a line: mass that the plan moves, in percent '
         '(no number below 1 %). Bars: marginals, in percent. Frame: largest '
         "mass of an online instance's row.")
     parts = body.subfigures(len(rows), 1, squeeze=False)[:, 0]
     for part, row in zip(parts, rows):
-        start_row(part, row.title)
+        style.start_row(part, row.title)
         scene, plan, cosines = part.subplots(1, 3, width_ratios=widths)
         scene.axis('off')
         scale = min(widths[0] / row.scene.shape[1],
@@ -76,7 +66,7 @@ def draw_transport(rows: Sequence[PlanRow], path: PathLike,
         draw_instances(scene, row.scene, row.boxes, scale)
         _draw_plan(plan, row)
         _draw_cosines(cosines, row)
-    save_figure(figure, path)
+    style.save_figure(figure, path)
 
 
 def line_widths(plan: np.ndarray, widest: float) -> np.ndarray:
@@ -104,7 +94,8 @@ def _draw_plan(axes: Axes, row: PlanRow) -> None:
                         (online, 'left', 'online'),
                         (target + _SIDE, 'right', 'target'),
                         (right + 8, 'left', 'demand')):
-        axes.text(x, -14, text, fontsize=13, color=INK, ha=ha, va='center')
+        axes.text(x, -14, text, fontsize=13, color=style.INK, ha=ha,
+                  va='center')
     axes.set(xlim=(0, right + _MARGINAL), aspect='equal',
              ylim=(number * _STEP - _STEP + _SIDE, -22))
 
@@ -113,8 +104,8 @@ def _draw_instance(axes: Axes, image: np.ndarray, x: float, y: float,
                    number: int, color: str) -> None:
     box = np.array([x, y - _SIDE / 2, x + _SIDE, y + _SIDE / 2])
     axes.imshow(image, extent=box[[0, 2, 3, 1]])
-    draw_box(axes, box, color, 3.5)
-    draw_number(axes, x + 14, box[1] + 14, number)
+    style.draw_box(axes, box, color, 3.5)
+    style.draw_number(axes, x + 14, box[1] + 14, number)
 
 
 def _draw_marginal(axes: Axes, x: float, y: float, mass: float,
@@ -122,7 +113,7 @@ def _draw_marginal(axes: Axes, x: float, y: float, mass: float,
     """Draw the bar of a mass, to the left if the mass is negative."""
     axes.barh(y, mass * _BAR, height=26, left=x, color=color)
     axes.text(x + mass * _BAR + math.copysign(4, mass), y,
-              f'{100 * abs(mass):.0f}', fontsize=12, color=INK,
+              f'{100 * abs(mass):.0f}', fontsize=12, color=style.INK,
               ha='right' if mass < 0 else 'left', va='center')
 
 
@@ -132,7 +123,7 @@ def _draw_lines(axes: Axes, plan: np.ndarray, left: float, right: float,
     order = [divmod(i, len(plan)) for i in np.argsort(plan, axis=None)]
     for m, n in order:
         if widths[m, n] >= 0.15:  # thinner lines are invisible
-            axes.plot([left, right], [centers[m], centers[n]], color=INK,
+            axes.plot([left, right], [centers[m], centers[n]], color=style.INK,
                       linewidth=widths[m, n], solid_capstyle='butt',
                       alpha=0.25 + 0.35 * plan[m, n] / plan.max())
     # The largest masses choose the places of their numbers first.
@@ -148,16 +139,16 @@ def _draw_lines(axes: Axes, plan: np.ndarray, left: float, right: float,
         # Numbers more than 36 pixels apart do not touch.
         used.append(places[int(np.argmax(np.minimum(distances, 36)))])
         axes.text(*used[-1], f'{100 * plan[m, n]:.0f}', fontsize=11,
-                  color=INK, ha='center', va='center',
+                  color=style.INK, ha='center', va='center',
                   bbox=dict(boxstyle='round,pad=0.15', facecolor='white',
                             edgecolor='#909090', linewidth=0.6))
 
 
 def _draw_cosines(axes: Axes, row: PlanRow) -> None:
     number = len(row.similarity)
-    shown = axes.imshow(row.similarity, cmap=COLORMAP)
+    shown = axes.imshow(row.similarity, cmap=style.COLORMAP)
     axes.set_title('cosine of online (row) and target', loc='left',
-                   fontsize=13, color=INK)
+                   fontsize=13, color=style.INK)
     ticks = dict(labels=range(1, number + 1), fontsize=13, weight='bold')
     axes.set_yticks(range(number), color=_ONLINE, **ticks)
     axes.set_xticks(range(number), color=_TARGET, **ticks)
@@ -168,4 +159,5 @@ def _draw_cosines(axes: Axes, row: PlanRow) -> None:
         axes.text(n, m, f'{value:.2f}', fontsize=14, ha='center', va='center',
                   color='black' if shown.norm(value) > 0.6 else 'white')
     for m, n in enumerate(row.plan.argmax(axis=1)):
-        draw_box(axes, [n - .45, m - .45, n + .45, m + .45], _TARGET, 3.5)
+        box = np.array([n, m, n, m]) + [-.45, -.45, .45, .45]
+        style.draw_box(axes, box, _TARGET, 3.5)

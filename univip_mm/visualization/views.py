@@ -9,27 +9,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
 from ..io.atomic import PathLike
-from .style import (
-    INK,
-    INSTANCE_COLOR,
-    OVERLAP_COLOR,
-    PHOTO_SIZE,
-    PROPOSAL_COLOR,
-    SCENE_COLORS,
-    TITLE_HEIGHT,
-    check_image,
-    draw_box,
-    draw_instance,
-    draw_proposal,
-    halo,
-    new_figure,
-    number_boxes,
-    pad_image,
-    photo_axes,
-    pixel_axes,
-    render,
-    save_image,
-)
+from . import style
 
 # Lengths in pixels of the picture.
 _MARGIN = 16
@@ -51,7 +31,7 @@ def draw_scenes(image: np.ndarray,
                 views: Sequence[np.ndarray],
                 title: str = '',
                 augmented: Optional[Sequence[np.ndarray]] = None,
-                image_size: int = PHOTO_SIZE) -> np.ndarray:
+                image_size: int = style.PHOTO_SIZE) -> np.ndarray:
     """Draw an image with its boxes, and its views to the right.
 
     Proposals are thin and gray, the scenes blue and orange, their overlap
@@ -73,36 +53,32 @@ def draw_scenes(image: np.ndarray,
         image_size (int): Largest width of the image, pixels. Defaults to 620.
 
     Returns:
-        np.ndarray: Picture (height, width, 3) uint8, RGB. With views of 224
-        and 96 pixels and K = 4 it is about 2000 pixels wide, or 1400 with
-        ``augmented``.
+        np.ndarray: Picture (height, width, 3) uint8, RGB.
 
     Raises:
         ValueError: An image is not uint8 RGB, or there are not 2 + K views.
     """
     instance_boxes = np.asarray(instance_boxes).reshape(-1, 4)
-    lines = {'plain': views}
-    if augmented is not None:
-        lines['augmented'] = augmented
+    lines = [views] if augmented is None else [views, augmented]
     _check_views(image, lines, len(instance_boxes))
-    zoom, corners, (width, height) = _place_views(list(lines.values()))
+    zoom, corners, (width, height) = _place_views(lines)
     left = 2 * _MARGIN + image_size
-    figure = new_figure(left + width + _MARGIN,
-                        TITLE_HEIGHT + height + _MARGIN)
-    canvas = pixel_axes(figure)
-    canvas.text(_MARGIN, TITLE_HEIGHT / 2, title, fontsize=16, weight='bold',
-                color=INK, va='center')
-    axes, scale = photo_axes(figure, image, _MARGIN,
-                             TITLE_HEIGHT + _CAPTION_HEIGHT, image_size,
-                             height - _CAPTION_HEIGHT)
+    top = style.TITLE_HEIGHT
+    figure = style.new_figure(left + width + _MARGIN, top + height + _MARGIN)
+    canvas = style.pixel_axes(figure)
+    canvas.text(_MARGIN, top / 2, title, fontsize=16, weight='bold',
+                color=style.INK, va='center')
+    axes, scale = style.photo_axes(
+        figure, image, _MARGIN, top + _CAPTION_HEIGHT, image_size,
+        height - _CAPTION_HEIGHT)
     _draw_boxes(axes, scale, proposals, scene_boxes, overlap_box,
                 instance_boxes, num_proposed)
-    for (name, line), places in zip(lines.items(), corners):
+    for index, (line, places) in enumerate(zip(lines, corners)):
         for k, (view, (x, y)) in enumerate(zip(line, places)):
             _draw_view(canvas, view.repeat(zoom, 0).repeat(zoom, 1),
-                       left + x, TITLE_HEIGHT + y, k, num_proposed,
-                       name == 'augmented')
-    return render(figure)
+                       left + x, top + y, k, num_proposed,
+                       is_augmented=index == 1)
+    return style.render(figure)
 
 
 def scene_grid(rows: Sequence[np.ndarray]) -> np.ndarray:
@@ -124,7 +100,7 @@ def scene_grid(rows: Sequence[np.ndarray]) -> np.ndarray:
     separator = np.full((1, width, 3), 200, np.uint8)
     parts = [_draw_legend(width)]
     for row in rows:
-        parts += [separator, pad_image(row, row.shape[0], width)]
+        parts += [separator, style.pad_image(row, row.shape[0], width)]
     return np.concatenate(parts)
 
 
@@ -138,19 +114,19 @@ def draw_scene_grid(rows: Sequence[np.ndarray], path: PathLike) -> None:
     Raises:
         ValueError: There are no rows.
     """
-    save_image(scene_grid(rows), path)
+    style.save_image(scene_grid(rows), path)
 
 
-def _check_views(image: np.ndarray, lines: dict, num_instances: int) -> None:
-    check_image(image, 'draw_scenes: the image')
-    for name, line in lines.items():
+def _check_views(image: np.ndarray, lines: list, num_instances: int) -> None:
+    style.check_image(image, 'draw_scenes: the image')
+    for name, line in zip(('plain', 'augmented'), lines):
         if len(line) != 2 + num_instances:
             raise ValueError(
                 f'draw_scenes got {len(line)} {name} views for '
                 f'{num_instances} instance boxes: give the 2 scenes and one '
                 'view per box')
         for index, view in enumerate(line):
-            check_image(view, f'draw_scenes: the {name} view {index}')
+            style.check_image(view, f'draw_scenes: the {name} view {index}')
 
 
 def _place_views(lines: list) -> tuple[int, list, tuple[int, int]]:
@@ -195,21 +171,22 @@ def _draw_boxes(axes: Axes, scale: float, proposals: np.ndarray,
                 instance_boxes: np.ndarray, num_proposed: int) -> None:
     """Draw the boxes of :func:`draw_scenes` on its image."""
     for box in np.asarray(proposals).reshape(-1, 4):
-        draw_proposal(axes, box)
-    draw_box(axes, overlap_box, OVERLAP_COLOR, 0, alpha=0.14,
-             facecolor=OVERLAP_COLOR)
-    draw_box(axes, overlap_box, OVERLAP_COLOR, 0, alpha=0.8, hatch='/')
+        style.draw_proposal(axes, box)
+    overlap = (overlap_box, style.OVERLAP_COLOR, 0)
+    style.draw_box(axes, *overlap, alpha=0.14, facecolor=style.OVERLAP_COLOR)
+    style.draw_box(axes, *overlap, alpha=0.8, hatch='/')
     for box, width in zip(scene_boxes, _SCENE_LINE_WIDTHS):
-        draw_box(axes, box, 'white', width + 2, alpha=0.8)
-    for box, color, width in zip(scene_boxes, SCENE_COLORS,
+        style.draw_box(axes, box, 'white', width + 2, alpha=0.8)
+    for box, color, width in zip(scene_boxes, style.SCENE_COLORS,
                                  _SCENE_LINE_WIDTHS):
-        draw_box(axes, box, color, width)
+        style.draw_box(axes, box, color, width)
     for k, box in enumerate(instance_boxes):
-        draw_instance(axes, box, '-' if k < num_proposed else (0, (4, 2.2)))
-    number_boxes(axes, instance_boxes, scale, fontsize=14)
+        style.draw_instance(
+            axes, box, '-' if k < num_proposed else (0, (4, 2.2)))
+    style.number_boxes(axes, instance_boxes, scale, fontsize=14)
     # In opposite corners: the scenes often share an edge.
     for name, color, (x, y), ha, va in zip(
-            ('scene 1', 'scene 2'), SCENE_COLORS,
+            ('scene 1', 'scene 2'), style.SCENE_COLORS,
             (scene_boxes[0][:2], scene_boxes[1][2:]), ('left', 'right'),
             ('bottom', 'top')):
         axes.text(x, y, name, fontsize=12, color='white', weight='bold',
@@ -223,9 +200,10 @@ def _draw_view(canvas: Axes, view: np.ndarray, x: int, y: int, index: int,
     """Draw a view with its frame and caption, top left at pixel (x, y)."""
     is_random = index >= 2 + num_proposed
     if index < 2:
-        caption, kind, color = f'scene {index + 1}', '', SCENE_COLORS[index]
+        caption, kind = f'scene {index + 1}', ''
+        color = style.SCENE_COLORS[index]
     else:
-        caption, color = str(index - 1), INSTANCE_COLOR
+        caption, color = str(index - 1), style.INSTANCE_COLOR
         kind = ': random' if is_random else ': proposal'
     height, width = view.shape[:2]
     canvas.add_patch(
@@ -233,13 +211,13 @@ def _draw_view(canvas: Axes, view: np.ndarray, x: int, y: int, index: int,
                   edgecolor=color, linewidth=4,
                   linestyle=(0, (3, 1.5)) if is_random else '-'))
     canvas.text(x, y - 6, caption + (' augmented' if is_augmented else kind),
-                fontsize=13, color=INK)
+                fontsize=13, color=style.INK)
     # Unlike imshow, figimage never resamples. It counts from the bottom.
     canvas.figure.figimage(view, x, canvas.get_ylim()[0] - y - height)
 
 
 def _draw_legend(width: int) -> np.ndarray:
-    figure = new_figure(width, 44)
+    figure = style.new_figure(width, 44)
 
     def line(color: str, label: str, linewidth: float, **kwargs) -> Line2D:
         return Line2D([], [], color=color, label=label, linewidth=linewidth,
@@ -247,17 +225,18 @@ def _draw_legend(width: int) -> np.ndarray:
 
     figure.legend(
         handles=[
-            line(SCENE_COLORS[0], 'scene 1', _SCENE_LINE_WIDTHS[0]),
-            line(SCENE_COLORS[1], 'scene 2', _SCENE_LINE_WIDTHS[1]),
-            Patch(facecolor=OVERLAP_COLOR, edgecolor=INK, alpha=0.5,
-                  hatch='//', linewidth=0, label='overlap'),
-            line(INSTANCE_COLOR, 'instance: a proposal', 3,
-                 path_effects=halo(4.5, 0.75)),
-            line(INSTANCE_COLOR, 'instance: a random box', 3,
-                 linestyle=(0, (2.6, 1.4)), path_effects=halo(4.5, 0.75)),
-            line(PROPOSAL_COLOR, 'other proposals', 1.2,
-                 path_effects=halo(2.4, 0.5)),
+            line(style.SCENE_COLORS[0], 'scene 1', _SCENE_LINE_WIDTHS[0]),
+            line(style.SCENE_COLORS[1], 'scene 2', _SCENE_LINE_WIDTHS[1]),
+            Patch(facecolor=style.OVERLAP_COLOR, edgecolor=style.INK,
+                  alpha=0.5, hatch='//', linewidth=0, label='overlap'),
+            line(style.INSTANCE_COLOR, 'instance: a proposal', 3,
+                 path_effects=style.halo(4.5, 0.75)),
+            line(style.INSTANCE_COLOR, 'instance: a random box', 3,
+                 linestyle=(0, (2.6, 1.4)),
+                 path_effects=style.halo(4.5, 0.75)),
+            line(style.PROPOSAL_COLOR, 'other proposals', 1.2,
+                 path_effects=style.halo(2.4, 0.5)),
         ],
         loc='center left', ncols=6, fontsize=15, frameon=False,
         handlelength=2.6, borderaxespad=0.6, columnspacing=2)
-    return render(figure)
+    return style.render(figure)
