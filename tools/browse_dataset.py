@@ -64,6 +64,9 @@ def parse_args() -> argparse.Namespace:
     if args.show_number < 1:
         parser.error(f'--show-number is {args.show_number}: it must be at '
                      'least 1')
+    if args.image_size < 32:
+        parser.error(f'--image-size is {args.image_size}: it must be at '
+                     'least 32')
     if args.epoch < 1:
         parser.error(f'--epoch is {args.epoch}: the first is 1')
     return args

@@ -18,13 +18,13 @@ def files(coco_folder, univip_scope):
     return write_run(coco_folder)
 
 
-def drawn(files, name, *options):
+def draw(files, name, *options):
     out = files[0].parent / 'pictures' / f'{name}.png'
     run_tool(f'visualization/{name}', *files, '--out', out, *options)
     return matplotlib.image.imread(out)
 
 
-@pytest.mark.parametrize('name, options, size, said', [
+@pytest.mark.parametrize('name, options, size, summary', [
     ('tsne', ['--number', '10'], (1000, 1400),
      '10 objects, perplexity 3'),
     ('tsne', ['--what', 'images', '--branch', 'target'], (1000, 1400),
@@ -39,19 +39,19 @@ def drawn(files, name, *options):
     ('similarity_map', ['--number', '2', '--scene-size', '64'], (None, None),
      '2 scenes of 64 pixels'),
 ])
-def test_tool_writes_picture_of_stated_size(files, capsys, name, options, size,
-                                          said):
-    picture = drawn(files, name, *options)
+def test_tool_writes_picture_of_stated_size(files, capsys, name, options,
+                                            size, summary):
+    picture = draw(files, name, *options)
     for found, expected in zip(picture.shape, size):
         assert expected in (None, found)
     assert picture[..., :3].std() > 0.05
-    assert said in capsys.readouterr().out
+    assert summary in capsys.readouterr().out
 
 
 @pytest.mark.parametrize('name', TOOLS)
 def test_same_seed_gives_same_picture(files, name):
     options = ['--number', '9'] if name in TOOLS[:2] else ['--number', '1']
-    first, again = (drawn(files, name, *options) for _ in range(2))
+    first, again = (draw(files, name, *options) for _ in range(2))
     assert np.array_equal(first, again)
 
 
@@ -81,7 +81,7 @@ def test_json_without_annotations_is_reported(files):
                            '--out', config.parent / 'x.png')
         assert 'no annotated object' in message
         assert 'give --what images' in message
-        picture = drawn(files, name, '--what', 'images')
+        picture = draw(files, name, '--what', 'images')
         assert picture[..., :3].std() > 0.05
 
 
@@ -104,7 +104,8 @@ def test_unreadable_image_is_named(files):
     assert str(files[0].parent / 'images' / '3.jpg') in message
 
 
-@pytest.mark.parametrize('options', [['--no-augment'], [], ['--augment']])
+@pytest.mark.parametrize('options', [['--no-augment'], [],
+                                     ['--augment', '--image-size', '300']])
 def test_browse_dataset_draws_samples(coco_folder, options, capsys):
     run_tool(
         'browse_dataset',
@@ -114,11 +115,11 @@ def test_browse_dataset_draws_samples(coco_folder, options, capsys):
         'train_dataloader.dataset.ann_file=train.json',
         'train_dataloader.dataset.proposal_file=train.npz',
         'train_dataloader.dataset.data_prefix.img_path=images')
-    said = capsys.readouterr().out
-    assert '5 images of 8' in said and 'of 20 instances' in said
+    output = capsys.readouterr().out
+    assert '5 images of 8' in output and 'of 20 instances' in output
     for number in (1, 2):
         path = coco_folder / 'out' / f'scenes_{number:03}.png'
-        assert str(path) in said and path.is_file()
+        assert str(path) in output and path.is_file()
     four, one = (read_png(coco_folder / 'out' / f'scenes_00{n}.png').shape
                  for n in (1, 2))
     assert four[0] > 3 * one[0] and four[1] == one[1]

@@ -23,7 +23,7 @@ def test_embed_matches_extract_feat(setup):
         pooled = setup.model.extract_feat(inputs.cpu())[-1].mean((2, 3))
     expected = torch.nn.functional.normalize(pooled)
     torch.testing.assert_close(embed(setup.model, views), expected)
-    # An untrained target is another network than an untrained online one.
+    # Without training, the target may differ from the online branch.
     assert not torch.allclose(embed(setup.model, views, 'target'), expected,
                               atol=1e-6) or torch.equal(
         setup.model.backbone.conv1.weight,
@@ -46,7 +46,7 @@ def test_transport_of_matches_the_loss(setup):
     found = transport_of(setup.model, views)
     np.testing.assert_allclose(found.plan.sum(1), found.supply, rtol=1e-4)
     np.testing.assert_allclose(found.plan.sum(), 1, rtol=1e-4)
-    # As the loss computes it, from the views as they are.
+    # The model's own loss, from the views without augmentation.
     model, losses = setup.model, []
     instance_term = model.instance_term
     model.instance_term = lambda *x: losses.append(
@@ -82,7 +82,7 @@ def test_upsample_keeps_range_and_positions():
 
 
 def test_scene_equal_to_instance_has_cosine_one(setup):
-    # A view of 32 pixels is one place of the feature map.
+    # A view of 32 pixels is one position of the feature map.
     view = pick_crops(setup, 1, 'images')[0].view
     maps = similarity_maps(setup.model, view, [view])
     np.testing.assert_allclose(maps, np.ones((1, 32, 32)), rtol=1e-5)

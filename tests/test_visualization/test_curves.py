@@ -1,4 +1,3 @@
-import matplotlib.image
 import numpy as np
 import pytest
 from visual_files import read_png, write_log
@@ -12,7 +11,7 @@ from univip_mm.visualization import (
 
 
 def test_resumed_log_replaces_later_steps(tmp_path):
-    # Written in the wrong order: the names count.
+    # Written in the wrong order: the order of the names counts.
     write_log(tmp_path, '20260102_000000', [3, 4, 5], loss=-1.)
     write_log(tmp_path, '20260101_000000', [1, 2, 3, 4], loss=0.)
     log = read_scalars(tmp_path)
@@ -38,7 +37,7 @@ def test_logs_are_joined_in_given_order(tmp_path):
 
 def test_truncated_and_other_lines_are_skipped(tmp_path):
     path = write_log(tmp_path, '20260101_000000', [1, 2])
-    # A test of the checkpoint writes a file of its own, without losses.
+    # An evaluation writes its own file, without losses.
     other = tmp_path / '20260103_000000' / 'vis_data' / 'scalars.json'
     other.parent.mkdir(parents=True)
     other.write_text('{"accuracy/top1": 12.5, "step": 0}\n')
@@ -93,7 +92,7 @@ def test_growth_has_a_panel_per_variable(tmp_path):
     curve = {1: 0.5, 4: 1.0, 16: 7.0}
     plot_growth({'K': {'loader, ms': curve, 'loss, ms': curve},
                  'batch': {'step, ms': curve}}, path)
-    picture = (255 * matplotlib.image.imread(path)[..., :3]).round()
+    picture = read_png(path)
     assert picture.shape == (550, 1300, 3)
     for color in ((0, 0x72, 0xb2), (0xd5, 0x5e, 0)):
         assert (picture == color).all(axis=2).any()

@@ -9,7 +9,7 @@ def test_line_widths_are_proportional_to_mass():
     plan = np.array([[.3, .1], [0, .6]])
     widths = line_widths(plan, 10)
     np.testing.assert_allclose(widths / widths.sum(), plan)
-    # All that one of K instances can have, where each has the same.
+    # The whole mass of one of K equal instances is the widest.
     assert line_widths(np.eye(4) / 4, 10).max() == 10
 
 

@@ -7,9 +7,9 @@ from visual_files import read_png
 from univip_mm.visualization import draw_scene_grid, draw_scenes
 
 
-def a_row(num_instances=4, num_proposed=3, scene_size=224, instance_size=96,
-          **changes):
-    """A gray photograph whose views each have a color of their own."""
+def make_row(num_instances=4, num_proposed=3, scene_size=224,
+             instance_size=96, **changes):
+    """Draw a gray image whose views each have their own color."""
     colors = view_colors(2 + num_instances)
     sizes = [scene_size] * 2 + [instance_size] * num_instances
     boxes = np.array([[100 + 20 * k, 90 + 20 * k, 180 + 20 * k, 170 + 20 * k]
@@ -30,13 +30,12 @@ def a_row(num_instances=4, num_proposed=3, scene_size=224, instance_size=96,
 
 
 def view_colors(number):
-    """Colours that nothing else in the picture has."""
+    """Return colors that nothing else in the picture has."""
     return [(255, 0, 20 + 25 * k) for k in range(number)]
 
 
 def area_of(picture, color):
-    """Top, left, height and width of the pixels of a color, which must fill
-    their rectangle."""
+    """Return top, left, height and width of the rectangle of a color."""
     rows, columns = np.nonzero((picture[..., :3] == color).all(axis=2))
     top, left = rows.min(), columns.min()
     height, width = rows.max() + 1 - top, columns.max() + 1 - left
@@ -48,8 +47,8 @@ def test_views_are_drawn_pixel_for_pixel():
     rng = np.random.default_rng(0)
     views = [rng.integers(0, 256, (size, size, 3), np.uint8)
              for size in (224, 224, 96, 96, 96, 96)]
-    marked = a_row()
-    row = a_row(views=views)
+    marked = make_row()
+    row = make_row(views=views)
     for view, color in zip(views, view_colors(6)):
         top, left, height, width = area_of(marked, color)
         drawn = row[top:top + height, left:left + width]
@@ -62,7 +61,7 @@ def test_views_are_drawn_pixel_for_pixel():
 @pytest.mark.parametrize('num_instances', [1, 2, 4, 7])
 @pytest.mark.parametrize('sizes', [(224, 96), (96, 48), (32, 32)])
 def test_views_do_not_cover_each_other(num_instances, sizes):
-    row = a_row(num_instances, 1, *sizes)
+    row = make_row(num_instances, 1, *sizes)
     for k, color in enumerate(view_colors(2 + num_instances)):
         _, _, height, width = area_of(row, color)
         assert height == width and height % sizes[k > 1] == 0
@@ -73,7 +72,7 @@ def test_augmented_views_form_a_second_line():
                                          for k in range(6)]
     views = [np.full((size, size, 3), color, np.uint8)
              for size, color in zip((224, 224, 96, 96, 96, 96), augmented)]
-    row = a_row(augmented=views)
+    row = make_row(augmented=views)
     for above, below in zip(plain, augmented):
         top, left, height, width = area_of(row, above)
         below_top, *rest = area_of(row, below)
@@ -82,21 +81,21 @@ def test_augmented_views_form_a_second_line():
 
 
 def test_picture_depends_on_every_box():
-    row = a_row()
+    row = make_row()
     other = np.array([[30, 40, 130, 140]] * 4)
     for changes in (dict(proposals=np.zeros((0, 4))),
                     dict(scene_boxes=np.array([[0, 0, 400, 300]] * 2)),
                     dict(overlap_box=np.array([80, 60, 200, 200])),
                     dict(instance_boxes=other), dict(num_proposed=0)):
-        assert (a_row(**changes) != row).any(), changes
+        assert (make_row(**changes) != row).any(), changes
 
 
 def test_boxes_are_at_their_pixels():
     image = np.zeros((100, 200, 3), np.uint8)
     image[20:60, 50:150] = (255, 0, 0)
-    nowhere = np.array([[0, 0, 200, 100]] * 2)
-    row = a_row(
-        num_instances=1, image=image, scene_boxes=nowhere,
+    whole = np.array([[0, 0, 200, 100]] * 2)
+    row = make_row(
+        num_instances=1, image=image, scene_boxes=whole,
         overlap_box=np.array([0, 0, 200, 100]), proposals=np.zeros((0, 4)),
         instance_boxes=np.array([[50, 20, 150, 60]]))
     photo = row[:, :640].astype(int)
@@ -109,7 +108,7 @@ def test_boxes_are_at_their_pixels():
 
 
 def test_grid_has_all_rows_below_a_legend(tmp_path):
-    rows = [a_row(), a_row(num_instances=2)]
+    rows = [make_row(), make_row(num_instances=2)]
     path = tmp_path / 'new folder' / 'grid.png'
     draw_scene_grid(rows, path)
     grid = read_png(path)
@@ -125,11 +124,11 @@ def test_grid_has_all_rows_below_a_legend(tmp_path):
 
 
 def test_same_input_gives_same_picture():
-    np.testing.assert_array_equal(a_row(), a_row())
+    np.testing.assert_array_equal(make_row(), make_row())
 
 
 def test_drawing_does_not_use_pyplot():
-    a_row()
+    make_row()
     pyplot = sys.modules.get('matplotlib.pyplot')
     assert pyplot is None or not pyplot.get_fignums()
 
@@ -142,7 +141,7 @@ def test_drawing_does_not_use_pyplot():
 ])
 def test_draw_scenes_rejects_wrong_images(changes, message):
     with pytest.raises(ValueError, match=message):
-        a_row(**changes)
+        make_row(**changes)
 
 
 def test_empty_grid_is_rejected(tmp_path):
