@@ -150,11 +150,9 @@ class Watch:
         for name, layer in model.named_modules():
             if not list(layer.children()) and name:
                 layer.register_forward_hook(self._layer_hook(name))
-        cosine, instance = model._cosine_loss, model.instance_loss.forward
-        model._cosine_loss = self._watched('cosine loss', cosine)
-        model.instance_loss.forward = self._watched(
-            'instance loss', instance,
-            lambda: getattr(model.instance_loss, 'statistics', {}))
+        model._cosine_loss = self._watched('cosine loss', model._cosine_loss)
+        model.instance_term = self._watched(
+            'instance loss', model.instance_term)
 
     def attach_projection_std(self) -> None:
         univip.projection_std = self._watched('projection_std',
@@ -168,15 +166,16 @@ class Watch:
 
         return hook
 
-    def _watched(self, name: str, function, statistics=dict):
+    def _watched(self, name: str, function):
 
         def call(*features):
-            result = function(*features)
+            out = function(*features)
+            result, log_vars = out if isinstance(out, tuple) else (out, {})
             if not all_finite(features):
                 if self.first is None:  # no layer gave it
                     self.first = f'on the way to the {name}'
                     self.faults[self.first] += 1
-                return result
+                return out
             self.calls += 1
             norms = torch.cat([x.detach().float().norm(dim=-1).flatten()
                                for x in features])
@@ -188,12 +187,12 @@ class Watch:
                 result, inputs, retain_graph=True,
                 allow_unused=True) if result.requires_grad else []
             for what, values in (('value', [result]),
-                                 ('statistics', statistics().values()),
+                                 ('log value', log_vars.values()),
                                  ('gradient', gradients)):
                 if not all_finite(values):
                     self.faults[f'{name}: {what}'] += 1
                     self.first = self.first or name
-            return result
+            return out
 
         return call
 

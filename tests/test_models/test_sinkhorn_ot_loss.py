@@ -185,16 +185,43 @@ def test_loss_is_computed_in_float32_under_autocast():
         assert torch.equal(SinkhornOTLoss()(*inputs), expected)
 
 
-def test_statistics_tell_a_spread_plan_and_uniform_marginals():
+def test_log_vars_show_uniform_plan_and_fallback():
     loss = SinkhornOTLoss()
-    same = torch.ones(2, 4, 8)
-    loss(same, same, same[:, 0], -same[:, 0])
-    assert loss.statistics['plan_entropy'].item() == pytest.approx(1)
-    assert loss.statistics['uniform_marginals'].item() == 0.5
+    same = torch.ones(2, 4, 8, requires_grad=True)
+    _, log_vars = loss.loss_and_log_vars(
+        same, same, same[:, 0], -same[:, 0])
+    assert log_vars['plan_entropy'].item() == pytest.approx(1)
+    assert log_vars['uniform_marginals'].item() == 0.5
+    assert not any(x.requires_grad for x in log_vars.values())
     apart = 10 * torch.eye(4, 8).expand(2, 4, 8)
-    loss(apart, apart, same[:, 0], same[:, 0])
-    assert loss.statistics['plan_entropy'].item() == pytest.approx(
-        0.5, abs=0.01)  # one to one: log 4 of 2 log 4
+    _, log_vars = loss.loss_and_log_vars(
+        apart, apart, same[:, 0], same[:, 0])
+    assert log_vars['plan_entropy'].item() == pytest.approx(
+        0.5, abs=0.01)  # a one-to-one plan: log 4 of 2 log 4
+
+
+def test_plan_is_what_the_loss_is_computed_from():
+    torch.manual_seed(0)
+    inputs = torch.randn(2, 4, 8), torch.randn(2, 4, 8), *torch.randn(2, 2, 8)
+    loss = SinkhornOTLoss()
+    found = loss.plan(*inputs)
+    cosine = torch.nn.functional.cosine_similarity(
+        inputs[0].unsqueeze(2), inputs[1].unsqueeze(1), dim=-1)
+    torch.testing.assert_close(found.similarity, cosine)
+    assert torch.equal(found.supply, marginal(inputs[0], inputs[3])[0])
+    assert torch.equal(found.demand, marginal(inputs[1], inputs[2])[0])
+    torch.testing.assert_close(found.plan.sum(2), found.supply)
+    torch.testing.assert_close(
+        -(found.similarity * found.plan).sum((1, 2)).mean(), loss(*inputs))
+
+
+def test_subclass_must_not_override_forward():
+    with pytest.raises(TypeError, match='override loss_and_log_vars'):
+
+        class Loss(SinkhornOTLoss):
+
+            def forward(self, *features):
+                return features[0].sum()
 
 
 @pytest.mark.parametrize('options, named', [(dict(epsilon=0), 'epsilon'),

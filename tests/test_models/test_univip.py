@@ -182,7 +182,7 @@ def test_instances_share_their_batch_statistics():
     assert other != pytest.approx(first, abs=1e-6)
 
 
-def test_unknown_loss_weight_is_named():
+def test_univip_rejects_unknown_loss_weight():
     with pytest.raises(ValueError, match='scenes'):
         build(loss_weights=dict(scenes=1.))
 
@@ -196,7 +196,7 @@ def test_predict_writes_the_pooled_feature_of_each_image():
         torch.stack([s.feature for s in samples]), expected)
 
 
-def test_another_instance_loss_needs_no_statistics():
+def test_univip_accepts_instance_loss_with_forward_only():
 
     @MODELS.register_module(force=True)
     class PlainInstanceLoss(torch.nn.Module):

@@ -214,9 +214,9 @@ def test_the_plan_is_that_of_the_loss(setup):
     np.testing.assert_allclose(found.plan.sum(), 1, rtol=1e-4)
     # As the loss computes it, from the views as they are.
     model, losses = setup.model, []
-    instance_loss = model.instance_loss.forward
-    model.instance_loss.forward = lambda *x: losses.append(
-        instance_loss(*x)) or losses[-1]
+    instance_term = model.instance_term
+    model.instance_term = lambda *x: losses.append(
+        instance_term(*x)) or losses[-1]
     model.target_net.update_parameters = lambda *_: None
     inputs = [torch.from_numpy(view.transpose(2, 0, 1)[::-1].copy())[None]
               for view in views]
@@ -224,7 +224,7 @@ def test_the_plan_is_that_of_the_loss(setup):
         inputs = model.data_preprocessor(dict(inputs=inputs))['inputs']
         model.loss(inputs)
     expected = -(found.similarity * found.plan).sum()
-    assert losses[0].item() == pytest.approx(expected, abs=1e-5)
+    assert losses[0][0].item() == pytest.approx(expected, abs=1e-5)
 
 
 def test_the_lines_of_a_plan_are_as_wide_as_its_masses():

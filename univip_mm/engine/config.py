@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from mmengine.config import Config, DictAction
 from mmengine.logging import print_log
 
+from ..models.univip_neck import check_instance_count
 from .checkpoint import is_whole, latest_checkpoint
 
 
@@ -111,20 +112,16 @@ def find_checkpoint(cfg: Config) -> None:
 
 
 def check_num_instances(cfg: Config) -> None:
-    """Whether the data has as many instances as the model fuses.
+    """Check that the views have as many instances as the model fuses.
 
     Raises:
-        ValueError: It has not.
+        ValueError: The numbers differ.
     """
     fused = cfg.model.get('fusion_neck', {}).get('num_instances', 4)
     for path, crop in parts_of_type(cfg.train_dataloader, 'OverlapSceneCrop',
                                     'train_dataloader'):
-        cropped = crop.get('num_instances', 4)
-        if cropped != fused:
-            raise ValueError(
-                f'{path}.num_instances is {cropped}, but '
-                f'model.fusion_neck.num_instances is {fused}: give both the '
-                'same value')
+        check_instance_count(
+            crop.get('num_instances', 4), fused, f'{path}.num_instances')
 
 
 def parts_of_type(node, name: str, path: str) -> Iterator[tuple[str, dict]]:

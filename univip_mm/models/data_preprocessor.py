@@ -9,55 +9,60 @@ from mmengine.model import ImgDataPreprocessor
 
 from ..registry import MODELS
 from . import photometric
-from .photometric import Augmentation
+from .augment_params import (
+    NUM_UNIFORMS,
+    Augmentation,
+    AugmentParams,
+    sample_params,
+)
 
-_CACHED_VALUES = 2**20  # float32, 4 MB
+# Values that the CPU augments at once: float32, 4 MB, to stay in its cache.
+_CPU_CHUNK_VALUES = 2**20
 
 
 @MODELS.register_module()
 class UniVIPDataPreprocessor(ImgDataPreprocessor):
-    """Photometric augmentation and normalisation of the collated views.
+    """Photometric augmentation and normalization of the collated views.
 
     In training, the input is the list [scene_1, scene_2, instance_1, ...,
     instance_K] of uint8 batches (B, 3, H, W), K >= 0. Each image of each view
-    is augmented on its own (:class:`photometric.Augmentation`), on the
-    training device, then normalised, with no clamp after that. Otherwise the
-    input is one batch, which is only normalised.
+    gets its own augmentation (:class:`Augmentation`) on the training device.
+    Normalization follows, without a clamp. Outside of training, the views are
+    only normalized.
 
-    What is drawn for an image is a function of the ``view_seed`` of its data
-    sample, as its crops are, and so of (seed, epoch, image). Without one it
-    is drawn from a generator.
+    The augmentation of an image is a function of the ``view_seed`` of its
+    data sample, as its crops are, and so of (seed, epoch, image). Images
+    without ``view_seed`` use a random generator.
 
     Args:
-        mean (Sequence[float]): Of R, G, B in [0, 255]. Defaults to
+        mean (Sequence[float]): Mean of R, G, B in [0, 255]. Defaults to
             ImageNet's.
-        std (Sequence[float]): Likewise.
+        std (Sequence[float]): Standard deviation of R, G, B. Defaults to
+            ImageNet's.
         to_rgb (bool): Whether the input is BGR, as the host's
-            ``LoadImageFromFile`` gives it. Defaults to True.
-        scene1 (dict, optional): What differs from :class:`Augmentation`'s
-            defaults for the first scene. Defaults to None.
-        scene2 (dict, optional): For the second scene. Defaults to None,
-            BYOL's second view: blur 0.1, solarise 0.2.
-        instances (dict, optional): For the instances. Defaults to None, that
-            of the first scene.
-        instance_views (int): 1, and both branches see the same pixels of an
-            instance, or 2: each instance is augmented once for the online
-            branch and once for the target's, and the views are [scene_1,
-            scene_2, the K of the online branch, the K of the target's].
-            Defaults to 1.
-        seed (int, optional): Seed of the generator that images without a
-            ``view_seed`` draw from. Defaults to None, the Runner's seed. Each
-            rank draws its own.
-        channels_last (bool): Whether to give the views in PyTorch's
-            ``channels_last`` layout, for which GPUs have the faster half
-            precision convolutions. The values are the same. Defaults to
-            False.
-        non_blocking (bool): Whether to copy to the device without waiting.
+            ``LoadImageFromFile`` returns it. Defaults to True.
+        scene1 (dict, optional): Options of :class:`Augmentation` for the
+            first scene. Defaults to None.
+        scene2 (dict, optional): Options for the second scene. Defaults to
+            None, BYOL's second view: ``blur_prob=0.1, solarize_prob=0.2``.
+        instances (dict, optional): Options for the instances. Defaults to
+            None, the options of the first scene.
+        instance_views (int): Augmented views of each instance. With 1, both
+            branches get the same pixels. With 2, the output is [scene_1,
+            scene_2, K instances for the online branch, K instances for the
+            target branch]. Defaults to 1.
+        seed (int, optional): Seed of the generator for images without
+            ``view_seed``, different on each rank. Defaults to None, the seed
+            of the Runner.
+        channels_last (bool): Whether to return the views in PyTorch's
+            ``channels_last`` layout, which speeds up half-precision
+            convolutions on GPUs. The values are the same. Defaults to False.
+        non_blocking (bool): Whether to copy to the device asynchronously.
             Defaults to True.
 
     Raises:
-        ValueError: An augmentation has an unknown key, or a value is out of
-            its range.
+        ValueError: An augmentation has an unknown option, or a value is out
+            of range.
     """
 
     def __init__(self,
@@ -73,18 +78,18 @@ class UniVIPDataPreprocessor(ImgDataPreprocessor):
                  non_blocking: bool = True) -> None:
         super().__init__(
             mean=mean, std=std, bgr_to_rgb=to_rgb, non_blocking=non_blocking)
-        self.scene1 = _augmentation('scene1', scene1)
-        self.scene2 = _augmentation('scene2', {
+        self.scene1 = _build_augmentation('scene1', scene1)
+        self.scene2 = _build_augmentation('scene2', {
             'blur_prob': 0.1,
             'solarize_prob': 0.2,
             **(scene2 or {})
         })
         self.instances = (
-            self.scene1 if instances is None else _augmentation(
+            self.scene1 if instances is None else _build_augmentation(
                 'instances', instances))
         if instance_views not in (1, 2):
             raise ValueError('data_preprocessor.instance_views is '
-                             f'{instance_views!r}: it must be 1 or 2')
+                             f'{instance_views!r}: set 1 or 2')
         self.instance_views = instance_views
         self.seed = seed
         self.memory_format = (
@@ -92,7 +97,7 @@ class UniVIPDataPreprocessor(ImgDataPreprocessor):
         self._generator: Optional[torch.Generator] = None
 
     def forward(self, data: dict, training: bool = False) -> dict:
-        """Augment and normalise a collated batch.
+        """Augment and normalize a collated batch.
 
         Args:
             data (dict): ``inputs``, a list of uint8 batches (B, 3, H, W) or
@@ -100,62 +105,63 @@ class UniVIPDataPreprocessor(ImgDataPreprocessor):
             training (bool): Whether to augment. Defaults to False.
 
         Returns:
-            dict: ``inputs``, float32 in the form they came in, and
-            ``data_samples``.
+            dict: ``inputs``, float32, as a list or one batch like the input,
+            and ``data_samples``.
         """
         data = self.cast_data(data)
         inputs = data['inputs']
         samples = data.get('data_samples')
-        # The pixels are prepared in float32 whatever the model's precision.
+        # Pixels stay in float32, also in mixed precision.
         with torch.autocast(self.mean.device.type, enabled=False):
             if isinstance(inputs, torch.Tensor):
-                inputs = self._normalise(self._to_rgb(inputs))
+                inputs = self._normalize(self._to_rgb(inputs))
             elif training:
-                inputs = self._augment(inputs, samples)
+                inputs = self._augment_views(inputs, samples)
             else:
-                inputs = [self._normalise(self._to_rgb(x)) for x in inputs]
+                inputs = [self._normalize(self._to_rgb(x)) for x in inputs]
         return dict(inputs=inputs, data_samples=samples)
 
-    def _augment(self, views: list[torch.Tensor],
-                 samples: Optional[list]) -> list[torch.Tensor]:
+    def _augment_views(self, views: list[torch.Tensor],
+                       samples: Optional[list]) -> list[torch.Tensor]:
         scene1, scene2, *instances = views
         instances = instances * self.instance_views
-        numbers = self._draw_numbers(
+        uniforms = self._sample_uniform(
             len(scene1), 2 + len(instances), samples)
-        kinds = [([scene1], numbers[:, :1], self.scene1),
-                 ([scene2], numbers[:, 1:2], self.scene2)]
+        # One entry per kind of view: batches, uniform numbers, options.
+        kinds = [([scene1], uniforms[:, :1], self.scene1),
+                 ([scene2], uniforms[:, 1:2], self.scene2)]
         if instances:
-            kinds.append((instances, numbers[:, 2:], self.instances))
+            kinds.append((instances, uniforms[:, 2:], self.instances))
         augmented: list[torch.Tensor] = []
-        # Views of one size go as one batch, which a GPU does faster.
-        for _, alike in groupby(kinds, lambda kind: (
+        # Views of equal size are augmented as one batch, faster on a GPU.
+        for _, group in groupby(kinds, lambda kind: (
                 kind[0][0].shape, kind[2].blur_kernel,
                 kind[2].solarize_threshold)):
-            group = list(alike)
-            images = torch.cat([x for views, _, _ in group for x in views])
-            drawn = photometric.Drawn.join([
-                photometric.draw(some.transpose(0, 1).flatten(0, 1), kind)
-                for _, some, kind in group])
-            batch = self._augment_batch(images, drawn, group[0][2])
-            augmented += batch.split(len(scene1))
+            batches, numbers, options = zip(*group)
+            images = torch.cat([x for batch in batches for x in batch])
+            params = AugmentParams.cat([
+                sample_params(x.transpose(0, 1).flatten(0, 1), option)
+                for x, option in zip(numbers, options)])
+            augmented += self._augment_batch(
+                images, params, options[0]).split(len(scene1))
         return augmented
 
-    def _augment_batch(self, images: torch.Tensor, drawn: photometric.Drawn,
+    def _augment_batch(self, images: torch.Tensor, params: AugmentParams,
                        augmentation: Augmentation) -> torch.Tensor:
-        number = len(images)
-        if images.device.type == 'cpu':  # as many as its cache holds
-            number = max(1, _CACHED_VALUES // images[0].numel())
+        chunk = len(images)
+        if images.device.type == 'cpu':
+            chunk = max(1, _CPU_CHUNK_VALUES // images[0].numel())
         return torch.cat([
-            self._normalise(255 * photometric.apply(
-                self._to_rgb(some) / 255, values, augmentation))
-            for some, values in zip(
-                images.split(number), drawn.split(number))
+            self._normalize(255 * photometric.augment(
+                self._to_rgb(part) / 255, part_params, augmentation))
+            for part, part_params in zip(
+                images.split(chunk), params.split(chunk))
         ]).contiguous(memory_format=self.memory_format)
 
-    def _draw_numbers(self, batch_size: int, num_views: int,
-                      samples: Optional[list]) -> torch.Tensor:
-        """Uniform numbers, (B, V, photometric.NUMBERS), on the CPU."""
-        shape = (num_views, photometric.NUMBERS)
+    def _sample_uniform(self, batch_size: int, num_views: int,
+                        samples: Optional[list]) -> torch.Tensor:
+        """Sample uniform numbers (B, num_views, NUM_UNIFORMS) on the CPU."""
+        shape = (num_views, NUM_UNIFORMS)
         if samples and all('view_seed' in sample for sample in samples):
             return torch.from_numpy(np.stack([
                 np.random.Generator(np.random.Philox(key=sample.view_seed))
@@ -163,8 +169,8 @@ class UniVIPDataPreprocessor(ImgDataPreprocessor):
             ]))
         if self._generator is None:
             seed = torch.initial_seed() if self.seed is None else self.seed
-            # The Runner seeds all ranks alike; their images differ, and so
-            # should what is drawn for them.
+            # The Runner may seed all ranks alike, but ranks have different
+            # images and need different augmentations.
             self._generator = torch.Generator().manual_seed(
                 (seed + 1_000_003 * get_rank()) % 2**63)
         return torch.rand(batch_size, *shape, generator=self._generator)
@@ -174,19 +180,18 @@ class UniVIPDataPreprocessor(ImgDataPreprocessor):
             images = images[:, [2, 1, 0]]
         return images.float()
 
-    def _normalise(self, images: torch.Tensor) -> torch.Tensor:
+    def _normalize(self, images: torch.Tensor) -> torch.Tensor:
         return (images - self.mean) / self.std
 
 
-def _augmentation(name: str, options: Optional[dict]) -> Augmentation:
+def _build_augmentation(name: str, options: Optional[dict]) -> Augmentation:
     options = options or {}
+    known = list(Augmentation.__dataclass_fields__)
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        raise ValueError(f'data_preprocessor.{name} has unknown options '
+                         f'{unknown}: use {known}')
     try:
-        augmentation = Augmentation(**options)
-    except TypeError:
-        known = list(Augmentation.__dataclass_fields__)
-        unknown = sorted(set(options) - set(known))
-        raise ValueError(f'data_preprocessor.{name} has no option {unknown}; '
-                         f'its options are {known}') from None
-    for problem in photometric.check(augmentation):
-        raise ValueError(f'data_preprocessor.{name}.{problem}')
-    return augmentation
+        return Augmentation(**options)
+    except ValueError as e:
+        raise ValueError(f'data_preprocessor.{name}.{e}') from None

@@ -1,6 +1,6 @@
 """Instance-instance discrimination by optimal transport (paper, Sec. 3.3)."""
 import math
-from typing import Optional
+from typing import NamedTuple, Optional
 
 import torch
 from torch import nn
@@ -8,9 +8,9 @@ from torch import nn
 from ..registry import MODELS
 from .l2_normalize import at_least_float32, l2_normalize
 
-# The scaling form multiplies numbers up to exp(2 * exponent), so float32
-# (largest number exp(88)) holds it safely up to this exponent.
-_LARGEST_EXPONENT = 30.0
+# The scaling form multiplies numbers up to exp(2 * exponent). float32 ends at
+# exp(88), so exponents up to this value are safe.
+_MAX_SCALING_EXPONENT = 30.0
 
 
 def sinkhorn(cost: torch.Tensor,
@@ -19,27 +19,29 @@ def sinkhorn(cost: torch.Tensor,
              epsilon: float = 0.1,
              num_iters: int = 50,
              largest_cost: Optional[float] = None) -> torch.Tensor:
-    """Entropic transport plans by Sinkhorn-Knopp, a batch at once.
+    """Compute entropic transport plans by Sinkhorn-Knopp, for a whole batch.
 
     With G = exp(-cost / epsilon) and u = 1, each iteration sets
-    v = demand / (G^T u), then u = supply / (G v); the plan is
-    diag(u) G diag(v). The last update is u's, so the rows of the plan sum to
-    the supply exactly and its columns to the demand as far as the iteration
-    has converged. Where ``largest_cost / epsilon`` is unknown or too large for
-    float32, the same iteration runs on logarithms, in float64.
+    v = demand / (G^T u), then u = supply / (G v). The plan is
+    diag(u) G diag(v). The iteration updates u last. The rows of the plan
+    therefore sum to the supply exactly, and the columns to the demand as far
+    as the iteration has converged. The order is the order of OTA
+    (https://arxiv.org/abs/2103.14259) and POT.
 
-    The order is that of OTA (https://arxiv.org/abs/2103.14259) and POT.
+    The iteration runs on logarithms, in float64, if ``largest_cost`` is
+    unknown or ``largest_cost / epsilon`` is too large for float32.
 
     Args:
         cost (Tensor): Cost of moving one unit from m to n, (B, M, N).
         supply (Tensor): Mass at each m, (B, M), non-negative, with a positive
             sum.
-        demand (Tensor): Mass at each n, (B, N), of the same sum.
+        demand (Tensor): Mass at each n, (B, N), with the same sum.
         epsilon (float): Weight of the entropy. Defaults to 0.1.
         num_iters (int): Number of iterations. Defaults to 50.
-        largest_cost (float, optional): The costs are known to lie in
-            [0, largest_cost], as 1 - cosine lies in [0, 2]; this picks the
-            faster form without looking at them. Defaults to None, unknown.
+        largest_cost (float, optional): Upper bound of the costs, for costs
+            that are not negative. For example, 1 - cosine has the bound 2.
+            The bound selects the faster form without reading the costs.
+            Defaults to None, unknown.
 
     Returns:
         Tensor: Plans of shape (B, M, N), float32 or float64.
@@ -48,16 +50,26 @@ def sinkhorn(cost: torch.Tensor,
     supply = at_least_float32(supply)
     demand = at_least_float32(demand)
     if (largest_cost is not None
-            and largest_cost / epsilon <= _LARGEST_EXPONENT):
-        kernel = exponent.exp()
-        kernel_t = kernel.transpose(1, 2).contiguous()
-        supply, demand = supply.unsqueeze(2), demand.unsqueeze(2)
-        u = torch.ones_like(supply)
-        for _ in range(num_iters):
-            v = demand / torch.bmm(kernel_t, u)
-            u = supply / torch.bmm(kernel, v)
-        return u * kernel * v.transpose(1, 2)
-    # An exponent of a thousand has three digits less after the point.
+            and largest_cost / epsilon <= _MAX_SCALING_EXPONENT):
+        return _sinkhorn_scaling(exponent, supply, demand, num_iters)
+    return _sinkhorn_log(exponent, supply, demand, num_iters)
+
+
+def _sinkhorn_scaling(exponent: torch.Tensor, supply: torch.Tensor,
+                      demand: torch.Tensor, num_iters: int) -> torch.Tensor:
+    kernel = exponent.exp()
+    kernel_t = kernel.transpose(1, 2).contiguous()
+    supply, demand = supply.unsqueeze(2), demand.unsqueeze(2)
+    u = torch.ones_like(supply)
+    for _ in range(num_iters):
+        v = demand / torch.bmm(kernel_t, u)
+        u = supply / torch.bmm(kernel, v)
+    return u * kernel * v.transpose(1, 2)
+
+
+def _sinkhorn_log(exponent: torch.Tensor, supply: torch.Tensor,
+                  demand: torch.Tensor, num_iters: int) -> torch.Tensor:
+    # float64: an exponent of 1000 leaves float32 three digits fewer.
     exponent = exponent.double()
     log_supply, log_demand = supply.double().log(), demand.double().log()
     log_u = torch.zeros_like(log_supply)
@@ -70,21 +82,23 @@ def sinkhorn(cost: torch.Tensor,
 
 def marginal(instances: torch.Tensor,
              scene: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mass of each instance: its positive relevance to the scene, to sum one.
+    """Compute the mass of each instance from its relevance to the scene.
 
-    Where no instance of an image has a positive relevance, all get the same.
+    The mass is the positive part of the dot product, normalized to sum 1 per
+    image. If no instance of an image has a positive relevance, the mass is
+    uniform, 1 / K.
 
     Args:
         instances (Tensor): Features of the instances, (B, K, C).
         scene (Tensor): Feature of the scene, (B, C).
 
     Returns:
-        tuple[Tensor, Tensor]: The masses (B, K), and whether they are the
-        uniform fall-back (B,), bool.
+        tuple[Tensor, Tensor]: Masses (B, K), and a bool mask (B,) of the
+        images with the uniform fallback.
     """
     instances, scene = at_least_float32(instances), at_least_float32(scene)
-    # Only the ratios between an image's instances count, so both sides are
-    # first brought to a largest entry of one: no product can overflow.
+    # Only the ratios within an image matter. Dividing both sides by their
+    # largest entry keeps the products from overflowing.
     tiny = torch.finfo(instances.dtype).tiny
     instances = instances / instances.abs().amax(
         dim=(1, 2), keepdim=True).clamp_min(tiny)
@@ -97,6 +111,28 @@ def marginal(instances: torch.Tensor,
     return mass, is_uniform.squeeze(1)
 
 
+class TransportPlan(NamedTuple):
+    """Transport between the online and the target instances of each image.
+
+    Attributes:
+        similarity (Tensor): cos(o_m, t_n), (B, M, N). The only field with a
+            gradient.
+        plan (Tensor): Transport plan, (B, M, N).
+        supply (Tensor): Mass of each online instance, (B, M).
+        demand (Tensor): Mass of each target instance, (B, N).
+        uniform_supply (Tensor): Images whose supply is the uniform fallback,
+            (B,), bool.
+        uniform_demand (Tensor): Images whose demand is the uniform fallback,
+            (B,), bool.
+    """
+    similarity: torch.Tensor
+    plan: torch.Tensor
+    supply: torch.Tensor
+    demand: torch.Tensor
+    uniform_supply: torch.Tensor
+    uniform_demand: torch.Tensor
+
+
 @MODELS.register_module()
 class SinkhornOTLoss(nn.Module):
     r"""Instance-instance loss: similarity under the optimal transport plan.
@@ -107,24 +143,36 @@ class SinkhornOTLoss(nn.Module):
     The plan :math:`\tilde y` moves the supply
     :math:`b_m \propto \max(o_m \cdot \bar f_t, 0)` to the demand
     :math:`a_n \propto \max(t_n \cdot \bar f_o, 0)` at the cost
-    :math:`1 - \cos(o_m, t_n)`. Both sum to one for each image, so the loss
-    lies in [-1, 1]. The plan is a constant to the gradient, which reaches the
-    online instances alone. Computed in float32 with autocast off, and finite
-    with a finite gradient for every finite input. See ``docs/decisions.md``
-    for what the paper leaves open.
+    :math:`1 - \cos(o_m, t_n)`. Supply and demand each sum to 1 per image, so
+    the loss lies in [-1, 1]. The plan is a constant for the gradient, as in
+    OTA, so only the online instances get a gradient. The loss is computed in
+    float32 with autocast off. Loss and gradient are finite for every finite
+    input. ``docs/decisions.md`` lists what the paper leaves open.
+
+    A subclass overrides :meth:`loss_and_log_vars`, which :class:`UniVIP`
+    calls. :meth:`forward` returns the loss of :meth:`loss_and_log_vars`.
 
     Args:
-        epsilon (float): Weight of the entropy, > 0. Defaults to 0.1 (OTA).
-        num_iters (int): Sinkhorn iterations, >= 1. Defaults to 50 (OTA).
-        loss_weight (float): Factor of the loss. Defaults to 1.0.
+        epsilon (float): Weight of the entropy, > 0. Defaults to 0.1, the
+            value of OTA. The UniVIP paper states none.
+        num_iters (int): Sinkhorn iterations, >= 1. Defaults to 50, the value
+            of OTA.
+        loss_weight (float): Factor of the loss, for use outside of UniVIP, as
+            in the host's losses. Within UniVIP, prefer ``loss_weights``.
+            Defaults to 1.0.
 
-    Attributes:
-        statistics (dict[str, Tensor]): Of the last call, detached scalars for
-            the log: ``plan_entropy``, the plan's entropy over its largest
-            value 2 log K (1 where everything goes everywhere), and
-            ``uniform_marginals``, the share of marginals that fell back to
-            uniform.
+    Raises:
+        TypeError: A subclass overrides ``forward``, which UniVIP does not
+            call.
+        ValueError: ``epsilon`` or ``num_iters`` is out of range.
     """
+
+    def __init_subclass__(cls, **kwargs) -> None:
+        super().__init_subclass__(**kwargs)
+        if 'forward' in vars(cls):
+            raise TypeError(
+                f'{cls.__name__} overrides SinkhornOTLoss.forward, which '
+                'UniVIP does not call: override loss_and_log_vars instead')
 
     def __init__(self,
                  epsilon: float = 0.1,
@@ -132,48 +180,78 @@ class SinkhornOTLoss(nn.Module):
                  loss_weight: float = 1.0) -> None:
         super().__init__()
         if not epsilon > 0:
-            raise ValueError('SinkhornOTLoss: epsilon must be above 0, but is '
-                             f'{epsilon}; the paper takes 0.1')
+            raise ValueError(f'SinkhornOTLoss: epsilon is {epsilon}: set a '
+                             'value above 0, such as 0.1 (OTA)')
         if num_iters < 1:
-            raise ValueError('SinkhornOTLoss: num_iters must be at least 1, '
-                             f'but is {num_iters}; the paper takes 50')
+            raise ValueError(f'SinkhornOTLoss: num_iters is {num_iters}: set '
+                             'a value of at least 1, such as 50 (OTA)')
         self.epsilon = epsilon
         self.num_iters = num_iters
         self.loss_weight = loss_weight
-        self.statistics: dict[str, torch.Tensor] = {}
 
     def forward(self, online_instances: torch.Tensor,
                 target_instances: torch.Tensor, online_scene: torch.Tensor,
                 target_scene: torch.Tensor) -> torch.Tensor:
-        """Mean of the loss over the batch.
+        """Return the mean of the loss over the batch.
 
         Args:
             online_instances (Tensor): o, (B, K, C).
             target_instances (Tensor): t, (B, K, C).
-            online_scene (Tensor): Mean of the two views' f_o, (B, C).
-            target_scene (Tensor): Mean of the two views' f_t, (B, C).
+            online_scene (Tensor): Mean of both views' f_o, (B, C).
+            target_scene (Tensor): Mean of both views' f_t, (B, C).
 
         Returns:
             Tensor: The loss, a scalar.
+        """
+        return self.loss_and_log_vars(online_instances, target_instances,
+                                      online_scene, target_scene)[0]
+
+    def loss_and_log_vars(
+        self, online_instances: torch.Tensor, target_instances: torch.Tensor,
+        online_scene: torch.Tensor, target_scene: torch.Tensor
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Return the loss and the scalars for the log.
+
+        The arguments are the same as in :meth:`forward`.
+
+        Returns:
+            tuple[Tensor, dict[str, Tensor]]: The loss, and detached scalars:
+            ``plan_entropy``, the entropy of the plan divided by its maximum
+            2 log K (1 for a uniform plan), and ``uniform_marginals``, the
+            share of marginals with the uniform fallback.
+        """
+        transport = self.plan(online_instances, target_instances,
+                              online_scene, target_scene)
+        similarity, plan = transport.similarity, transport.plan
+        loss = -(similarity * plan).sum(dim=(1, 2)).mean()
+        entropy = torch.special.entr(plan).sum(dim=(1, 2)).mean()
+        max_entropy = max(2 * math.log(plan.shape[1]), 1e-6)  # K = 1: zero
+        fallbacks = torch.stack(
+            [transport.uniform_supply, transport.uniform_demand])
+        return self.loss_weight * loss, dict(
+            plan_entropy=entropy / max_entropy,
+            uniform_marginals=fallbacks.float().mean())
+
+    def plan(self, online_instances: torch.Tensor,
+             target_instances: torch.Tensor, online_scene: torch.Tensor,
+             target_scene: torch.Tensor) -> TransportPlan:
+        """Compute the transport plan from which the loss is computed.
+
+        The arguments are the same as in :meth:`forward`.
+
+        Returns:
+            TransportPlan: The plan, the similarity, and the marginals.
         """
         with torch.autocast(online_instances.device.type, enabled=False):
             similarity = torch.einsum('bmc,bnc->bmn',
                                       l2_normalize(online_instances),
                                       l2_normalize(target_instances.detach()))
             with torch.no_grad():
-                supply, no_supply = marginal(online_instances, target_scene)
-                demand, no_demand = marginal(target_instances, online_scene)
+                supply, uniform_supply = marginal(online_instances,
+                                                  target_scene)
+                demand, uniform_demand = marginal(target_instances,
+                                                  online_scene)
                 plan = sinkhorn(1 - similarity, supply, demand, self.epsilon,
                                 self.num_iters, largest_cost=2.0)
-                self._note_statistics(plan, no_supply, no_demand)
-            loss = -(similarity * plan).sum(dim=(1, 2)).mean()
-        return self.loss_weight * loss
-
-    def _note_statistics(self, plan: torch.Tensor, no_supply: torch.Tensor,
-                         no_demand: torch.Tensor) -> None:
-        entropy = torch.special.entr(plan).sum(dim=(1, 2)).mean()
-        largest = max(2 * math.log(plan.shape[1]), 1e-6)  # K = 1 has none
-        self.statistics = dict(
-            plan_entropy=entropy / largest,
-            uniform_marginals=torch.stack([no_supply,
-                                           no_demand]).float().mean())
+        return TransportPlan(similarity, plan, supply, demand,
+                             uniform_supply, uniform_demand)

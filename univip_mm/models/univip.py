@@ -1,50 +1,63 @@
-from typing import Any, Optional, Union
+from typing import Optional, Union
 
 import torch
 from mmengine.structures import BaseDataElement
 from torch import nn
 
-from ..registry import MODELS
+from ..registry import HOST, MODELS
 from .ema import ForeachCosineEMA
 from .l2_normalize import l2_normalize
+from .univip_neck import check_instance_count
 
-BYOL: Any = MODELS.get('BYOL')
+if HOST == 'mmpretrain':
+    from mmpretrain.models import BYOL
+else:
+    from mmselfsup.models import BYOL
 
 
 @MODELS.register_module()
 class UniVIP(BYOL):
     """UniVIP: A Unified Framework for Self-Supervised Visual Pre-training.
 
-    Li et al., CVPR 2022, https://arxiv.org/abs/2203.06965. Three terms on top
-    of the host's BYOL: two scenes of an image agree, the fused instances
-    agree with the scenes, and the instances are told apart by optimal
-    transport. Notation as in the paper: f_o is the online branch (backbone,
-    projector, predictor), f_t the target branch (backbone, projector), which
-    is an exponential moving average of the online one and has no gradient.
+    Li et al., CVPR 2022, https://arxiv.org/abs/2203.06965. UniVIP replaces
+    the loss of the host's BYOL by three terms: two scenes of an image agree,
+    the fused instances agree with the scenes, and optimal transport matches
+    the instances of the two branches.
+
+    Notation of the paper: f_o is the online branch (backbone, projector,
+    predictor). f_t is the target branch (backbone, projector), an exponential
+    moving average of the online branch without gradient. o and t are the
+    features of the instances in the two branches, (B, K, C).
 
     Args:
         backbone (dict): Config of the backbone.
         neck (dict): Config of the projector.
         head (dict): Config of the host's ``LatentPredictHead``: the predictor
             and the cosine loss.
-        fusion_neck (dict): Config of the fusion, :class:`UniVIPNeck`.
+        fusion_neck (dict): Config of the fusion layer, :class:`UniVIPNeck`.
         instance_loss (dict): Config of the instance-instance loss,
-            :class:`SinkhornOTLoss`, or any module with its ``forward``. What
-            it leaves in ``statistics`` is logged.
+            :class:`SinkhornOTLoss` or any module with the same ``forward``.
+            If the module has ``loss_and_log_vars``, UniVIP calls this method
+            instead of ``forward`` and logs the values.
         base_momentum (float): Share of the online weights in the first update
-            of the target; falls to 0 over the training by a cosine. Defaults
+            of the target. Falls to 0 over the training by a cosine. Defaults
             to 0.01 (EMA coefficient 0.99 to 1).
-        loss_weights (dict, optional): Factors of the terms, with the keys
-            ``scene``, ``scene_instance`` and ``instance``. A term left out
-            has 1.0, the paper's. Defaults to None.
+        loss_weights (dict, optional): Factors of the three terms, with the
+            keys ``scene``, ``scene_instance`` and ``instance``. Missing keys
+            have the factor 1.0, as in the paper. Defaults to None.
         data_preprocessor (dict or nn.Module, optional): Config of the
-            preprocessor; its type is :class:`UniVIPDataPreprocessor` unless
-            it says otherwise. Defaults to None.
+            preprocessor. Its default type is :class:`UniVIPDataPreprocessor`.
+            Defaults to None.
         init_cfg (dict or list[dict], optional): Initialization config.
             Defaults to None.
 
+    Attributes:
+        steps_since_update (int, optional): Optimizer steps since the last
+            update of the target, counted by ``TargetUpdateHook``. None
+            without the hook: then each batch updates the target.
+
     Raises:
-        ValueError: ``loss_weights`` names an unknown term.
+        ValueError: ``loss_weights`` has an unknown key.
     """
 
     def __init__(self,
@@ -68,28 +81,29 @@ class UniVIP(BYOL):
             head=head,
             base_momentum=base_momentum,
             init_cfg=init_cfg)
-        # Set after, as MMSelfSup takes no module here.
+        # MMSelfSup's BYOL does not accept a built preprocessor.
         self.data_preprocessor = data_preprocessor
         self.target_net = ForeachCosineEMA(
             nn.Sequential(self.backbone, self.neck), momentum=base_momentum)
-        # Of the optimiser, counted by TargetUpdateHook; None where nobody
-        # counts, and the target moves with each batch.
         self.steps_since_update: Optional[int] = None
         self.fusion_neck = MODELS.build(fusion_neck)
         self.instance_loss = MODELS.build(instance_loss)
         self.loss_weights = dict(scene=1.0, scene_instance=1.0, instance=1.0)
         unknown = set(loss_weights or {}) - set(self.loss_weights)
         if unknown:
-            raise ValueError(f'UniVIP: loss_weights has no {sorted(unknown)}; '
-                             f'its keys are {list(self.loss_weights)}')
+            raise ValueError(
+                f'UniVIP: loss_weights has unknown keys {sorted(unknown)}: '
+                f'use {list(self.loss_weights)}')
         self.loss_weights.update(loss_weights or {})
 
     def forward(self,
                 inputs: Union[torch.Tensor, list[torch.Tensor]],
                 data_samples: Optional[list[BaseDataElement]] = None,
                 mode: str = 'tensor'):
-        """As the host's, with one more mode: ``predict`` writes the pooled
-        feature of each image, (C,), to ``feature`` of its data sample."""
+        """Run the model in the mode ``tensor``, ``loss`` or ``predict``.
+
+        MMPretrain's BYOL has no mode ``predict``. See :meth:`predict`.
+        """
         if mode == 'predict':
             return self.predict(inputs, data_samples)  # type: ignore
         return super().forward(inputs, data_samples, mode)
@@ -99,14 +113,17 @@ class UniVIP(BYOL):
             inputs: torch.Tensor,
             data_samples: Optional[list[BaseDataElement]] = None
     ) -> tuple[torch.Tensor, ...]:
-        """The backbone's outputs for images (B, 3, H, W). MMSelfSup's takes
-        a list of views, and passes the data samples."""
+        """Return the outputs of the backbone for images (B, 3, H, W).
+
+        MMSelfSup's BYOL takes a list of views here instead. Its ``forward``
+        passes the data samples too.
+        """
         return self.backbone(inputs)
 
     def predict(
             self, inputs: torch.Tensor,
             data_samples: list[BaseDataElement]) -> list[BaseDataElement]:
-        """Write the backbone's pooled feature to the data samples.
+        """Write the pooled feature of the backbone to the data samples.
 
         Args:
             inputs (Tensor): Images of shape (B, 3, H, W).
@@ -125,58 +142,109 @@ class UniVIP(BYOL):
     def loss(self, inputs: list[torch.Tensor],
              data_samples: Optional[list[BaseDataElement]] = None,
              **kwargs) -> dict[str, torch.Tensor]:
-        """The three losses of a batch.
+        """Compute the three losses of a batch.
 
         Args:
             inputs (list[Tensor]): [scene_1 (B, 3, H, W), scene_2
-                (B, 3, H, W), instance_1 (B, 3, h, w), ..., instance_K], and
-                K more where the target branch has its own views of the
-                instances (``data_preprocessor.instance_views``).
-            data_samples (list, optional): B data samples; their
+                (B, 3, H, W), instance_1 (B, 3, h, w), ..., instance_K]. With
+                ``data_preprocessor.instance_views=2``, K more instance views
+                follow, for the target branch.
+            data_samples (list, optional): B data samples. Their
                 ``num_proposed`` is logged as ``proposal_share``.
 
         Returns:
             dict[str, Tensor]: ``loss_scene``, ``loss_scene_instance``,
-            ``loss_instance``, and detached statistics for the log.
+            ``loss_instance``, and detached values for the log.
 
         Raises:
-            ValueError: The number of views is neither 2 + K nor 2 + 2 K.
+            ValueError: The number of views does not match K.
         """
         scenes, instances, target_instances = self._split_views(inputs)
-
-        # The scenes pass one by one, each with its own batch statistics, as in
-        # the host's BYOL; the instances as one batch (docs/decisions.md).
-        projections = [self.neck(self.backbone(view))[0] for view in scenes]
-        f_o1, f_o2 = (self._predict_latent(z) for z in projections)
-        o = _by_image(self._predict_latent(
-            self.neck(self.backbone(torch.cat(instances)))[0]), len(instances))
-        with torch.no_grad():
-            self._update_target()
-            f_t1, f_t2 = (self.target_net(view)[0] for view in scenes)
-            t = _by_image(self.target_net(torch.cat(target_instances))[0],
-                          len(instances))
-
-        # Sec. 3.1: the two scenes agree, through what they share.
-        loss_scene = self._cosine_loss(f_o1, f_t2) + self._cosine_loss(
-            f_o2, f_t1)
-        # Sec. 3.2: the instances together make up the scene.
-        fused = self.fusion_neck((o, ))[0]
-        loss_scene_instance = self._cosine_loss(
-            fused, f_t1) + self._cosine_loss(fused, f_t2)
-        # Sec. 3.3: each instance finds its own among the image's others.
-        loss_instance = self.instance_loss(o, t, _mean(f_o1, f_o2),
-                                           _mean(f_t1, f_t2))
+        f_o1, f_o2, o, projection = self.forward_online(scenes, instances)
+        self._update_target()
+        f_t1, f_t2, t = self.forward_target(scenes, target_instances)
 
         weights = self.loss_weights
+        loss_instance, log_vars = self.instance_term(o, t, f_o1, f_o2, f_t1,
+                                                     f_t2)
         return dict(
-            loss_scene=weights['scene'] * loss_scene,
+            loss_scene=weights['scene'] * self.scene_term(
+                f_o1, f_o2, f_t1, f_t2),
             loss_scene_instance=weights['scene_instance'] *
-            loss_scene_instance,
+            self.scene_instance_term(o, f_t1, f_t2),
             loss_instance=weights['instance'] * loss_instance,
-            projection_std=projection_std(projections[0]),
-            **getattr(self.instance_loss, 'statistics', {}),
-            **self._proposal_share(data_samples, len(instances)))
+            projection_std=projection_std(projection),
+            **log_vars,
+            **_proposal_share(data_samples, len(instances)))
 
+    def forward_online(
+            self, scenes: list[torch.Tensor],
+            instances: list[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        """Run the online branch: backbone, projector, predictor.
+
+        Each scene passes on its own, with its own batch statistics, as in the
+        host's BYOL. The instances pass as one batch (docs/decisions.md).
+
+        Args:
+            scenes (list[Tensor]): Two batches (B, 3, H, W).
+            instances (list[Tensor]): K batches (B, 3, h, w).
+
+        Returns:
+            tuple[Tensor, ...]: f_o of both scenes, (B, C) each, o (B, K, C),
+            and the projection of the first scene, (B, C).
+        """
+        z1, z2, z = (self.neck(self.backbone(view))[0]
+                     for view in (*scenes, torch.cat(instances)))
+        f_o1, f_o2, o = (self.head.predictor([x])[0] for x in (z1, z2, z))
+        return f_o1, f_o2, _by_image(o, len(instances)), z1
+
+    @torch.no_grad()
+    def forward_target(
+            self, scenes: list[torch.Tensor],
+            instances: list[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        """Run the target branch: averaged backbone and projector.
+
+        Args:
+            scenes (list[Tensor]): Two batches (B, 3, H, W).
+            instances (list[Tensor]): K batches (B, 3, h, w).
+
+        Returns:
+            tuple[Tensor, ...]: f_t of both scenes, (B, C) each, and
+            t (B, K, C).
+        """
+        f_t1, f_t2, t = (self.target_net(view)[0]
+                         for view in (*scenes, torch.cat(instances)))
+        return f_t1, f_t2, _by_image(t, len(instances))
+
+    def scene_term(self, f_o1: torch.Tensor, f_o2: torch.Tensor,
+                   f_t1: torch.Tensor, f_t2: torch.Tensor) -> torch.Tensor:
+        """Compute the scene-scene loss (Sec. 3.1): the two scenes agree."""
+        return self._cosine_loss(f_o1, f_t2) + self._cosine_loss(f_o2, f_t1)
+
+    def scene_instance_term(self, o: torch.Tensor, f_t1: torch.Tensor,
+                            f_t2: torch.Tensor) -> torch.Tensor:
+        """Compute the scene-instance loss (Sec. 3.2).
+
+        The fused instances agree with both scenes.
+        """
+        fused = self.fusion_neck((o, ))[0]
+        return self._cosine_loss(fused, f_t1) + self._cosine_loss(fused, f_t2)
+
+    def instance_term(
+            self, o: torch.Tensor, t: torch.Tensor, f_o1: torch.Tensor,
+            f_o2: torch.Tensor, f_t1: torch.Tensor, f_t2: torch.Tensor
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Compute the instance-instance loss (Sec. 3.3) and its log values.
+
+        The relevance of an instance is computed with the mean feature of both
+        scenes, as in the paper.
+        """
+        features = o, t, _mean(f_o1, f_o2), _mean(f_t1, f_t2)
+        if hasattr(self.instance_loss, 'loss_and_log_vars'):
+            return self.instance_loss.loss_and_log_vars(*features)
+        return self.instance_loss(*features), {}
+
+    @torch.no_grad()
     def _update_target(self) -> None:
         """Move the target towards the online branch."""
         if self.steps_since_update == 0:
@@ -187,61 +255,58 @@ class UniVIP(BYOL):
             self.steps_since_update = 0
 
     def _split_views(self, inputs: list[torch.Tensor]) -> tuple:
-        """The scenes, and the instances of the online branch and of the
-        target's."""
+        """Split views into scenes, online instances and target instances."""
         scenes, instances = inputs[:2], inputs[2:]
         views = getattr(self.data_preprocessor, 'instance_views', 1)
-        number = getattr(self.fusion_neck, 'num_instances',
-                         len(instances) // views)
-        if not number or len(instances) != views * number:
-            raise ValueError(
-                f'UniVIP got {len(inputs)} views of an image where its fusion '
-                f'neck needs 2 scenes and {views * number} views of instances:'
-                ' give num_instances of OverlapSceneCrop and of '
-                'model.fusion_neck the same value')
-        return scenes, instances[:number], instances[-number:]
-
-    def _predict_latent(self, projection: torch.Tensor) -> torch.Tensor:
-        return self.head.predictor([projection])[0]
+        found = len(instances) / views
+        num_instances = getattr(self.fusion_neck, 'num_instances',
+                                max(int(found), 1))
+        check_instance_count(found, num_instances,
+                             'UniVIP: the number of instances per image')
+        return scenes, instances[:num_instances], instances[-num_instances:]
 
     def _cosine_loss(self, prediction: torch.Tensor,
                      target: torch.Tensor) -> torch.Tensor:
-        """-cos, mean over the batch, by the host's loss. It gets vectors of
-        length one in float32, so it is finite whatever comes in."""
+        """Compute -cos, mean over the batch, with the host's loss.
+
+        The vectors are normalized beforehand, in float32, so that the loss
+        and its gradient are finite for every finite input.
+        """
         with torch.autocast(prediction.device.type, enabled=False):
             return self.head.loss_module(
                 l2_normalize(prediction), l2_normalize(target.detach()))
 
-    @staticmethod
-    def _proposal_share(data_samples: Optional[list],
-                        num_instances: int) -> dict[str, torch.Tensor]:
-        counts = [
-            sample.num_proposed for sample in data_samples or []
-            if 'num_proposed' in sample
-        ]
-        if not counts:
-            return {}
-        share = sum(counts) / (len(counts) * num_instances)
-        return dict(proposal_share=torch.tensor(share))
 
-
-def _by_image(features: torch.Tensor, number: int) -> torch.Tensor:
-    """Features of all first instances, all second, ..., (K B, C), as
-    (B, K, C)."""
-    return features.unflatten(0, (number, -1)).transpose(0, 1)
+def _by_image(features: torch.Tensor, num_instances: int) -> torch.Tensor:
+    """Reshape (K * B, C), ordered by instance, to (B, K, C)."""
+    return features.unflatten(0, (num_instances, -1)).transpose(0, 1)
 
 
 def _mean(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    return a / 2 + b / 2  # halved first: the sum may not be finite
+    return a / 2 + b / 2  # a + b could overflow
+
+
+def _proposal_share(data_samples: Optional[list[BaseDataElement]],
+                    num_instances: int) -> dict[str, torch.Tensor]:
+    """Return the share of instances that are proposals, not random boxes."""
+    counts = [
+        sample.num_proposed for sample in data_samples or []
+        if 'num_proposed' in sample
+    ]
+    if not counts:
+        return {}
+    share = sum(counts) / (len(counts) * num_instances)
+    return dict(proposal_share=torch.tensor(share))
 
 
 @torch.no_grad()
 def projection_std(projection: torch.Tensor) -> torch.Tensor:
-    """Spread of normalised projections over the batch.
+    """Compute the spread of the normalized projections over the batch.
 
-    Mean over the channels of the standard deviation, times sqrt(C): about 1
-    where the directions are spread evenly, 0 where all have collapsed into
-    one (SimSiam, https://arxiv.org/abs/2011.10566, Fig. 2).
+    The spread is the mean over the channels of the standard deviation, times
+    sqrt(C). The value is about 1 for evenly spread directions, and 0 if all
+    projections have collapsed to one direction (SimSiam,
+    https://arxiv.org/abs/2011.10566, Fig. 2).
 
     Args:
         projection (Tensor): (B, C).

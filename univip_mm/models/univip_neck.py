@@ -7,19 +7,37 @@ from torch import nn
 from ..registry import MODELS
 
 
+def check_instance_count(found: float, expected: int, name: str) -> None:
+    """Raise ValueError unless the fusion layer gets the K it was built for.
+
+    Args:
+        found (float): Number of instances per image.
+        expected (int): ``num_instances`` of the fusion neck.
+        name (str): What has ``found`` instances, for the error message.
+
+    Raises:
+        ValueError: The two numbers differ.
+    """
+    if found != expected:
+        raise ValueError(
+            f'{name} is {found:g}, but model.fusion_neck.num_instances is '
+            f'{expected}: set num_instances of OverlapSceneCrop and of '
+            'model.fusion_neck to the same value')
+
+
 @MODELS.register_module()
 class UniVIPNeck(BaseModule):
-    """Fusion of an image's instances into one feature (paper, Sec. 3.2).
+    """Fusion of the instances of an image into one feature (paper, Sec. 3.2).
 
-    I = Linear(concat(o_1, ..., o_K)), K * C to C_out.
+    I = Linear(concat(o_1, ..., o_K)), K * C to C_out channels.
 
     Args:
         in_channels (int): Channels C of an instance feature. Defaults to 256.
-        num_instances (int): Instances K of an image. Defaults to 4.
-        out_channels (int): Channels C_out of the fused feature, those of the
-            projector. Defaults to 256.
+        num_instances (int): Instances per image, K. Defaults to 4.
+        out_channels (int): Channels C_out of the fused feature, equal to
+            those of the projector. Defaults to 256.
         init_cfg (dict or list[dict], optional): Initialization config.
-            Defaults to None, PyTorch's own for a linear layer.
+            Defaults to None, the initialization of ``nn.Linear``.
     """
 
     def __init__(self,
@@ -42,14 +60,15 @@ class UniVIPNeck(BaseModule):
             tuple[Tensor]: One tensor of shape (B, C_out).
 
         Raises:
-            ValueError: K or C is not what the neck was built for.
+            ValueError: K or C differs from the value in the config.
         """
         instances, = x
-        if instances.shape[1:] != (self.num_instances, self.in_channels):
+        check_instance_count(instances.shape[1], self.num_instances,
+                             'UniVIPNeck: the number of instances per image')
+        if instances.shape[2] != self.in_channels:
             raise ValueError(
-                f'UniVIPNeck was built for {self.num_instances} instances of '
-                f'{self.in_channels} channels and got '
-                f'{tuple(instances.shape[1:])}: set fusion_neck.num_instances '
-                'to that of OverlapSceneCrop, fusion_neck.in_channels to that '
-                'of the projector')
+                f'UniVIPNeck: the instances have {instances.shape[2]} '
+                f'channels, but in_channels is {self.in_channels}: set '
+                'model.fusion_neck.in_channels to the out_channels of '
+                'model.neck')
         return (self.fc(instances.flatten(1)), )

@@ -1,0 +1,140 @@
+"""Options of the photometric augmentation and their random parameters."""
+import math
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+# Uniform numbers from which the parameters of one image are computed.
+NUM_UNIFORMS = 14
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Probabilities and ranges of the photometric augmentation of a view.
+
+    The defaults are those of BYOL's first view
+    (https://arxiv.org/abs/2006.07733, App. B). The operations run in the
+    order of the options.
+
+    Args:
+        flip_prob (float): Probability of a horizontal flip.
+        jitter_prob (float): Probability of the color jitter. Its four
+            operations run in random order.
+        brightness, contrast, saturation (float): Factors of the color jitter
+            are uniform in [1 - value, 1 + value].
+        hue (float): Shift of the color jitter, uniform in [-hue, hue], in
+            turns of the color circle. At most 0.5.
+        gray_prob (float): Probability of the conversion to gray.
+        blur_prob (float): Probability of the Gaussian blur.
+        blur_sigma (tuple[float, float]): Range of the standard deviation of
+            the blur, in pixels.
+        blur_kernel (int): Odd kernel size of the blur, in pixels. A smaller
+            image uses the largest kernel that the reflected border allows.
+        solarize_prob (float): Probability of inverting the pixels at or above
+            ``solarize_threshold``.
+        solarize_threshold (float): In [0, 1]. Defaults to 128 / 255.
+
+    Raises:
+        ValueError: A value is out of range.
+    """
+    flip_prob: float = 0.5
+    jitter_prob: float = 0.8
+    brightness: float = 0.4
+    contrast: float = 0.4
+    saturation: float = 0.2
+    hue: float = 0.1
+    gray_prob: float = 0.2
+    blur_prob: float = 1.0
+    blur_sigma: tuple = (0.1, 2.0)
+    blur_kernel: int = 23
+    solarize_prob: float = 0.0
+    solarize_threshold: float = 128 / 255
+
+    def __post_init__(self) -> None:
+        for name in ('flip_prob', 'jitter_prob', 'gray_prob', 'blur_prob',
+                     'solarize_prob'):
+            self._require(name, 0 <= getattr(self, name) <= 1, 'in [0, 1]')
+        for name in ('brightness', 'contrast', 'saturation'):
+            self._require(name, getattr(self, name) >= 0, 'of at least 0')
+        self._require('hue', 0 <= self.hue <= 0.5, 'in [0, 0.5] turns')
+        self._require('blur_kernel', self.blur_kernel % 2 == 1
+                      and self.blur_kernel > 0, 'that is odd and positive')
+        low, high = self.blur_sigma
+        self._require('blur_sigma', 0 < low <= high < math.inf,
+                      '(low, high) with 0 < low <= high, in pixels')
+
+    def _require(self, name: str, is_valid: bool, rule: str) -> None:
+        if not is_valid:
+            raise ValueError(
+                f'{name} is {getattr(self, name)}: set a value {rule}')
+
+
+@dataclass(frozen=True)
+class AugmentParams:
+    """Sampled augmentation parameters, one row per image, on the CPU.
+
+    Attributes:
+        flip, jitter, gray, blur, solarize (Tensor): Images that get the
+            operation, (B,), bool.
+        order (Tensor): Order of the operations of the jitter, (B, 4):
+            0 brightness, 1 contrast, 2 saturation, 3 hue.
+        amount (Tensor): Factors and shift of these four operations, (B, 4).
+        sigma (Tensor): Standard deviation of the blur, (B,), in pixels.
+    """
+    flip: Tensor
+    jitter: Tensor
+    order: Tensor
+    amount: Tensor
+    gray: Tensor
+    blur: Tensor
+    sigma: Tensor
+    solarize: Tensor
+
+    def split(self, size: int) -> list['AugmentParams']:
+        """Split into parts of ``size`` images each, as ``Tensor.split``."""
+        return [AugmentParams(*values) for values in zip(*(
+            getattr(self, field.name).split(size) for field in fields(self)))]
+
+    @classmethod
+    def cat(cls, parts: list['AugmentParams']) -> 'AugmentParams':
+        """Concatenate the parameters of several batches."""
+        return cls(*(torch.cat([getattr(part, field.name) for part in parts])
+                     for field in fields(cls)))
+
+
+def sample_params(uniforms: Tensor,
+                  augmentation: Augmentation) -> AugmentParams:
+    """Compute the parameters of a batch from uniform random numbers.
+
+    Args:
+        uniforms (Tensor): Uniform in [0, 1), (B, NUM_UNIFORMS), on the CPU.
+        augmentation (Augmentation): Probabilities and ranges.
+
+    Returns:
+        AugmentParams: The parameters, one row per image.
+    """
+    a = augmentation
+    (flip, jitter, brightness, contrast, saturation, hue, gray, blur, sigma,
+     solarize) = uniforms[:, :10].unbind(1)
+
+    def scale(uniform: Tensor, low: float, high: float) -> Tensor:
+        return low + (high - low) * uniform
+
+    def factor(uniform: Tensor, spread: float) -> Tensor:
+        return scale(uniform, max(0., 1 - spread), 1 + spread)
+
+    return AugmentParams(
+        flip=flip < a.flip_prob,
+        jitter=jitter < a.jitter_prob,
+        order=uniforms[:, 10:].argsort(dim=1),
+        amount=torch.stack([
+            factor(brightness, a.brightness),
+            factor(contrast, a.contrast),
+            factor(saturation, a.saturation),
+            scale(hue, -a.hue, a.hue)
+        ], dim=1),
+        gray=gray < a.gray_prob,
+        blur=blur < a.blur_prob,
+        sigma=scale(sigma, *a.blur_sigma),
+        solarize=solarize < a.solarize_prob)  # yapf: disable
