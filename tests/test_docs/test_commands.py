@@ -1,7 +1,7 @@
 """Run every command of the README and of docs/.
 
 The commands run unchanged, except for the number of GPUs and epochs, in a
-project that has small configs of the same names. Commands in ELSEWHERE are
+project that has small configs of the same names. Commands in COVERED_BY are
 covered by other tests.
 """
 import json
@@ -15,15 +15,17 @@ import pytest
 from mmengine.config import Config
 from tiny import CONFIGS, ROOT, TINY, make_coco_folder
 
+from univip_mm import config_path
+
 PAGES = [ROOT / 'README.md', ROOT / 'CONTRIBUTING.md',
          *sorted((ROOT / 'docs').glob('*.md'))]
 BLOCK = re.compile(r'```(bash|console|python)\n(.*?)```', re.DOTALL)
 # Commands that another test (or page) covers.
-ELSEWHERE = {
+COVERED_BY = {
     r'make demo': 'tests/test_tools/test_run_demo.py',
-    r'make quality': 'tests/test_experiments/test_run.py',
+    r'make quality': 'tests/test_experiments/test_main.py',
     r'python -m experiments\.byol_comparison':
-        'tests/test_experiments/test_run.py',
+        'tests/test_experiments/test_main.py',
     r'make (env|test|lint|docs|bench|test-hosts|test-downstream)':
         '.ci/run',
     r'pip install': 'Makefile',
@@ -59,7 +61,7 @@ def commands_of(page: Path) -> list:
 
 
 def elsewhere(command: str) -> bool:
-    return any(re.match(pattern, command) for pattern in ELSEWHERE)
+    return any(re.match(pattern, command) for pattern in COVERED_BY)
 
 
 def here(page: Path) -> list:
@@ -164,10 +166,10 @@ def run(project, command, environment) -> None:
     assert done.returncode == 0, f'{command}\n{done.stdout[-3000:]}'
 
 
-def test_elsewhere_names_existing_tests():
+def test_covered_by_names_existing_tests():
     commands = [x for page in PAGES for x in commands_of(page)]
-    for pattern, place in ELSEWHERE.items():
-        if pattern.startswith(('make quality', 'python tools/version')):
+    for pattern, place in COVERED_BY.items():
+        if pattern.startswith(('make quality', 'python tests/version')):
             continue  # in running text, not in a code block
         assert (ROOT / place).is_file(), place
         assert any(re.match(pattern, x) for x in commands), pattern
@@ -191,7 +193,7 @@ SNIPPETS = [(page, text) for page in PAGES
                          ids=lambda x: x.stem if isinstance(x, Path) else '')
 def test_config_snippet_loads(tmp_path, page, text):
     if '_base_' not in text:
-        text = "_base_ = 'univip_mm::univip_r50_coco.py'\n" + text
+        text = f'_base_ = {config_path("univip_r50_coco.py")!r}\n' + text
     text = re.sub(r"'(cpu_group|spread_loss)', |, '(cpu_group|spread_loss)'",
                   '', text)
     path = tmp_path / 'config.py'
