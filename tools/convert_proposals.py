@@ -19,11 +19,11 @@ from univip_mm.io.coco_json import read_coco
 from univip_mm.proposals.command_line import (
     add_rule_options,
     describe_counts,
-    one_line_errors,
     rules_from_args,
 )
 from univip_mm.proposals.importers import import_proposals
 from univip_mm.proposals.readers import READERS
+from univip_mm.utils.errors import one_line_errors
 
 EXAMPLE = '''
 examples:

@@ -17,7 +17,6 @@ from univip_mm.proposals import Search, generate_proposals
 from univip_mm.proposals.command_line import (
     add_rule_options,
     describe_counts,
-    one_line_errors,
     rules_from_args,
 )
 from univip_mm.proposals.generate import Outcome
@@ -29,6 +28,7 @@ from univip_mm.utils.distributed import (
     rank_and_world_size,
     start_gloo,
 )
+from univip_mm.utils.errors import one_line_errors
 
 EXAMPLE = '''
 examples:

@@ -12,8 +12,8 @@ from univip_mm.io.boxes import xywh_to_xyxy
 from univip_mm.io.coco_json import read_coco
 from univip_mm.io.images import UnreadableImageError, read_image
 from univip_mm.proposals import ProposalFile
-from univip_mm.proposals.command_line import one_line_errors
 from univip_mm.proposals.inspect import describe, recall
+from univip_mm.utils.errors import one_line_errors
 from univip_mm.visualization import (
     draw_contact_sheet,
     draw_proposal_histograms,

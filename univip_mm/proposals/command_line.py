@@ -1,9 +1,6 @@
 """Options and output shared by the commands that make proposal files."""
 import argparse
 import os
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Union
 
 import numpy as np
@@ -44,22 +41,3 @@ def describe_counts(path: Union[str, os.PathLike], at_least: int = 4) -> str:
     return (f'{counts.sum()} proposals; an image has {median:.0f} (median), '
             f'{low:.0f} to {high:.0f} (10 % to 90 %); {few} of {len(counts)} '
             f'images have fewer than {at_least}')
-
-
-@contextmanager
-def one_line_errors(if_stopped: str) -> Iterator[None]:
-    """End the program with a one-line message on expected errors and Ctrl-C.
-
-    Args:
-        if_stopped (str): What the user needs to know after Ctrl-C.
-
-    Raises:
-        SystemExit: The block raised an expected error or was interrupted.
-    """
-    try:
-        yield
-    except (ValueError, ImportError, OSError, RuntimeError) as e:
-        raise SystemExit(f'error: {e}') from None
-    except KeyboardInterrupt:
-        print(f'\nstopped; {if_stopped}', file=sys.stderr)
-        raise SystemExit(130) from None
