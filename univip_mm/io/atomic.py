@@ -22,9 +22,6 @@ def atomic_write(path: PathLike, mode: str = 'wb') -> Iterator[IO]:
 
     Yields:
         IO: The temporary file, ``.NAME.*.part`` in the folder of ``path``.
-
-    Raises:
-        OSError: The file cannot be written.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -42,11 +39,7 @@ def atomic_write(path: PathLike, mode: str = 'wb') -> Iterator[IO]:
 
 
 def replace_durably(part: PathLike, path: PathLike) -> None:
-    """Sync ``part`` to the disk, then rename it to ``path``.
-
-    Raises:
-        OSError: The data cannot be written or the file cannot be renamed.
-    """
+    """Sync ``part`` to the disk, then rename it to ``path``."""
     with open(part, 'rb+') as file:
         os.fsync(file.fileno())
     os.replace(part, path)
