@@ -1,5 +1,6 @@
 """Conversion of boxes from other sources to whole pixels inside the image."""
-from dataclasses import asdict, dataclass
+from dataclasses import astuple, dataclass
+from operator import add
 
 import numpy as np
 
@@ -22,8 +23,7 @@ class Counts:
     clipped: int = 0
 
     def __add__(self, other: 'Counts') -> 'Counts':
-        return Counts(*(getattr(self, name) + getattr(other, name)
-                        for name in asdict(self)))
+        return Counts(*map(add, astuple(self), astuple(other)))
 
 
 def clean_boxes(boxes: np.ndarray, width: int, height: int,
@@ -32,8 +32,8 @@ def clean_boxes(boxes: np.ndarray, width: int, height: int,
 
     Args:
         boxes (np.ndarray): (N, 4) x, y, width, height, with any values.
-        width (int): Width of the image, pixels.
-        height (int): Height of the image, pixels.
+        width (int): Width of the image.
+        height (int): Height of the image.
         counts (Counts): Updated with the numbers of these boxes.
 
     Returns:
@@ -52,9 +52,8 @@ def clean_boxes(boxes: np.ndarray, width: int, height: int,
     inside = full & (x1 < width) & (y1 < height) & (x2 > 0) & (y2 > 0)
     counts.outside += _count(full) - _count(inside)
     rounded = np.stack([x1, y1, x2, y2], axis=1)[inside]
-    clipped = np.stack([
-        x1.clip(0), y1.clip(0), x2.clip(max=width), y2.clip(max=height)
-    ], axis=1)[inside]  # yapf: disable
+    clipped = np.stack([x1.clip(0), y1.clip(0), x2.clip(max=width),
+                        y2.clip(max=height)], axis=1)[inside]
     counts.clipped += _count((clipped != rounded).any(axis=1))
     return clipped
 

@@ -47,8 +47,8 @@ class LoadEncodedImage(BaseTransform):
         except OSError as e:
             raise UnreadableImageError(reason_of(e), str(e)) from e
         image = EncodedImage(data, self.reduce, self.fast_dct)
-        results['img'] = image
-        results['img_shape'] = results['ori_shape'] = image.shape[:2]
+        size = image.shape[:2]
+        results.update(img=image, img_shape=size, ori_shape=size)
         return results
 
     def __repr__(self) -> str:
