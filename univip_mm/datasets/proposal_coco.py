@@ -89,8 +89,9 @@ class ProposalCocoDataset(BaseDataset):
         self.proposal_file = self._as_list(self.proposal_file)
         folders = self._as_list(self.data_prefix.get('img_path', ''))
         self.data_prefix['img_path'] = folders
-        lengths = dict(ann_file=len(self.ann_file), img_path=len(folders),
-                       proposal_file=len(self.proposal_file))
+        lengths = dict(ann_file=len(self.ann_file),
+                       proposal_file=len(self.proposal_file),
+                       img_path=len(folders))
         if len(set(lengths.values())) != 1:
             raise ValueError(
                 'ProposalCocoDataset needs as many ann_file as proposal_file '

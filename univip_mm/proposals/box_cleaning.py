@@ -7,20 +7,12 @@ import numpy as np
 
 @dataclass
 class Counts:
-    """Numbers of boxes that were read, dropped and clipped.
-
-    Attributes:
-        read (int): Boxes in the source.
-        not_finite (int): Dropped boxes with NaN or infinity.
-        empty (int): Dropped boxes with a zero or negative side.
-        outside (int): Dropped boxes without a pixel inside the image.
-        clipped (int): Boxes clipped at the border of the image.
-    """
+    """Numbers of boxes that were read, dropped and clipped."""
     read: int = 0
-    not_finite: int = 0
-    empty: int = 0
-    outside: int = 0
-    clipped: int = 0
+    not_finite: int = 0  # dropped: NaN or infinity
+    empty: int = 0  # dropped: a zero or negative side
+    outside: int = 0  # dropped: no pixel inside the image
+    clipped: int = 0  # at the border of the image
 
     def __add__(self, other: 'Counts') -> 'Counts':
         return Counts(*map(add, astuple(self), astuple(other)))
@@ -32,8 +24,8 @@ def clean_boxes(boxes: np.ndarray, width: int, height: int,
 
     Args:
         boxes (np.ndarray): (N, 4) x, y, width, height, with any values.
-        width (int): Width of the image.
-        height (int): Height of the image.
+        width (int): Width of the image, pixels.
+        height (int): Height of the image, pixels.
         counts (Counts): Updated with the numbers of these boxes.
 
     Returns:

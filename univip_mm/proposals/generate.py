@@ -26,17 +26,10 @@ from .selective_search import check_opencv
 
 
 class Outcome(NamedTuple):
-    """Result of :func:`generate_proposals`.
-
-    Attributes:
-        searched (int): Number of images searched now.
-        found_before (int): Number of images searched by earlier runs.
-        unreadable (dict[str, str]): Reason by file name, for the images that
-            could not be read.
-    """
+    """Numbers of images searched now and earlier, and unreadable images."""
     searched: int
     found_before: int
-    unreadable: dict
+    unreadable: dict[str, str]  # reason by file name
 
 
 def generate_proposals(images: Sequence[dict], img_prefix: PathLike,
@@ -90,9 +83,8 @@ def _start(images: Sequence[dict], out: Path,
            meta: dict) -> tuple[Journal, dict, list[dict]]:
     """Open the journal and find the images that are not searched yet.
 
-    Returns:
-        tuple: The journal; on rank 0, the boxes of an earlier proposal file
-        by image id; and the remaining images.
+    Returns the journal; on rank 0, the boxes of an earlier proposal file by
+    image id; and the remaining images.
     """
     if rank_and_world_size()[0] != 0:
         # Rank 0 finds the remaining images for all ranks: on a common disk,
@@ -159,9 +151,8 @@ def _write_result(images: Sequence[dict], img_prefix: PathLike, out: Path,
                   journal: Journal) -> tuple[dict, str]:
     """Write the proposal file from the journal, and remove the journal.
 
-    Returns:
-        tuple[dict, str]: Reasons by file name of unreadable images, and an
-        error message or ''. Returned, because all ranks must raise the error.
+    Returns the reasons of unreadable images by file name, and an error
+    message or '', because all ranks must raise the error.
     """
     boxes, problems = dict(earlier), {}
     for image_id, found, problem in journal.read():
