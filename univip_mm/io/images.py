@@ -30,12 +30,7 @@ _ORIENTATION = ExifTags.Base.Orientation
 
 
 class UnreadableImageError(ValueError):
-    """Error of a file that is not an image or not a complete image.
-
-    Args:
-        reason (str): One of ``REASONS``.
-        detail (str): More about the error. Defaults to ''.
-    """
+    """Error of a file that is not a whole image, for one of ``REASONS``."""
 
     def __init__(self, reason: str, detail: str = '') -> None:
         super().__init__(f'{reason} ({detail})' if detail else reason)

@@ -3,7 +3,6 @@
 Only the names in :func:`_allowed_names` can be loaded. Functions and classes
 whose arguments or state can be forged are replaced with safe ones.
 """
-import codecs
 import io
 import pickle
 import re
@@ -66,7 +65,7 @@ def _encode(text: str, encoding: str) -> bytes:
     """Replace ``codecs.encode``, which old pickles call to store bytes."""
     if encoding != 'latin1':
         raise _ForbiddenError(f'_codecs.encode to {encoding}')
-    return codecs.encode(text, encoding)
+    return text.encode(encoding)
 
 
 class _Dtype:

@@ -23,20 +23,12 @@ def import_proposals(source_format: str, source: PathLike,
                      rules: ProposalRules, top_n: Optional[int] = None,
                      ann_name: str = '',
                      workers: Optional[int] = None) -> Counts:
-    """Convert, clean and filter proposals, with a progress bar.
+    """Convert, clean and filter proposals, and count the boxes.
 
-    Args:
-        source_format (str): 'orl', 'pickle' or 'coco'.
-        source (str or PathLike): The file to read.
-        images (Sequence[dict]): ``images`` of the COCO json, with ``width``
-            and ``height``.
-        out (str or PathLike): The proposal file, ending in ``.npz``.
-        rules (ProposalRules): The three rules.
-        top_n (int, optional): Largest number of boxes per image. No limit by
-            default.
-        ann_name (str): Name of the json, stored in the file. Defaults to ''.
-        workers (int, optional): Processes that filter. One per usable core by
-            default.
+    ``source_format`` is a key of ``READERS``. ``images`` of the COCO json
+    need ``width`` and ``height``. ``ann_name`` is the name of the json, to be
+    stored in the proposal file ``out``. By default, the number of boxes per
+    image is not limited, and one process per usable core filters.
 
     Raises:
         FileNotFoundError: ``source`` does not exist.

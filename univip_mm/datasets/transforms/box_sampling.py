@@ -16,15 +16,8 @@ def sample_crop(rng: random.Random, width: int, height: int,
 
     The crop is the first of ten samples that fits into the image. Otherwise
     it is the largest centered crop with an allowed aspect ratio.
-
-    Args:
-        rng (random.Random): Source of randomness.
-        width (int): Width of the image, pixels.
-        height (int): Height of the image, pixels.
-        area_range (tuple[float, float]): Range of the crop's area, as a share
-            of the image's area.
-        ratio_range (tuple[float, float]): Range of the crop's width divided
-            by its height.
+    ``area_range`` is a share of the image's area; ``ratio_range`` is the
+    crop's width divided by its height.
     """
     low, high = ratio_range
     for _ in range(10):
@@ -42,7 +35,8 @@ def sample_crop(rng: random.Random, width: int, height: int,
 
 def intersect(a: Box, b: Box) -> Box:
     """Return the intersection of two boxes; its sides may be negative."""
-    return (*map(max, a[:2], b[:2]), *map(min, a[2:], b[2:]))
+    return (max(a[0], b[0]), max(a[1], b[1]), min(a[2], b[2]),
+            min(a[3], b[3]))
 
 
 def shorter_side(box: Box) -> int:

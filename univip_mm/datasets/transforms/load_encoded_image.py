@@ -15,8 +15,7 @@ class LoadEncodedImage(BaseTransform):
 
     Use it instead of the host's ``LoadImageFromFile`` before
     :class:`OverlapSceneCrop`. With the defaults, the pixels are the same and
-    loading takes less time. ``docs/performance.md`` lists the gain and the
-    effect of each option.
+    loading takes less time: see ``docs/performance.md``.
 
     Required key: ``img_path``. Added keys: ``img`` (:class:`EncodedImage`),
     ``img_shape`` and ``ori_shape``, (H, W).
