@@ -19,11 +19,11 @@ from univip_mm.io.coco_json import read_coco
 from univip_mm.proposals.command_line import (
     add_rule_options,
     describe_counts,
-    one_line_errors,
     rules_from_args,
 )
 from univip_mm.proposals.importers import import_proposals
 from univip_mm.proposals.readers import READERS
+from univip_mm.utils.errors import one_line_errors
 
 EXAMPLE = '''
 examples:
@@ -40,21 +40,17 @@ results of a detector, the 100 best boxes per image:
 def parse_args() -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(
-        description=__doc__,
-        epilog=EXAMPLE,
+        description=__doc__, epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        'format', choices=list(READERS),
+    add = parser.add_argument
+    add('format', choices=list(READERS),
         help='format of the source, see above')
-    parser.add_argument('source', help='file to read')
-    parser.add_argument(
-        '--ann-file', required=True,
+    add('source', help='file to read')
+    add('--ann-file', required=True,
         help='COCO json that lists the images, with their sizes')
-    parser.add_argument(
-        '--out', required=True, help='proposal file to write, ending in .npz')
+    add('--out', required=True, help='proposal file to write, ending in .npz')
     add_rule_options(parser)
-    parser.add_argument(
-        '--workers', type=int, metavar='N',
+    add('--workers', type=int, metavar='N',
         help='worker processes that filter (default: one per core)')
     return parser.parse_args()
 

@@ -17,7 +17,6 @@ from univip_mm.proposals import Search, generate_proposals
 from univip_mm.proposals.command_line import (
     add_rule_options,
     describe_counts,
-    one_line_errors,
     rules_from_args,
 )
 from univip_mm.proposals.generate import Outcome
@@ -29,6 +28,7 @@ from univip_mm.utils.distributed import (
     rank_and_world_size,
     start_gloo,
 )
+from univip_mm.utils.errors import one_line_errors
 
 EXAMPLE = '''
 examples:
@@ -50,39 +50,23 @@ Slurm, one task per machine:
 def parse_args() -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(
-        description=__doc__,
-        epilog=EXAMPLE,
+        description=__doc__, epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        '--img-prefix', required=True, help='folder of the images')
-    parser.add_argument(
-        '--ann-file',
-        help='COCO json that lists the images (default: list all images below '
-        '--img-prefix, and write the list to a json beside OUT)')
-    parser.add_argument(
-        '--out', required=True, help='proposal file to write, ending in .npz')
-    parser.add_argument(
-        '--method',
-        choices=METHODS,
-        default='fast',
-        help='mode of selective search (default: %(default)s, the paper\'s)')
-    parser.add_argument(
-        '--max-side',
-        type=int,
-        metavar='PIXELS',
-        help='search in a copy of the image whose longer side is reduced to '
-        'PIXELS, e.g. 320: faster, but with other boxes (see '
-        'docs/proposals.md; default: no copy)')
+    add = parser.add_argument
+    add('--img-prefix', required=True, help='folder of the images')
+    add('--ann-file', help='COCO json that lists the images (default: list '
+        'all images below --img-prefix, and write the list to a json beside '
+        'OUT)')
+    add('--out', required=True, help='proposal file to write, ending in .npz')
+    add('--method', choices=METHODS, default='fast', help='mode of selective '
+        "search (default: %(default)s, the paper's)")
+    add('--max-side', type=int, metavar='PIXELS', help='search in a copy of '
+        'the image whose longer side is reduced to PIXELS, e.g. 320: faster, '
+        'but with other boxes (see docs/proposals.md; default: no copy)')
     add_rule_options(parser)
-    parser.add_argument(
-        '--workers',
-        type=int,
-        metavar='N',
-        help='worker processes, per rank if there is a launcher (default: one '
-        'per core)')
-    parser.add_argument(
-        '--launcher',
-        choices=LAUNCHERS,
+    add('--workers', type=int, metavar='N', help='worker processes, per rank '
+        'if there is a launcher (default: one per core)')
+    add('--launcher', choices=LAUNCHERS,
         default='pytorch' if 'TORCHELASTIC_RUN_ID' in os.environ else 'none',
         help='what started the processes that share the images; set slurm '
         'under srun (torchrun is detected; default: %(default)s)')
@@ -100,13 +84,8 @@ def main() -> None:
         search = Search(args.method, rules_from_args(args), args.top_n,
                         args.max_side)
         images, ann_file = list_images(args)
-        outcome = generate_proposals(
-            images,
-            args.img_prefix,
-            args.out,
-            search,
-            source=ann_file.name,
-            workers=args.workers)
+        outcome = generate_proposals(images, args.img_prefix, args.out,
+                                     search, ann_file.name, args.workers)
     if rank_and_world_size()[0] == 0:
         report(args.out, outcome, time.time() - start)
 

@@ -12,8 +12,8 @@ from univip_mm.io.boxes import xywh_to_xyxy
 from univip_mm.io.coco_json import read_coco
 from univip_mm.io.images import UnreadableImageError, read_image
 from univip_mm.proposals import ProposalFile
-from univip_mm.proposals.command_line import one_line_errors
 from univip_mm.proposals.inspect import describe, recall
+from univip_mm.utils.errors import one_line_errors
 from univip_mm.visualization import (
     draw_image_grid,
     draw_proposal_histograms,
@@ -33,36 +33,27 @@ with recall of the annotated boxes, and pictures of some images:
 def parse_args() -> argparse.Namespace:
     """Parse and check the command line."""
     parser = argparse.ArgumentParser(
-        description=__doc__,
-        epilog=EXAMPLE,
+        description=__doc__, epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('proposals', help='proposal file, ending in .npz')
-    parser.add_argument(
-        '--ann-file',
+    add = parser.add_argument
+    add('proposals', help='proposal file, ending in .npz')
+    add('--ann-file',
         help='COCO json: report the recall of its annotated boxes, if any')
-    parser.add_argument(
-        '--img-prefix',
+    add('--img-prefix',
         help='folder of the images: draw some images; needs --ann-file')
-    parser.add_argument(
-        '--num-instances', type=int, default=4, metavar='K',
-        help='count the images with fewer than K boxes (default: '
-        '%(default)s)')
-    parser.add_argument(
-        '--show-number', '-n', type=int, default=9, metavar='N',
+    add('--num-instances', type=int, default=4, metavar='K',
+        help='count the images with fewer than K boxes (default: %(default)s)')
+    add('--show-number', '-n', type=int, default=9, metavar='N',
         help='number of images to draw (default: %(default)s)')
-    parser.add_argument(
-        '--seed', type=int, default=0,
+    add('--seed', type=int, default=0,
         help='seed that selects the images to draw (default: %(default)s)')
-    parser.add_argument(
-        '--output-dir', '-o',
-        help='folder of the pictures (default: the path of the proposal file '
-        'with .inspect instead of .npz)')
+    add('--output-dir', '-o', help='folder of the pictures (default: the path '
+        'of the proposal file with .inspect instead of .npz)')
     args = parser.parse_args()
     if args.img_prefix and not args.ann_file:
         parser.error('--img-prefix needs --ann-file, which lists the images')
     if args.show_number < 1:
-        parser.error(f'--show-number is {args.show_number}: it must be at '
-                     'least 1')
+        parser.error(f'--show-number is {args.show_number}: set at least 1')
     return args
 
 
@@ -80,8 +71,7 @@ def draw_sheet(proposals: ProposalFile, content: dict, img_prefix: str,
                              f"below '{img_prefix}': {e}") from None
         annotated = xywh_to_xyxy([
             x['bbox'] for x in content.get('annotations', [])
-            if x['image_id'] == image['id'] and 'bbox' in x
-        ])
+            if x['image_id'] == image['id'] and 'bbox' in x])
         boxes = np.asarray(proposals[image['id']], dtype=float)
         pictures.append(draw_proposals(
             pixels[..., ::-1], boxes, annotated,

@@ -12,8 +12,10 @@ import random
 import resource
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
 from datetime import date
 from pathlib import Path
+from timeit import repeat, timeit
 
 import cv2
 import numpy as np
@@ -42,32 +44,27 @@ examples:
 only the import, of a smaller JSON:
   python tools/benchmarks/proposals.py --parts import --import-mb 100
 '''
-PARTS = ('search', 'max_side', 'filter', 'import', 'file')
 
 
 def parse_args() -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(
-        description=__doc__,
-        epilog=EXAMPLE,
+        description=__doc__, epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--data-root', default='data/coco128',
-                        help='COCO folder (default: %(default)s)')
-    parser.add_argument('--ann-file', default='annotations/instances_train2017'
-                        '.json', help='COCO json, below --data-root '
-                        '(default: %(default)s)')
-    parser.add_argument('--img-prefix', default='train2017',
-                        help='folder of the images, below --data-root '
-                        '(default: %(default)s)')
-    parser.add_argument('--num-images', type=int, metavar='N',
-                        help='use the first N images (default: all)')
-    parser.add_argument('--import-mb', type=int, default=1000, metavar='MB',
-                        help='size of the JSON to import (default: '
-                        '%(default)s)')
-    parser.add_argument('--parts', nargs='+', choices=PARTS, default=PARTS,
-                        help='parts to measure (default: all)')
-    parser.add_argument('--out',
-                        help='json to write the figures to (default: none)')
+    add = parser.add_argument
+    add('--data-root', default='data/coco128',
+        help='COCO folder (default: %(default)s)')
+    add('--ann-file', default='annotations/instances_train2017.json',
+        help='COCO json, below --data-root (default: %(default)s)')
+    add('--img-prefix', default='train2017', help='folder of the images, '
+        'below --data-root (default: %(default)s)')
+    add('--num-images', type=int, metavar='N',
+        help='use the first N images (default: all)')
+    add('--import-mb', type=int, default=1000, metavar='MB',
+        help='size of the JSON to import (default: %(default)s)')
+    add('--parts', nargs='+', choices=MEASURE, default=MEASURE,
+        help='parts to measure (default: all)')
+    add('--out', help='json to write the figures to (default: none)')
     return parser.parse_args()
 
 
@@ -89,9 +86,7 @@ def measure_search(args: argparse.Namespace) -> dict:
     for image in track(images, desc='OpenCV alone'):
         bgr = cv2.imread(str(folder / image['file_name']))
         pixels += bgr[..., 0].size
-        before = time.perf_counter()
         selective_search(bgr)
-        image['seconds'] = time.perf_counter() - before
     alone = len(images) / (time.perf_counter() - start)
     with tempfile.TemporaryDirectory() as temporary:
         start = time.perf_counter()
@@ -113,11 +108,10 @@ def measure_max_side(args: argparse.Namespace) -> dict:
     ids = {image['id'] for image in images}
     annotations = [x for x in content['annotations'] if x['image_id'] in ids]
     figures = {}
-    searches = {f'max side {side}': Search(max_side=side)
-                for side in (160, 240, 320, 480)}
-    searches['whole image'] = Search()
-    for name, search in searches.items():
-        cv2.setNumThreads(1)
+    cv2.setNumThreads(1)
+    for side in (160, 240, 320, 480, None):
+        search = Search(max_side=side)
+        name = f'max side {side}' if side else 'whole image'
         boxes, seconds = {}, 0.
         for image in track(images, desc=name):
             pixels = read_image(folder / image['file_name'])
@@ -140,22 +134,18 @@ def measure_filter(args: argparse.Namespace) -> dict:
     """Measure filter_boxes with 2,000 boxes per image, on one core."""
     cv2.setNumThreads(1)
     _, images, folder = load(args)
-    raw = []
-    for image in images[:8]:
-        found = selective_search(read_image(folder / image['file_name']))
-        raw.append(np.resize(found, (2000, 4)))
+    raw = [np.resize(selective_search(read_image(folder / x['file_name'])),
+                     (2000, 4)) for x in images[:8]]
     rules = ProposalRules()
-    filter_boxes(raw[0], rules)  # warm up
-    repeats = 40
-    start = time.perf_counter()
-    for _ in range(repeats):
-        kept = [filter_boxes(boxes, rules) for boxes in raw]
-    seconds = (time.perf_counter() - start) / repeats / len(raw)
+    kept = [filter_boxes(boxes, rules) for boxes in raw]  # also warms up
+    seconds = timeit(
+        lambda: [filter_boxes(boxes, rules) for boxes in raw], number=40)
+    obeying = [obeys_shape_rules(boxes, rules).sum() for boxes in raw]
     return {
-        'images/s a core at 2000 raw boxes (at least 1000)': 1 / seconds,
-        'of which obey size and ratio': float(np.mean(
-            [obeys_shape_rules(boxes, rules).sum() for boxes in raw])),
-        'of which are kept': float(np.mean([len(boxes) for boxes in kept])),
+        'images/s a core at 2000 raw boxes (at least 1000)':
+            40 * len(raw) / seconds,
+        'of which obey size and ratio': float(np.mean(obeying)),
+        'of which are kept': float(np.mean([len(x) for x in kept])),
     }
 
 
@@ -183,27 +173,20 @@ def write_orl(path: Path, megabytes: int) -> list:
 def in_process(function, *args) -> tuple:
     """Call a function in a new process.
 
-    Returns:
-        tuple: The result, the seconds, and the peak memory before and after
-        the call, MB.
+    Returns the result, the seconds, and the peak memory before and after the
+    call, MB.
     """
-    context = multiprocessing.get_context('fork')
-    receiver, sender = context.Pipe(False)
+    with ProcessPoolExecutor(1, multiprocessing.get_context('fork')) as pool:
+        return pool.submit(_measure, function, *args).result()
 
-    def work() -> None:
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        start = time.perf_counter()
-        result = function(*args)
-        seconds = time.perf_counter() - start
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        sender.send((result, seconds, before / 1024, peak / 1024))
 
-    process = context.Process(target=work)
-    process.start()
-    sender.close()  # so that recv() fails if the process dies
-    outcome = receiver.recv()
-    process.join()
-    return outcome
+def _measure(function, *args) -> tuple:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    start = time.perf_counter()
+    result = function(*args)
+    seconds = time.perf_counter() - start
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return result, seconds, before / 1024, peak / 1024
 
 
 def parse_alone(path: Path) -> int:
@@ -261,16 +244,11 @@ def measure_file(_: argparse.Namespace) -> dict:
         boxes = rng.integers(0, 640, (number, 100, 4), dtype=np.int16)
         write_proposals(path, dict(enumerate(boxes)), {})
         del boxes
-        opening = []
-        for _ in range(20):
-            start = time.perf_counter()
-            proposals = ProposalFile(path)
-            opening.append(time.perf_counter() - start)
+        opening = repeat(lambda: ProposalFile(path), number=1, repeat=20)
+        proposals = ProposalFile(path)
         picked = random.Random(1).choices(range(number), k=50_000)
-        start = time.perf_counter()
-        for image_id in picked:
-            np.array(proposals[image_id])
-        access = (time.perf_counter() - start) / len(picked)
+        access = timeit(lambda: [np.array(proposals[i]) for i in picked],
+                        number=1) / len(picked)
         context = multiprocessing.get_context('fork')
         ready, results = context.Barrier(8), context.SimpleQueue()
         loaders = [context.Process(target=_loader,
@@ -290,17 +268,19 @@ def measure_file(_: argparse.Namespace) -> dict:
     }
 
 
+MEASURE = {'search': measure_search, 'max_side': measure_max_side,
+           'filter': measure_filter, 'import': measure_import,
+           'file': measure_file}
+
+
 def main() -> None:
     """Measure the parts, print the figures, and write them if asked."""
     args = parse_args()
-    functions = dict(search=measure_search, max_side=measure_max_side,
-                     filter=measure_filter, file=measure_file)
-    functions['import'] = measure_import
     figures = dict(
         machine=f'{platform.machine()}, {os.cpu_count()} cores',
         date=date.today().isoformat(), opencv=cv2.__version__)
     for part in args.parts:
-        figures[part] = functions[part](args)
+        figures[part] = MEASURE[part](args)
         print(f'\n{part}')
         for name, value in figures[part].items():
             if isinstance(value, dict):

@@ -1,5 +1,6 @@
 """Data set of COCO images with the classes of their annotations."""
 import os
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Optional
 
@@ -7,8 +8,6 @@ from mmengine.dataset import BaseDataset
 
 from ..io.coco_json import read_coco
 from ..registry import DATASETS
-
-SPLITS = ('train', 'val')
 
 
 @DATASETS.register_module()
@@ -44,15 +43,11 @@ class CocoMultiLabel(BaseDataset):
             unknown; ``part`` is not a range in [0, 1], or has no image.
     """
 
-    def __init__(self,
-                 ann_file: str,
-                 data_root: str = '',
-                 data_prefix: Optional[dict] = None,
-                 split: str = 'train',
-                 part: Sequence[float] = (0, 1),
-                 pipeline: Sequence = (),
+    def __init__(self, ann_file: str, data_root: str = '',
+                 data_prefix: Optional[dict] = None, split: str = 'train',
+                 part: Sequence[float] = (0, 1), pipeline: Sequence = (),
                  **kwargs) -> None:
-        if split not in SPLITS:
+        if split not in ('train', 'val'):
             raise ValueError(f"CocoMultiLabel: split is '{split}', but must "
                              "be 'train' or 'val'")
         if len(part) != 2 or not 0 <= part[0] < part[1] <= 1:
@@ -62,11 +57,9 @@ class CocoMultiLabel(BaseDataset):
         self.split = split
         self.part = tuple(part)
         super().__init__(
-            ann_file=ann_file,
-            data_root=data_root,
+            ann_file=ann_file, data_root=data_root,
             data_prefix=data_prefix or dict(img_path=''),
-            pipeline=list(pipeline),
-            **kwargs)
+            pipeline=list(pipeline), **kwargs)
 
     def load_data_list(self) -> list[dict]:
         """Load the annotated images of the part, with their classes."""
@@ -87,36 +80,28 @@ class CocoMultiLabel(BaseDataset):
                 'larger part')
         folder = self.data_prefix.get('img_path', '')
         return [
-            dict(
-                img_path=os.path.join(folder, image['file_name']),
-                img_id=image['id'],
-                gt_label=sorted(labels[image['id']]),
-                split=self.split) for image in images[first:end]
-        ]
+            dict(img_path=os.path.join(folder, image['file_name']),
+                 img_id=image['id'], gt_label=sorted(labels[image['id']]),
+                 split=self.split) for image in images[first:end]]
 
     def _read_labels(self, content: dict) -> dict[int, set]:
         """Return the class indices by image id, and set the metainfo."""
         try:
             names = {x['id']: x['name'] for x in content['categories']}
             index = {category: i for i, category in enumerate(sorted(names))}
-            labels: dict[int, set] = {}
+            labels: dict[int, set] = defaultdict(set)
             for annotation in content['annotations']:
-                labels.setdefault(annotation['image_id'],
-                                  set()).add(annotation['category_id'])
+                labels[annotation['image_id']].add(annotation['category_id'])
         except (KeyError, TypeError) as e:
             raise ValueError(
                 f"'{self.ann_file}' has no labels ({type(e).__name__}: {e}): "
                 "use an instances json, with 'annotations' and 'categories'"
             ) from None
-        unknown = set().union(*labels.values()) - set(index)
-        if unknown:
+        if unknown := set().union(*labels.values()) - set(index):
             raise ValueError(
                 f"'{self.ann_file}' has annotations of the categories "
                 f"{sorted(unknown)}, which are not in 'categories': add the "
                 'categories, or remove the annotations')
         self._metainfo['classes'] = tuple(names[x] for x in index)
-        return {
-            image: {index[x]
-                    for x in categories}
-            for image, categories in labels.items()
-        }
+        return {image: {index[x] for x in categories}
+                for image, categories in labels.items()}

@@ -10,13 +10,7 @@ from ..proposals import ProposalFile
 
 def check_image_ids(images: Sequence[dict], ann_file: str,
                     proposals: ProposalFile) -> None:
-    """Raise ValueError if the proposals were made for other images.
-
-    Args:
-        images (Sequence[dict]): ``images`` of the COCO json.
-        ann_file (str): Path of the json, for the message.
-        proposals (ProposalFile): The proposals.
-    """
+    """Raise ValueError if the proposals were made for other images."""
     missing = proposals.missing(np.array([image['id'] for image in images]))
     if len(missing):
         raise ValueError(
@@ -24,8 +18,7 @@ def check_image_ids(images: Sequence[dict], ann_file: str,
             f"the {len(images)} images of '{ann_file}' (the first: id "
             f'{missing[0]}): it was made for other images; run '
             'tools/generate_proposals.py with this ann_file')
-    renamed = proposals.renamed(images)
-    if renamed:
+    if renamed := proposals.renamed(images):
         raise ValueError(
             f"the proposal file '{proposals.path}' was made for other images: "
             f"{len(renamed)} of the {len(images)} ids of '{ann_file}' belong "
@@ -38,10 +31,7 @@ def check_rules(proposals: ProposalFile,
                 transforms: Sequence[Callable]) -> None:
     """Raise ValueError if a transform has other rules than the proposals.
 
-    Args:
-        proposals (ProposalFile): The proposals.
-        transforms (Sequence[Callable]): Transforms of the pipeline.
-            Transforms with an attribute ``rules`` are checked.
+    Transforms with an attribute ``rules`` are checked.
     """
     made_with = proposals.meta.get('rules')
     for transform in transforms:
@@ -56,12 +46,7 @@ def check_rules(proposals: ProposalFile,
 
 
 def check_image_folder(folder: str, images: Sequence[dict]) -> None:
-    """Raise FileNotFoundError if none of about ten images exists.
-
-    Args:
-        folder (str): Folder of the images. URLs are not checked.
-        images (Sequence[dict]): ``images`` of the COCO json.
-    """
+    """Raise FileNotFoundError if none of about ten images exists."""
     if '://' in folder:
         return
     sample = images[::max(1, len(images) // 10)]

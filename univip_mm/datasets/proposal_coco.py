@@ -72,43 +72,35 @@ class ProposalCocoDataset(BaseDataset):
 
     ann_file: Paths
 
-    def __init__(self,
-                 ann_file: Paths,
-                 proposal_file: Paths,
-                 data_root: str = '',
-                 data_prefix: Optional[dict] = None,
-                 pipeline: Sequence = (),
-                 min_image_size: int = 64,
+    def __init__(self, ann_file: Paths, proposal_file: Paths,
+                 data_root: str = '', data_prefix: Optional[dict] = None,
+                 pipeline: Sequence = (), min_image_size: int = 64,
                  **kwargs) -> None:
         self.proposal_file = proposal_file
         self.min_image_size = min_image_size
         super().__init__(
-            ann_file=ann_file,
-            data_root=data_root,
+            ann_file=ann_file, data_root=data_root,
             data_prefix=data_prefix or dict(img_path=''),
-            pipeline=list(pipeline),
-            **kwargs)
+            pipeline=list(pipeline), **kwargs)
 
     def _join_prefix(self) -> None:
         """Make each path a list, joined with ``data_root``."""
-        sources = dict(
-            ann_file=_as_list(self.ann_file),
-            proposal_file=_as_list(self.proposal_file),
-            img_path=_as_list(self.data_prefix.get('img_path', '')))
-        lengths = {name: len(paths) for name, paths in sources.items()}
+        self.ann_file = self._as_list(self.ann_file)
+        self.proposal_file = self._as_list(self.proposal_file)
+        folders = self._as_list(self.data_prefix.get('img_path', ''))
+        self.data_prefix['img_path'] = folders
+        lengths = dict(ann_file=len(self.ann_file),
+                       proposal_file=len(self.proposal_file),
+                       img_path=len(folders))
         if len(set(lengths.values())) != 1:
             raise ValueError(
                 'ProposalCocoDataset needs as many ann_file as proposal_file '
                 f'and data_prefix.img_path, but got {lengths}: set lists of '
                 'the same length')
-        root = self.data_root or ''
-        joined = {
-            name: [os.path.join(root, path) for path in paths]
-            for name, paths in sources.items()
-        }
-        self.ann_file = joined['ann_file']
-        self.proposal_file = joined['proposal_file']
-        self.data_prefix['img_path'] = joined['img_path']
+
+    def _as_list(self, paths: Paths) -> list[str]:
+        paths = [paths] if isinstance(paths, (str, Path)) else paths
+        return [os.path.join(self.data_root or '', path) for path in paths]
 
     def load_data_list(self) -> list:
         """Load the images of all jsons, without the small images."""
@@ -138,26 +130,19 @@ class ProposalCocoDataset(BaseDataset):
         check_image_ids(images, ann_file, proposals)
         check_rules(proposals, self.pipeline.transforms)
         check_image_folder(folder, images)
-        source = len(self._proposals)
         self._proposals.append(proposals)
-        large = [x for x in images if self._is_large_enough(x)]
+        # A json without sizes passes: prepare_data() checks the pixels.
+        large = [x for x in images if self.min_image_size <= min(
+            x.get('width', np.inf), x.get('height', np.inf))]
         if len(large) < len(images):
             print_log(
                 f'ProposalCocoDataset drops {len(images) - len(large)} of '
                 f"{len(images)} images of '{ann_file}' with a side below "
-                f'{self.min_image_size} pixels',
-                logger='current')
+                f'{self.min_image_size} pixels', logger='current')
         return [
-            dict(
-                img_path=os.path.join(folder, image['file_name']),
-                img_id=image['id'],
-                source=source) for image in large
-        ]
-
-    def _is_large_enough(self, image: dict) -> bool:
-        # A json without sizes passes: prepare_data() checks the pixels.
-        return min(image.get('width', np.inf), image.get(
-            'height', np.inf)) >= self.min_image_size
+            dict(img_path=os.path.join(folder, image['file_name']),
+                 img_id=image['id'], source=len(self._proposals) - 1)
+            for image in large]
 
     def set_epoch(self, seed: int, epoch: int) -> None:
         """Set the seed and epoch of the views, in all worker processes."""
@@ -178,10 +163,8 @@ class ProposalCocoDataset(BaseDataset):
     def prepare_data(self, idx: int) -> Optional[dict]:
         """Run the pipeline on the sample ``idx``.
 
-        Returns:
-            dict or None: The sample. None if the image is unreadable or too
-            small; the base class then loads the image of
-            :meth:`_rand_another`.
+        Returns None if the image is unreadable or too small; the base class
+        then loads the image of :meth:`_rand_another`.
 
         Raises:
             NoReadableImageError: Too many images in a row are unreadable.
@@ -200,8 +183,8 @@ class ProposalCocoDataset(BaseDataset):
                 return None
             if results is None:
                 return None
-            if is_loader and min(
-                    results['img'].shape[:2]) < self.min_image_size:
+            if (is_loader
+                    and min(results['img'].shape[:2]) < self.min_image_size):
                 self._skip(idx, results, TOO_SMALL)
                 return None
         self._failures = 0
@@ -239,23 +222,13 @@ class ProposalCocoDataset(BaseDataset):
             self._skipped[idx] = code
             print_log(
                 f"skipped the image '{path}' ({reason}): replaced with a "
-                'random image',
-                logger='current',
-                level=logging.WARNING)
+                'random image', logger='current', level=logging.WARNING)
 
 
 def derive_view_seed(seed: int, epoch: int, source: int, img_id: int) -> int:
     """Derive the seed of an image's views, an integer of 63 bits.
 
-    Args:
-        seed (int): Seed of the run.
-        epoch (int): The epoch.
-        source (int): Index of the json that lists the image.
-        img_id (int): Id of the image in the json.
+    ``source`` is the index of the json that lists the image.
     """
     sequence = np.random.SeedSequence([seed, epoch, source, img_id % 2**64])
     return int(sequence.generate_state(1, np.uint64)[0]) >> 1
-
-
-def _as_list(paths: Paths) -> list:
-    return [paths] if isinstance(paths, (str, Path)) else list(paths)

@@ -14,17 +14,9 @@ def atomic_write(path: PathLike, mode: str = 'wb') -> Iterator[IO]:
     """Open a temporary file that replaces ``path`` when the block succeeds.
 
     Other processes see either the old file or the whole new file. If the
-    block fails, the old file stays and the temporary file is removed.
-
-    Args:
-        path (str or PathLike): File to write. Its folder is created.
-        mode (str): 'wb' or 'w' (UTF-8). Defaults to 'wb'.
-
-    Yields:
-        IO: The temporary file, ``.NAME.*.part`` in the folder of ``path``.
-
-    Raises:
-        OSError: The file cannot be written.
+    block fails, the old file stays and the temporary file,
+    ``.NAME.*.part`` in the same folder, is removed. The folder is created.
+    ``mode`` is 'wb' or 'w' (UTF-8).
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -42,11 +34,7 @@ def atomic_write(path: PathLike, mode: str = 'wb') -> Iterator[IO]:
 
 
 def replace_durably(part: PathLike, path: PathLike) -> None:
-    """Sync ``part`` to the disk, then rename it to ``path``.
-
-    Raises:
-        OSError: The data cannot be written or the file cannot be renamed.
-    """
+    """Sync ``part`` to the disk, then rename it to ``path``."""
     with open(part, 'rb+') as file:
         os.fsync(file.fileno())
     os.replace(part, path)

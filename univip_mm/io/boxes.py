@@ -38,8 +38,8 @@ class ProposalRules:
                              'but must be at least 1: it is the longer side '
                              'divided by the shorter side')
         if not 0 <= self.iou_thr <= 1:
-            raise ValueError(f'iou_thr is {self.iou_thr}, but must be in '
-                             '[0, 1]')
+            raise ValueError(
+                f'iou_thr is {self.iou_thr}, but must be in [0, 1]')
 
     def as_dict(self) -> dict:
         """Return the rules by name, as the proposal file stores them."""
@@ -82,16 +82,15 @@ def obeys_shape_rules(boxes: np.ndarray, rules: ProposalRules) -> np.ndarray:
     return (short >= rules.min_size) & (long <= rules.max_aspect_ratio * short)
 
 
-def filter_boxes(boxes: np.ndarray,
-                 rules: ProposalRules,
+def filter_boxes(boxes: np.ndarray, rules: ProposalRules,
                  top_n: Optional[int] = None) -> np.ndarray:
     """Keep the boxes that obey the three rules, without changing their order.
 
     Args:
         boxes (np.ndarray): (N, 4), in proposal order.
         rules (ProposalRules): The rules.
-        top_n (int, optional): Largest number of boxes to keep. Defaults to
-            None, no limit.
+        top_n (int, optional): Largest number of boxes to keep. No limit by
+            default.
 
     Returns:
         np.ndarray: The kept boxes (M, 4), with the dtype of ``boxes``.

@@ -6,26 +6,19 @@ import posixpath
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Union
 
 from ..utils.progress import track
+from .atomic import PathLike
 from .images import read_size
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp')
 
 
-def read_coco(ann_file: Union[str, os.PathLike]) -> dict:
+def read_coco(ann_file: PathLike) -> dict:
     """Read a COCO json and check its list of images.
 
     A file name with ``..`` is normalized, so that it does not depend on the
     target of a symbolic link.
-
-    Args:
-        ann_file (str or PathLike): The json, with ``images`` that have ``id``
-            and ``file_name``.
-
-    Returns:
-        dict: The content of the json.
 
     Raises:
         FileNotFoundError: The file does not exist.
@@ -84,15 +77,12 @@ def digest_of(images: Sequence[dict]) -> str:
     return f'{len(images)}:{hashlib.sha256(text.encode()).hexdigest()[:16]}'
 
 
-def list_folder(folder: Union[str, os.PathLike]) -> dict:
-    """List the images of a folder in the form of a COCO json.
+def list_folder(folder: PathLike) -> dict:
+    """List the images of a folder and its subfolders as in a COCO json.
 
     The images are ordered by name and numbered from 1. Symbolic links to
     folders are followed. An image with an unreadable header is listed without
     its size.
-
-    Args:
-        folder (str or PathLike): Folder to search, with its subfolders.
 
     Returns:
         dict: ``images`` with ``id``, ``file_name``, ``width`` and ``height``,
@@ -113,8 +103,6 @@ def list_folder(folder: Union[str, os.PathLike]) -> dict:
     images = []
     for number, path in enumerate(track(paths, desc='listing'), 1):
         image = dict(id=number, file_name=path.relative_to(folder).as_posix())
-        size = read_size(path)
-        if size is not None:
-            image.update(width=size[0], height=size[1])
+        image.update(zip(('width', 'height'), read_size(path) or ()))
         images.append(image)
     return dict(images=images, annotations=[], categories=[])

@@ -3,14 +3,11 @@ import numpy as np
 import simplejpeg
 
 from .images import (
-    CUT_OFF,
     NO_IMAGE,
     UnreadableImageError,
     check_pixels,
     decode_image,
-    is_cut_off,
-    is_jpeg,
-    is_rotated,
+    is_plain_jpeg,
 )
 
 
@@ -18,10 +15,9 @@ class EncodedImage:
     """Image of known size whose pixels are decoded by :meth:`decode`.
 
     simplejpeg decodes JPEGs: with the defaults, the pixels are those of
-    OpenCV, in less time (both use libjpeg-turbo).
-    :func:`~univip_mm.io.images.decode_image` handles the cases in which
-    simplejpeg differs from OpenCV: other formats, CMYK, and images with an
-    EXIF orientation.
+    OpenCV, in less time (both use libjpeg-turbo). Other formats, CMYK, and
+    images with an EXIF orientation are left to
+    :func:`~univip_mm.io.images.decode_image`.
 
     Args:
         data (bytes): Content of the file.
@@ -44,7 +40,7 @@ class EncodedImage:
         self._reduce = reduce
         self._fast_dct = fast_dct
         self._pixels = None
-        if _is_plain_jpeg(data):
+        if is_plain_jpeg(data):
             try:
                 height, width, space, _ = simplejpeg.decode_jpeg_header(data)
             except ValueError as e:
@@ -57,16 +53,13 @@ class EncodedImage:
         self.shape = self._pixels.shape
 
     def decode(self, min_scale: float = 1.0) -> np.ndarray:
-        """Decode the image.
+        """Decode the image to pixels (H, W, 3) uint8, BGR.
 
         Args:
             min_scale (float): Smallest allowed scale of the result. With
                 ``reduce`` and a ``min_scale`` of 0.5 or less, the result is
                 reduced to the smallest multiple of 1/8 that is allowed.
                 Defaults to 1.0.
-
-        Returns:
-            np.ndarray: The pixels (H, W, 3) uint8, BGR.
 
         Raises:
             UnreadableImageError: The file ends before the image does.
@@ -75,32 +68,11 @@ class EncodedImage:
             return self._pixels
         options = dict(colorspace='BGR', fastdct=self._fast_dct)
         if self._reduce and min_scale <= 0.5:
-            height, width = self.shape[:2]
-            options.update(
-                min_height=int(np.ceil(min_scale * height)),
-                min_width=int(np.ceil(min_scale * width)),
-                min_factor=2)
+            height, width = np.ceil(min_scale * np.array(self.shape[:2]))
+            options.update(min_height=int(height), min_width=int(width),
+                           min_factor=2)
         try:
             return simplejpeg.decode_jpeg(self._data, **options)
-        except ValueError as e:
-            if is_cut_off(e):
-                raise UnreadableImageError(CUT_OFF) from None
-            # OpenCV accepts smaller faults, such as a stray byte.
+        except ValueError:
+            # OpenCV accepts smaller faults than a cut off file.
             return decode_image(self._data)
-
-
-def _is_plain_jpeg(data: bytes) -> bool:
-    """Return True for a JPEG without an EXIF orientation."""
-    # Most JPEGs have no EXIF: the search is faster than Pillow's parser.
-    return is_jpeg(data) and not (_has_exif(data) and is_rotated(data))
-
-
-def _has_exif(data: bytes) -> bool:
-    """Search the segments before a JPEG's first table for an EXIF."""
-    at = 2
-    while at + 1 < len(data) and data[at] == 0xff and (
-            0xe0 <= data[at + 1] <= 0xef or data[at + 1] == 0xfe):
-        if data[at + 4:at + 10] == b'Exif\0\0':
-            return True
-        at += 2 + int.from_bytes(data[at + 2:at + 4], 'big')
-    return False

@@ -4,15 +4,16 @@ The proposals and the training use the same decoder, so that the boxes match
 the pixels.
 """
 import io
-import os
 import warnings
 from pathlib import Path
-from typing import Optional, Union
+from typing import Optional
 
 import cv2
 import numpy as np
 import simplejpeg
 from PIL import ExifTags, Image
+
+from .atomic import PathLike
 
 MISSING = 'the file is missing'
 NOT_READ = 'the file cannot be read'
@@ -29,12 +30,7 @@ _ORIENTATION = ExifTags.Base.Orientation
 
 
 class UnreadableImageError(ValueError):
-    """Error of a file that is not an image or not a complete image.
-
-    Args:
-        reason (str): One of ``REASONS``.
-        detail (str): More about the error. Defaults to ''.
-    """
+    """Error of a file that is not a whole image, for one of ``REASONS``."""
 
     def __init__(self, reason: str, detail: str = '') -> None:
         super().__init__(f'{reason} ({detail})' if detail else reason)
@@ -66,20 +62,8 @@ def reason_of(error: Exception) -> str:
     return NOT_READ if isinstance(error, OSError) else NO_IMAGE
 
 
-def read_image(path: Union[str, os.PathLike]) -> np.ndarray:
-    """Read and decode an image file.
-
-    Args:
-        path (str or PathLike): The file.
-
-    Returns:
-        np.ndarray: The pixels (H, W, 3) uint8, BGR, as in
-        :func:`decode_image`.
-
-    Raises:
-        OSError: The file cannot be read.
-        UnreadableImageError: See :func:`decode_image`.
-    """
+def read_image(path: PathLike) -> np.ndarray:
+    """Read an image file, and decode it with :func:`decode_image`."""
     return decode_image(Path(path).read_bytes())
 
 
@@ -88,9 +72,6 @@ def decode_image(data: bytes) -> np.ndarray:
 
     The EXIF orientation is applied, 16 bits are reduced to 8, and gray and
     CMYK images are converted to BGR.
-
-    Args:
-        data (bytes): Content of the file.
 
     Returns:
         np.ndarray: The pixels (H, W, 3) uint8, BGR.
@@ -102,11 +83,10 @@ def decode_image(data: bytes) -> np.ndarray:
     if not data:
         raise UnreadableImageError(EMPTY)
     _check_size_in_header(data)
-    if is_jpeg(data):
+    if _is_jpeg(data):
         _check_jpeg_end(data)
     try:
-        pixels = cv2.imdecode(
-            np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     except cv2.error as e:
         raise UnreadableImageError(NO_IMAGE, ' '.join(str(e).split())) from e
     if pixels is None:
@@ -114,7 +94,7 @@ def decode_image(data: bytes) -> np.ndarray:
     return pixels
 
 
-def read_size(path: Union[str, os.PathLike]) -> Optional[tuple[int, int]]:
+def read_size(path: PathLike) -> Optional[tuple[int, int]]:
     """Read (width, height) after EXIF orientation, or None on any error."""
     try:
         with Image.open(path) as image:
@@ -132,36 +112,39 @@ def check_pixels(height: int, width: int) -> None:
 
     The limit is that of Pillow's error: twice ``Image.MAX_IMAGE_PIXELS``,
     about 179 million pixels by default.
-
-    Raises:
-        UnreadableImageError: The image has more pixels.
     """
     limit = Image.MAX_IMAGE_PIXELS
     if limit is not None and height * width > 2 * limit:
         raise UnreadableImageError(TOO_LARGE, f'{width} x {height}')
 
 
-def is_jpeg(data: bytes) -> bool:
-    """Return True if the data starts like a JPEG.
+def is_plain_jpeg(data: bytes) -> bool:
+    """Return True for a JPEG whose EXIF orientation changes nothing."""
+    if not _is_jpeg(data):
+        return False
+    if not _has_exif(data):  # most JPEGs; this is faster than Pillow's parser
+        return True
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            return image.getexif().get(_ORIENTATION, 1) == 1
+    except Exception:  # any error of Pillow's parser
+        return False
 
-    simplejpeg's own check also looks at the end of the data, so a cut off
-    JPEG fails that check.
-    """
+
+def _is_jpeg(data: bytes) -> bool:
+    # simplejpeg's own check rejects a JPEG that is cut off.
     return data[:3] == b'\xff\xd8\xff'
 
 
-def is_rotated(data: bytes) -> bool:
-    """Return True if EXIF orientation changes the image, or is damaged."""
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            return image.getexif().get(_ORIENTATION, 1) != 1
-    except Exception:  # any error of Pillow's parser
-        return True
-
-
-def is_cut_off(error: ValueError) -> bool:
-    """Return True if simplejpeg's error reports a premature end of file."""
-    return 'remature end' in str(error)
+def _has_exif(data: bytes) -> bool:
+    """Search the segments before a JPEG's first table for an EXIF."""
+    at = 2
+    while at + 1 < len(data) and data[at] == 0xff and (
+            0xe0 <= data[at + 1] <= 0xef or data[at + 1] == 0xfe):
+        if data[at + 4:at + 10] == b'Exif\0\0':
+            return True
+        at += 2 + int.from_bytes(data[at + 2:at + 4], 'big')
+    return False
 
 
 def _check_size_in_header(data: bytes) -> None:
@@ -169,13 +152,11 @@ def _check_size_in_header(data: bytes) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter('ignore', Image.DecompressionBombWarning)
         try:
-            with Image.open(io.BytesIO(data)) as image:
-                width, height = image.size
+            Image.open(io.BytesIO(data)).close()
         except Image.DecompressionBombError as e:
             raise UnreadableImageError(TOO_LARGE, str(e)) from None
         except Exception:
-            return  # OpenCV may still read the image, and has its own limit
-    check_pixels(height, width)
+            pass  # OpenCV may still read the image, and has its own limit
 
 
 def _check_jpeg_end(data: bytes) -> None:
@@ -187,10 +168,9 @@ def _check_jpeg_end(data: bytes) -> None:
     try:
         space = simplejpeg.decode_jpeg_header(data)[2]
         simplejpeg.decode_jpeg(
-            data,
-            colorspace='CMYK' if space in ('CMYK', 'YCCK') else 'GRAY',
+            data, 'CMYK' if space in ('CMYK', 'YCCK') else 'GRAY',
             fastdct=True, min_height=1, min_width=1, min_factor=8)
     except ValueError as e:
-        if is_cut_off(e):
+        if 'remature end' in str(e):
             raise UnreadableImageError(CUT_OFF) from None
         # Other decoders accept smaller faults, such as a stray byte.

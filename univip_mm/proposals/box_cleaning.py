@@ -1,29 +1,21 @@
 """Conversion of boxes from other sources to whole pixels inside the image."""
-from dataclasses import asdict, dataclass
+from dataclasses import astuple, dataclass
+from operator import add
 
 import numpy as np
 
 
 @dataclass
 class Counts:
-    """Numbers of boxes that were read, dropped and clipped.
-
-    Attributes:
-        read (int): Boxes in the source.
-        not_finite (int): Dropped boxes with NaN or infinity.
-        empty (int): Dropped boxes with a zero or negative side.
-        outside (int): Dropped boxes without a pixel inside the image.
-        clipped (int): Boxes clipped at the border of the image.
-    """
+    """Numbers of boxes that were read, dropped and clipped."""
     read: int = 0
-    not_finite: int = 0
-    empty: int = 0
-    outside: int = 0
-    clipped: int = 0
+    not_finite: int = 0  # dropped: NaN or infinity
+    empty: int = 0  # dropped: a zero or negative side
+    outside: int = 0  # dropped: no pixel inside the image
+    clipped: int = 0  # at the border of the image
 
     def __add__(self, other: 'Counts') -> 'Counts':
-        return Counts(*(getattr(self, name) + getattr(other, name)
-                        for name in asdict(self)))
+        return Counts(*map(add, astuple(self), astuple(other)))
 
 
 def clean_boxes(boxes: np.ndarray, width: int, height: int,
@@ -52,9 +44,8 @@ def clean_boxes(boxes: np.ndarray, width: int, height: int,
     inside = full & (x1 < width) & (y1 < height) & (x2 > 0) & (y2 > 0)
     counts.outside += _count(full) - _count(inside)
     rounded = np.stack([x1, y1, x2, y2], axis=1)[inside]
-    clipped = np.stack([
-        x1.clip(0), y1.clip(0), x2.clip(max=width), y2.clip(max=height)
-    ], axis=1)[inside]  # yapf: disable
+    clipped = np.stack([x1.clip(0), y1.clip(0), x2.clip(max=width),
+                        y2.clip(max=height)], axis=1)[inside]
     counts.clipped += _count((clipped != rounded).any(axis=1))
     return clipped
 

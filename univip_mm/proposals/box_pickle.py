@@ -3,30 +3,26 @@
 Only the names in :func:`_allowed_names` can be loaded. Functions and classes
 whose arguments or state can be forged are replaced with safe ones.
 """
-import codecs
 import io
-import os
 import pickle
 import re
 from collections import OrderedDict
-from typing import IO, Any, Union
+from typing import IO, Any
 
 import numpy as np
+
+from ..io.atomic import PathLike
 
 
 class _ForbiddenError(Exception):
     """Error of a name or value that a pickle of boxes must not have."""
 
 
-def load_pickle(path: Union[str, os.PathLike]) -> Any:
-    """Load a pickle of builtin containers, NumPy arrays and torch tensors.
+def load_pickle(path: PathLike) -> Any:
+    """Load a file of ``pickle.dump`` or ``torch.save``.
 
-    Args:
-        path (str or PathLike): File of ``pickle.dump`` or ``torch.save``.
-
-    Returns:
-        Any: The content. NumPy arrays are objects that ``np.asarray``
-        converts.
+    In place of NumPy arrays, the content has objects that ``np.asarray``
+    converts to the arrays.
 
     Raises:
         ValueError: The file has other content, is not a pickle, or is cut
@@ -69,7 +65,7 @@ def _encode(text: str, encoding: str) -> bytes:
     """Replace ``codecs.encode``, which old pickles call to store bytes."""
     if encoding != 'latin1':
         raise _ForbiddenError(f'_codecs.encode to {encoding}')
-    return codecs.encode(text, encoding)
+    return text.encode(encoding)
 
 
 class _Dtype:
@@ -104,10 +100,10 @@ class _Array:
 
 def _from_buffer(content: bytes, dtype: _Dtype, shape: tuple,
                  order: Any) -> _Array:
-    array = _Array()
-    array.array = np.frombuffer(content, dtype.dtype).reshape(
+    result = _Array()
+    result.array = np.frombuffer(content, dtype.dtype).reshape(
         shape, order=order)
-    return array
+    return result
 
 
 def _scalar(dtype: _Dtype, content: bytes) -> Any:

@@ -1,34 +1,25 @@
 """Options and output shared by the commands that make proposal files."""
 import argparse
-import os
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Union
 
 import numpy as np
 
+from ..io.atomic import PathLike
 from ..io.boxes import ProposalRules
 from .proposal_file import ProposalFile
 
 
 def add_rule_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of :class:`ProposalRules`, and ``--top-n``."""
-    rules = ProposalRules()
-    parser.add_argument(
-        '--min-size', type=int, default=rules.min_size, metavar='PIXELS',
+    add, rules = parser.add_argument, ProposalRules()
+    add('--min-size', type=int, default=rules.min_size, metavar='PIXELS',
         help='smallest side of a box (default: %(default)s)')
-    parser.add_argument(
-        '--max-aspect-ratio', type=float, default=rules.max_aspect_ratio,
-        metavar='RATIO',
-        help='largest ratio of the longer side to the shorter side (default: '
-        '%(default)s)')
-    parser.add_argument(
-        '--iou-thr', type=float, default=rules.iou_thr, metavar='IOU',
+    add('--max-aspect-ratio', type=float, default=rules.max_aspect_ratio,
+        metavar='RATIO', help='largest ratio of the longer side to the '
+        'shorter side (default: %(default)s)')
+    add('--iou-thr', type=float, default=rules.iou_thr, metavar='IOU',
         help='largest IoU with any box kept before (default: %(default)s)')
-    parser.add_argument(
-        '--top-n', type=int, metavar='N',
-        help='largest number of boxes per image, e.g. 100 (default: no limit)')
+    add('--top-n', type=int, metavar='N', help='largest number of boxes per '
+        'image, e.g. 100 (default: no limit)')
 
 
 def rules_from_args(args: argparse.Namespace) -> ProposalRules:
@@ -36,30 +27,10 @@ def rules_from_args(args: argparse.Namespace) -> ProposalRules:
     return ProposalRules(args.min_size, args.max_aspect_ratio, args.iou_thr)
 
 
-def describe_counts(path: Union[str, os.PathLike], at_least: int = 4) -> str:
+def describe_counts(path: PathLike) -> str:
     """Return a line about the number of boxes per image in a proposal file."""
     counts = ProposalFile(path).counts()
     low, median, high = np.quantile(counts, (0.1, 0.5, 0.9))
-    few = int((counts < at_least).sum())
     return (f'{counts.sum()} proposals; an image has {median:.0f} (median), '
-            f'{low:.0f} to {high:.0f} (10 % to 90 %); {few} of {len(counts)} '
-            f'images have fewer than {at_least}')
-
-
-@contextmanager
-def one_line_errors(if_stopped: str) -> Iterator[None]:
-    """End the program with a one-line message on expected errors and Ctrl-C.
-
-    Args:
-        if_stopped (str): What the user needs to know after Ctrl-C.
-
-    Raises:
-        SystemExit: The block raised an expected error or was interrupted.
-    """
-    try:
-        yield
-    except (ValueError, ImportError, OSError, RuntimeError) as e:
-        raise SystemExit(f'error: {e}') from None
-    except KeyboardInterrupt:
-        print(f'\nstopped; {if_stopped}', file=sys.stderr)
-        raise SystemExit(130) from None
+            f'{low:.0f} to {high:.0f} (10 % to 90 %); {(counts < 4).sum()} of '
+            f'{len(counts)} images have fewer than 4')

@@ -5,10 +5,11 @@ An interrupted search can be resumed.
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Optional, Union
+from typing import NamedTuple, Optional
 
+from ..io.atomic import PathLike
 from ..io.coco_json import digest_of
 from ..utils.distributed import (
     barrier,
@@ -24,26 +25,15 @@ from .search import NO_BOXES, Search, search_file
 from .selective_search import check_opencv
 
 
-@dataclass
-class Outcome:
-    """Result of :func:`generate_proposals`.
-
-    Attributes:
-        searched (int): Number of images searched now.
-        found_before (int): Number of images searched by earlier runs.
-        unreadable (dict[str, str]): Reason by file name, for the images that
-            could not be read.
-    """
+class Outcome(NamedTuple):
+    """Numbers of images searched now and earlier, and unreadable images."""
     searched: int
     found_before: int
-    unreadable: dict
+    unreadable: dict[str, str]  # reason by file name
 
 
-def generate_proposals(images: Sequence[dict],
-                       img_prefix: Union[str, os.PathLike],
-                       out: Union[str, os.PathLike],
-                       search: Search,
-                       source: str = '',
+def generate_proposals(images: Sequence[dict], img_prefix: PathLike,
+                       out: PathLike, search: Search, source: str = '',
                        workers: Optional[int] = None) -> Outcome:
     """Search all images and write the proposal file, with a progress bar.
 
@@ -64,7 +54,7 @@ def generate_proposals(images: Sequence[dict],
             None, the rank's share of the cores.
 
     Returns:
-        Outcome: Numbers and unreadable images, of all ranks together.
+        Outcome: Numbers and unreadable images, of all ranks.
 
     Raises:
         ImportError: OpenCV has no selective search.
@@ -76,16 +66,14 @@ def generate_proposals(images: Sequence[dict],
     out = check_path(out)
     meta = dict(**search.describe(), source=source,
                 image_list=digest_of(images))
-    rank, world_size = rank_and_world_size()
     journal, earlier, remaining = _start(images, out, meta)
     found_before = len(images) - len(remaining)
-    _search_images(remaining[rank::world_size], img_prefix, search, journal,
-                   _workers_of_rank(workers), found_before // world_size)
+    _search_images(remaining, img_prefix, search, journal,
+                   _workers_of_rank(workers), found_before)
     barrier()
-    result = None
-    if rank == 0:
-        result = _write_result(images, img_prefix, out, meta, earlier, journal)
-    unreadable, error = broadcast(result)
+    unreadable, error = broadcast(
+        _write_result(images, img_prefix, out, meta, earlier, journal)
+        if rank_and_world_size()[0] == 0 else None)
     if error:
         raise ValueError(error)
     return Outcome(len(remaining), found_before, unreadable)
@@ -95,9 +83,8 @@ def _start(images: Sequence[dict], out: Path,
            meta: dict) -> tuple[Journal, dict, list[dict]]:
     """Open the journal and find the images that are not searched yet.
 
-    Returns:
-        tuple: The journal; on rank 0, the boxes of an earlier proposal file
-        by image id; and the remaining images.
+    Returns the journal; on rank 0, the boxes of an earlier proposal file by
+    image id; and the remaining images.
     """
     if rank_and_world_size()[0] != 0:
         # Rank 0 finds the remaining images for all ranks: on a common disk,
@@ -107,11 +94,10 @@ def _start(images: Sequence[dict], out: Path,
     earlier = _read_earlier(out, meta)
     journal = Journal(out, meta)
     journal.lock()
-    done = set(earlier).union(
-        image_id for image_id, _, problem in journal.read()
-        if problem is None)
-    remaining = [image for image in images if image['id'] not in done]
-    return journal, earlier, broadcast(remaining)
+    done = {i for i, _, problem in journal.read() if problem is None}
+    done.update(earlier)
+    return journal, earlier, broadcast(
+        [image for image in images if image['id'] not in done])
 
 
 def _read_earlier(out: Path, meta: dict) -> dict:
@@ -139,17 +125,17 @@ def _workers_of_rank(workers: Optional[int]) -> int:
     return max(1, cores // local_world_size())
 
 
-def _search_images(images: Sequence[dict], img_prefix: Union[str, os.PathLike],
+def _search_images(images: Sequence[dict], img_prefix: PathLike,
                    search: Search, journal: Journal, workers: int,
                    found_before: int) -> None:
-    """Search this rank's images and write the boxes to the journal."""
+    """Search this rank's share of the images, and write to the journal."""
     rank, world_size = rank_and_world_size()
-    tasks = [(Path(img_prefix) / image['file_name'], search)
-             for image in images]
+    images = images[rank::world_size]
+    paths = [Path(img_prefix) / image['file_name'] for image in images]
+    found_before //= world_size
     results = track(
-        map_unordered(_search_task, tasks, workers),
-        total=len(tasks) + found_before,
-        initial=found_before,
+        map_unordered(partial(search_file, search=search), paths, workers),
+        total=len(paths) + found_before, initial=found_before,
         desc=None if world_size == 1 else f'rank 0 of {world_size}',
         disable=rank != 0)
     try:
@@ -160,18 +146,13 @@ def _search_images(images: Sequence[dict], img_prefix: Union[str, os.PathLike],
         journal.close()
 
 
-def _search_task(task: tuple) -> tuple:
-    return search_file(*task)
-
-
-def _write_result(images: Sequence[dict], img_prefix: Union[str, os.PathLike],
-                  out: Path, meta: dict, earlier: dict,
+def _write_result(images: Sequence[dict], img_prefix: PathLike, out: Path,
+                  meta: dict, earlier: dict,
                   journal: Journal) -> tuple[dict, str]:
     """Write the proposal file from the journal, and remove the journal.
 
-    Returns:
-        tuple[dict, str]: Reasons by file name of unreadable images, and an
-        error message or ''. Returned, because all ranks must raise the error.
+    Returns the reasons of unreadable images by file name, and an error
+    message or '', because all ranks must raise the error.
     """
     boxes, problems = dict(earlier), {}
     for image_id, found, problem in journal.read():
@@ -181,8 +162,7 @@ def _write_result(images: Sequence[dict], img_prefix: Union[str, os.PathLike],
             problems[image_id] = problem
     names = {image['id']: image['file_name'] for image in images}
     without_boxes = [i for i in names if i not in boxes]
-    lost = [i for i in without_boxes if i not in problems]
-    if lost:
+    if lost := set(without_boxes) - set(problems):
         return {}, (f"'{journal.folder}' lacks the results of {len(lost)} "
                     'images: repeat the command, which searches only these '
                     'images')

@@ -1,12 +1,12 @@
 """Conversion of other projects' proposals to a proposal file."""
 import itertools
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Callable, Optional, Union
+from typing import Optional
 
+from ..io.atomic import PathLike
 from ..io.boxes import ProposalRules, filter_boxes
 from ..utils.parallel import map_unordered
 from ..utils.progress import track
@@ -15,36 +15,20 @@ from .box_cleaning import Counts, clean_boxes
 from .proposal_file import check_path, write_proposals
 from .readers import READERS
 
-PathLike = Union[str, os.PathLike]
 _BATCH_SIZE = 32  # images per task, to keep the cost of a task small
 
 
-def import_proposals(source_format: str,
-                     source: PathLike,
-                     images: Sequence[dict],
-                     out: PathLike,
-                     rules: ProposalRules,
-                     top_n: Optional[int] = None,
+def import_proposals(source_format: str, source: PathLike,
+                     images: Sequence[dict], out: PathLike,
+                     rules: ProposalRules, top_n: Optional[int] = None,
                      ann_name: str = '',
                      workers: Optional[int] = None) -> Counts:
-    """Convert, clean and filter proposals, with a progress bar.
+    """Convert, clean and filter proposals, and count the boxes.
 
-    Args:
-        source_format (str): 'orl', 'pickle' or 'coco'.
-        source (str or PathLike): The file to read.
-        images (Sequence[dict]): ``images`` of the COCO json, with ``width``
-            and ``height``.
-        out (str or PathLike): The proposal file, ending in ``.npz``; written
-            atomically.
-        rules (ProposalRules): The three rules.
-        top_n (int, optional): Largest number of boxes per image. Defaults to
-            None, no limit.
-        ann_name (str): Name of the json, stored in the file. Defaults to ''.
-        workers (int, optional): Processes that filter. Defaults to None, one
-            for each core that this process may use.
-
-    Returns:
-        Counts: Numbers of read, dropped and clipped boxes.
+    ``source_format`` is a key of ``READERS``. ``images`` of the COCO json
+    need ``width`` and ``height``. ``ann_name`` is the name of the json, to be
+    stored in the proposal file ``out``. By default, the number of boxes per
+    image is not limited, and one process per usable core filters.
 
     Raises:
         FileNotFoundError: ``source`` does not exist.
@@ -57,40 +41,29 @@ def import_proposals(source_format: str,
                          f'{", ".join(READERS)}')
     if not Path(source).is_file():
         raise FileNotFoundError(f"no file '{source}' to import")
-    kept, counts = _filter_in_parallel(
-        READERS[source_format](source, images), images,
-        partial(_clean_and_filter, rules=rules, top_n=top_n), workers)
+    sizes = _sizes_of(images)
+    tasks = _in_batches(
+        (image_id, boxes, *sizes[image_id])
+        for image_id, boxes in READERS[source_format](source, images))
+    work = partial(_clean_and_filter, rules=rules, top_n=top_n)
+    counts, kept = Counts(), {}
+    # The worker processes filter while this process reads.
+    with track((), total=len(images)) as bar:
+        for _, (boxes, batch_counts) in map_unordered(work, tasks, workers):
+            kept.update(boxes)
+            counts += batch_counts
+            bar.update(len(boxes))
     if counts.read == 0:
         raise ValueError(f"no box in '{source}' in the place of the format "
                          f"'{source_format}': see 'convert_proposals.py -h' "
                          'for the formats')
     meta = dict(
         method=f'imported from {source_format}',
-        imported_from=Path(source).name,
-        rules=rules.as_dict(),
-        top_n=top_n,
-        source=ann_name,
-        versions=dict(univip_mm=__version__),
+        imported_from=Path(source).name, rules=rules.as_dict(), top_n=top_n,
+        source=ann_name, versions=dict(univip_mm=__version__),
         boxes=asdict(counts))
-    write_proposals(out, kept, meta,
-                    {image['id']: image['file_name'] for image in images})
+    write_proposals(out, kept, meta, {x['id']: x['file_name'] for x in images})
     return counts
-
-
-def _filter_in_parallel(found: Iterator[tuple], images: Sequence[dict],
-                        work: Callable,
-                        workers: Optional[int]) -> tuple[dict, Counts]:
-    """Filter the boxes in worker processes while this process reads them."""
-    sizes = _sizes_of(images)
-    tasks = _in_batches(
-        (image_id, boxes, *sizes[image_id]) for image_id, boxes in found)
-    counts, kept = Counts(), {}
-    with track((), total=len(images)) as bar:
-        for _, (boxes, batch_counts) in map_unordered(work, tasks, workers):
-            kept.update(boxes)
-            counts += batch_counts
-            bar.update(len(boxes))
-    return kept, counts
 
 
 def _in_batches(items: Iterator) -> Iterator[list]:

@@ -17,8 +17,7 @@ def recall(proposals: Mapping, annotations: Sequence[dict],
         annotations (Sequence[dict]): ``annotations`` of a COCO json. Crowds,
             boxes without an area, and images without an entry in
             ``proposals`` do not count.
-        iou_thrs (Sequence[float]): Smallest IoUs of a covered box. Defaults
-            to (0.5, 0.7).
+        iou_thrs (Sequence[float]): Smallest IoUs of a covered box.
 
     Returns:
         tuple[int, dict]: Number of annotated boxes, and the covered share by
@@ -34,23 +33,15 @@ def recall(proposals: Mapping, annotations: Sequence[dict],
             overlaps = iou(xywh_to_xyxy(boxes), proposals[image_id])
             best_per_image.append(overlaps.max(axis=1, initial=0))
     best = np.concatenate(best_per_image)
-    shares = {
+    return len(best), {
         thr: float((best >= thr).mean()) if len(best) else float('nan')
-        for thr in iou_thrs
-    }
-    return len(best), shares
+        for thr in iou_thrs}
 
 
 def describe(proposals: ProposalFile, num_instances: int) -> list[str]:
-    """Describe how a proposal file was made and what it contains.
+    """Return lines of a name and a value that describe a proposal file.
 
-    Args:
-        proposals (ProposalFile): The file.
-        num_instances (int): Number K of instances; images with fewer boxes
-            are counted.
-
-    Returns:
-        list[str]: Lines of a name and a value.
+    ``num_instances`` is K; images with fewer boxes are counted.
     """
     lines = []
     for name, value in proposals.meta.items():
@@ -75,7 +66,5 @@ def describe(proposals: ProposalFile, num_instances: int) -> list[str]:
 
 def quantiles(values: np.ndarray) -> str:
     """Format the smallest, 10 %, median, 90 % and largest value as text."""
-    low, ten, median, ninety, high = np.quantile(values,
-                                                 (0, 0.1, 0.5, 0.9, 1))
-    return (f'{low:.4g} smallest, {ten:.4g} (10 %), {median:.4g} (median), '
-            f'{ninety:.4g} (90 %), {high:.4g} largest')
+    return ('{:.4g} smallest, {:.4g} (10 %), {:.4g} (median), {:.4g} (90 %), '
+            '{:.4g} largest').format(*np.quantile(values, (0, .1, .5, .9, 1)))

@@ -12,11 +12,11 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Optional, Union
+from typing import IO, Optional
 
 import numpy as np
 
-from ..io.atomic import atomic_write
+from ..io.atomic import PathLike, atomic_write
 
 _SYNC_INTERVAL = 30  # seconds of work that a power failure can cost
 
@@ -32,7 +32,7 @@ class Journal:
         ValueError: The folder belongs to a search with other settings.
     """
 
-    def __init__(self, out: Union[str, os.PathLike], settings: dict) -> None:
+    def __init__(self, out: PathLike, settings: dict) -> None:
         self.folder = Path(f'{out}.parts')
         self._file: Optional[IO[str]] = None
         self._lock: Optional[IO[str]] = None
@@ -56,11 +56,7 @@ class Journal:
                     'repeat the earlier command, or remove that folder')
 
     def lock(self) -> None:
-        """Lock the journal until this process ends.
-
-        Raises:
-            ValueError: Another process has the lock.
-        """
+        """Lock the journal until this process ends, or raise ValueError."""
         self._lock = open(self.folder / 'lock', 'w')
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -72,12 +68,9 @@ class Journal:
             pass  # the file system has no locks
 
     def read(self) -> Iterator[tuple[int, np.ndarray, Optional[str]]]:
-        """Read the results of all processes.
+        """Yield image id, boxes (N, 4) int32, and reason if unreadable.
 
-        Yields:
-            tuple[int, np.ndarray, str or None]: Image id, boxes (N, 4) int32,
-            and the reason if the image could not be read. An image can appear
-            twice.
+        An image can appear twice.
         """
         for path in sorted(self.folder.glob('*.jsonl')):
             with open(path, errors='replace') as lines:
@@ -98,8 +91,7 @@ class Journal:
             # A new file for each start, so that a line cut off by a kill
             # stays the last line of its file.
             self._file = tempfile.NamedTemporaryFile(
-                'w', buffering=1, dir=self.folder, suffix='.jsonl',
-                delete=False)
+                'w', 1, dir=self.folder, suffix='.jsonl', delete=False)
         content = [image_id, np.asarray(boxes).ravel().tolist(), problem]
         self._file.write(json.dumps(content, separators=(',', ':')) + '\n')
         if time.monotonic() - self._synced > _SYNC_INTERVAL:

@@ -16,25 +16,22 @@ Processes that open the file share the memory of the boxes. The file contains
 no pickle.
 """
 import json
-import os
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO, Optional, Union
+from typing import IO, Optional
 
 import numpy as np
 
-from ..io.atomic import atomic_write
+from ..io.atomic import PathLike, atomic_write
 
 FORMAT = 'univip_mm proposals'
 VERSION = 1
 _MEMBERS = ('image_ids', 'offsets', 'boxes', 'names', 'meta')
 
 
-def write_proposals(path: Union[str, os.PathLike],
-                    boxes_by_image: Mapping,
-                    meta: dict,
+def write_proposals(path: PathLike, boxes_by_image: Mapping, meta: dict,
                     file_names: Optional[Mapping] = None) -> None:
     """Write a proposal file atomically.
 
@@ -44,38 +41,29 @@ def write_proposals(path: Union[str, os.PathLike],
             xyxy in whole pixels, N >= 0.
         meta (dict): How the boxes were made, as JSON types.
         file_names (Mapping[int, str], optional): File names by image id.
-            They identify another data set that has the same ids. Defaults to
-            None.
+            They identify another data set that has the same ids.
 
     Raises:
         ValueError: The path does not end in ``.npz``.
     """
     path = check_path(path)
     image_ids = np.array(sorted(boxes_by_image), dtype=np.int64)
-    lists = [
-        np.asarray(boxes_by_image[i], dtype=np.int32).reshape(-1, 4)
-        for i in image_ids.tolist()
-    ]
-    offsets = np.zeros(len(lists) + 1, dtype=np.int64)
-    np.cumsum([len(boxes) for boxes in lists], out=offsets[1:])
+    lists = [np.asarray(boxes_by_image[i], dtype=np.int32).reshape(-1, 4)
+             for i in image_ids.tolist()]
+    offsets = np.cumsum([0, *map(len, lists)], dtype=np.int64)
     boxes = np.concatenate(lists or [np.zeros((0, 4), np.int32)])
     if len(boxes) == 0 or np.abs(boxes).max() <= np.iinfo(np.int16).max:
         boxes = boxes.astype(np.int16)
     names = [] if file_names is None else [
-        _checksum_of_name(file_names[i]) for i in image_ids.tolist()
-    ]
+        _checksum_of_name(file_names[i]) for i in image_ids.tolist()]
     text = json.dumps(dict(format=FORMAT, version=VERSION, **meta))
     with atomic_write(path) as file:
-        np.savez(
-            file,
-            image_ids=image_ids,
-            offsets=offsets,
-            boxes=boxes,
-            names=np.array(names, dtype=np.uint32),
-            meta=np.frombuffer(text.encode(), dtype=np.uint8))
+        np.savez(file, image_ids=image_ids, offsets=offsets, boxes=boxes,
+                 names=np.array(names, dtype=np.uint32),
+                 meta=np.frombuffer(text.encode(), dtype=np.uint8))
 
 
-def check_path(path: Union[str, os.PathLike]) -> Path:
+def check_path(path: PathLike) -> Path:
     """Return the path, or raise ValueError if it does not end in .npz."""
     path = Path(path)
     if path.suffix != '.npz':
@@ -85,9 +73,6 @@ def check_path(path: Union[str, os.PathLike]) -> Path:
 
 class ProposalFile(Mapping):
     """Mapping of image ids to boxes (N, 4) xyxy, read from a proposal file.
-
-    Args:
-        path (str or PathLike): The file.
 
     Attributes:
         meta (dict): How the boxes were made.
@@ -99,7 +84,7 @@ class ProposalFile(Mapping):
             newer version of the format.
     """
 
-    def __init__(self, path: Union[str, os.PathLike]) -> None:
+    def __init__(self, path: PathLike) -> None:
         self.path = Path(path)
         if not self.path.is_file():
             raise FileNotFoundError(
@@ -146,9 +131,7 @@ class ProposalFile(Mapping):
     def renamed(self, images: Sequence[dict]) -> list:
         """Return the images whose id has another file name in the file.
 
-        Args:
-            images (Sequence[dict]): ``images`` of a COCO json; the file must
-                have their ids.
+        ``images`` are those of a COCO json; the file must have their ids.
         """
         if len(self._names) == 0:
             return []
@@ -176,10 +159,8 @@ def _checksum_of_name(file_name: str) -> int:
 def _map_members(path: Path) -> dict:
     """Open memory maps of the arrays in an uncompressed .npz."""
     with zipfile.ZipFile(path) as archive, open(path, 'rb') as file:
-        return {
-            name: _map_array(path, file, archive.getinfo(f'{name}.npy'))
-            for name in _MEMBERS
-        }
+        return {name: _map_array(path, file, archive.getinfo(f'{name}.npy'))
+                for name in _MEMBERS}
 
 
 def _map_array(path: Path, file: IO[bytes],
@@ -191,11 +172,9 @@ def _map_array(path: Path, file: IO[bytes],
     file.seek(info.header_offset + 26)
     lengths = np.frombuffer(file.read(4), dtype='<u2')
     file.seek(info.header_offset + 30 + int(lengths.sum()))
-    version = np.lib.format.read_magic(file)
-    read_header = (
-        np.lib.format.read_array_header_1_0 if version == (1, 0) else
-        np.lib.format.read_array_header_2_0)
-    shape, fortran_order, dtype = read_header(file)
+    np.lib.format.read_magic(file)
+    # np.savez writes version 1.0 of the header of all plain arrays.
+    shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(file)
     if dtype.hasobject or fortran_order:
         raise ValueError(f'{Path(info.filename).stem} is not a plain array')
     if 0 in shape:  # a memory map cannot be empty

@@ -1,32 +1,25 @@
 """Readers of the proposal files of other projects.
 
-Each reader yields the image id and the boxes (N, 4) float64, x, y, width,
-height, of every image of the annotation file.
+A reader gets the path of the file and ``images`` of the COCO json. It yields
+the image id and the boxes (N, 4) float64, x, y, width, height, of each image.
 """
 import os
 from collections.abc import Iterator, Sequence
-from typing import Any, Union
+from typing import Any
 
 import numpy as np
 
+from ..io.atomic import PathLike
 from .box_pickle import load_pickle
 
-PathLike = Union[str, os.PathLike]
+Found = Iterator[tuple[int, np.ndarray]]
 
 
-def read_orl(path: PathLike,
-             images: Sequence[dict]) -> Iterator[tuple[int, np.ndarray]]:
+def read_orl(path: PathLike, images: Sequence[dict]) -> Found:
     """Read ORL's JSON as a stream.
 
     The format is ``{"bbox": [[[x, y, w, h], ...], ...]}``, with a list of
     boxes per image, in the order of the annotation file.
-
-    Args:
-        path (str or PathLike): The file.
-        images (Sequence[dict]): ``images`` of the COCO json.
-
-    Yields:
-        tuple[int, np.ndarray]: Image id and boxes (N, 4) xywh.
 
     Raises:
         ValueError: The file has another format, is cut off, or has another
@@ -40,21 +33,11 @@ def read_orl(path: PathLike,
     _check_number(path, number, images)
 
 
-def read_coco_results(
-        path: PathLike,
-        images: Sequence[dict]) -> Iterator[tuple[int, np.ndarray]]:
+def read_coco_results(path: PathLike, images: Sequence[dict]) -> Found:
     """Read a COCO results JSON as a stream, and sort the boxes by score.
 
     The format is ``[{"image_id", "bbox": [x, y, w, h], "score"}, ...]``. The
-    boxes need 24 bytes of memory each.
-
-    Args:
-        path (str or PathLike): The file.
-        images (Sequence[dict]): ``images`` of the COCO json.
-
-    Yields:
-        tuple[int, np.ndarray]: Image id and boxes (N, 4) xywh, the best score
-        first; each image once.
+    boxes need 24 bytes of memory each. The best score comes first.
 
     Raises:
         ValueError: The file has another format, is cut off, or has boxes of
@@ -78,21 +61,12 @@ def read_coco_results(
         yield image['id'], table[rows_of_image, 2:].astype(np.float64)
 
 
-def read_pickle(path: PathLike,
-                images: Sequence[dict]) -> Iterator[tuple[int, np.ndarray]]:
+def read_pickle(path: PathLike, images: Sequence[dict]) -> Found:
     """Read the pickle of the earlier UniVIP reproduction.
 
     The format is ``{"bbox": {file name: boxes}}``, written by pickle or
-    ``torch.save``. The boxes are a list, a NumPy array or a tensor. No code in
-    the file is executed.
-
-    Args:
-        path (str or PathLike): The file.
-        images (Sequence[dict]): ``images`` of the COCO json. A file name
-            matches with or without its folder.
-
-    Yields:
-        tuple[int, np.ndarray]: Image id and boxes (N, 4) xywh.
+    ``torch.save``. The boxes are a list, a NumPy array or a tensor. A file
+    name matches with or without its folder. No code in the file is executed.
 
     Raises:
         ValueError: The file has another format, is cut off, has forbidden
@@ -118,8 +92,7 @@ def read_pickle(path: PathLike,
 READERS = dict(orl=read_orl, pickle=read_pickle, coco=read_coco_results)
 
 
-def _check_number(path: PathLike, number: int,
-                  images: Sequence[dict]) -> None:
+def _check_number(path: PathLike, number: int, images: Sequence) -> None:
     if number != len(images):
         raise ValueError(
             f"'{path}' has the boxes of {number} images, but the annotation "
@@ -149,8 +122,7 @@ def _parse_result(entry: Any, number: int, path: PathLike,
     return (i, score, *box)
 
 
-def _as_boxes(boxes: Any, path: PathLike,
-              image: Union[int, str]) -> np.ndarray:
+def _as_boxes(boxes: Any, path: PathLike, image: object) -> np.ndarray:
     """Convert a list, array or tensor to (N, 4) float64, None to NaN."""
     try:
         if hasattr(boxes, 'detach'):  # a tensor

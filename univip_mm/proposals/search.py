@@ -1,11 +1,11 @@
 """Settings of a proposal search, and the search of one image."""
-import os
 from dataclasses import dataclass
-from typing import Optional, Union
+from typing import Optional
 
 import cv2
 import numpy as np
 
+from ..io.atomic import PathLike
 from ..io.boxes import ProposalRules, filter_boxes
 from ..io.images import UnreadableImageError, read_image
 from ..version import __version__
@@ -23,11 +23,11 @@ class Search:
             :func:`~univip_mm.proposals.selective_search.selective_search`.
             Defaults to 'fast'.
         rules (ProposalRules): The three rules.
-        top_n (int, optional): Largest number of boxes per image. Defaults to
-            None, no limit.
+        top_n (int, optional): Largest number of boxes per image. No limit by
+            default.
         max_side (int, optional): Longer side, in pixels, of a reduced copy of
-            the image to search; the boxes are scaled back. Defaults to None,
-            the image itself.
+            the image to search; the boxes are scaled back. The image itself
+            is searched by default.
 
     Raises:
         ValueError: ``top_n`` or ``max_side`` is below 1.
@@ -44,10 +44,7 @@ class Search:
                 raise ValueError(f'{name} is {value}, but must be at least 1')
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
-        """Search an image.
-
-        Args:
-            image (np.ndarray): (H, W, 3) uint8, BGR.
+        """Search an image (H, W, 3) uint8, BGR.
 
         Returns:
             np.ndarray: The boxes (N, 4) int32, xyxy, in proposal order.
@@ -59,39 +56,27 @@ class Search:
             return NO_BOXES
         scale = min(1, (self.max_side or np.inf) / max(height, width))
         if scale < 1:
-            small = cv2.resize(
-                image, (max(1, round(width * scale)),
-                        max(1, round(height * scale))),
-                interpolation=cv2.INTER_AREA)
-            boxes = selective_search(small, self.method)
-            ratio = np.array(image.shape[1::-1]) / small.shape[1::-1]
+            size = max(1, round(width * scale)), max(1, round(height * scale))
+            image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+        boxes = selective_search(image, self.method)
+        if scale < 1:
+            ratio = np.array([width, height]) / size
             boxes = np.round(boxes * np.tile(ratio, 2)).astype(np.int32)
-        else:
-            boxes = selective_search(image, self.method)
         return filter_boxes(boxes, self.rules, self.top_n)
 
     def describe(self) -> dict:
         """Return the settings and versions for the proposal file."""
         return dict(
-            method=f'selective search, {self.method}',
-            max_side=self.max_side,
-            rules=self.rules.as_dict(),
-            top_n=self.top_n,
+            method=f'selective search, {self.method}', max_side=self.max_side,
+            rules=self.rules.as_dict(), top_n=self.top_n,
             versions=dict(univip_mm=__version__, opencv=cv2.__version__))
 
 
-def search_file(
-    path: Union[str, os.PathLike], search: Search
-) -> tuple[np.ndarray, Optional[str]]:
+def search_file(path: PathLike,
+                search: Search) -> tuple[np.ndarray, Optional[str]]:
     """Search an image file, without raising an error for a bad image.
 
-    Args:
-        path (str or PathLike): The image.
-        search (Search): The search.
-
-    Returns:
-        tuple[np.ndarray, str or None]: The boxes (N, 4), and the reason why
-        the image has none, or None.
+    Returns the boxes (N, 4), and the reason why there are none, or None.
     """
     try:
         image = read_image(path)

@@ -22,8 +22,7 @@ def check_opencv() -> None:
             "opencv-contrib-python-headless'")
 
 
-def selective_search(image: np.ndarray,
-                     method: str = 'fast',
+def selective_search(image: np.ndarray, method: str = 'fast',
                      seed: int = 0) -> np.ndarray:
     """Propose boxes that may contain an object.
 
@@ -36,9 +35,6 @@ def selective_search(image: np.ndarray,
     Returns:
         np.ndarray: The boxes (N, 4) int32, the most likely first: xyxy in
         pixels, x2 and y2 outside.
-
-    Raises:
-        ValueError: The method is unknown.
     """
     if method not in METHODS:
         raise ValueError(f"unknown method '{method}' of selective search: "

@@ -1,1 +1,1 @@
-"""Processes, progress bars, safe unpickling and model wrappers."""
+"""Processes, progress bars, errors, safe unpickling and model wrappers."""

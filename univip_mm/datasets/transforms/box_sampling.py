@@ -16,28 +16,16 @@ def sample_crop(rng: random.Random, width: int, height: int,
 
     The crop is the first of ten samples that fits into the image. Otherwise
     it is the largest centered crop with an allowed aspect ratio.
-
-    Args:
-        rng (random.Random): Source of randomness.
-        width (int): Width of the image, pixels.
-        height (int): Height of the image, pixels.
-        area_range (tuple[float, float]): Range of the crop's area, as a share
-            of the image's area.
-        ratio_range (tuple[float, float]): Range of the crop's width divided
-            by its height.
-
-    Returns:
-        Box: The crop, xyxy.
+    ``area_range`` is a share of the image's area; ``ratio_range`` is the
+    crop's width divided by its height.
     """
     low, high = ratio_range
     for _ in range(10):
         area = width * height * rng.uniform(*area_range)
         ratio = math.exp(rng.uniform(math.log(low), math.log(high)))
-        w = round(math.sqrt(area * ratio))
-        h = round(math.sqrt(area / ratio))
+        w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
         if 0 < w <= width and 0 < h <= height:
-            x = rng.randint(0, width - w)
-            y = rng.randint(0, height - h)
+            x, y = rng.randint(0, width - w), rng.randint(0, height - h)
             return x, y, x + w, y + h
     w = min(width, max(1, round(height * high)))
     h = min(height, max(1, round(width / low)))
@@ -63,12 +51,6 @@ def sample_boxes(rng: np.random.Generator, window: Box, rules: ProposalRules,
     In a window that is too small for the rules, the boxes are as large as the
     window allows. The width is uniform, then the height among the heights
     that the width allows, then the position.
-
-    Args:
-        rng (np.random.Generator): Source of randomness.
-        window (Box): The window, xyxy.
-        rules (ProposalRules): The rules on sides and aspect ratio.
-        number (int): Number of boxes.
 
     Returns:
         np.ndarray: The boxes (number, 4) int64, xyxy.

@@ -15,8 +15,7 @@ class LoadEncodedImage(BaseTransform):
 
     Use it instead of the host's ``LoadImageFromFile`` before
     :class:`OverlapSceneCrop`. With the defaults, the pixels are the same and
-    loading takes less time. ``docs/performance.md`` lists the gain and the
-    effect of each option.
+    loading takes less time: see ``docs/performance.md``.
 
     Required key: ``img_path``. Added keys: ``img`` (:class:`EncodedImage`),
     ``img_shape`` and ``ori_shape``, (H, W).
@@ -47,8 +46,8 @@ class LoadEncodedImage(BaseTransform):
         except OSError as e:
             raise UnreadableImageError(reason_of(e), str(e)) from e
         image = EncodedImage(data, self.reduce, self.fast_dct)
-        results['img'] = image
-        results['img_shape'] = results['ori_shape'] = image.shape[:2]
+        size = image.shape[:2]
+        results.update(img=image, img_shape=size, ori_shape=size)
         return results
 
     def __repr__(self) -> str:

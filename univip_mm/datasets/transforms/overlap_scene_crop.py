@@ -21,17 +21,10 @@ from .box_sampling import (
 
 
 class ScenePair(NamedTuple):
-    """Two scenes of an image and the proposals inside their overlap.
-
-    Attributes:
-        scenes (tuple[Box, Box]): The two crops.
-        overlap (Box): The intersection of the crops.
-        proposals (np.ndarray): Proposals fully inside the overlap, (N, 4)
-            int64, in proposal order.
-    """
+    """Two scenes of an image and the proposals inside their overlap."""
     scenes: tuple[Box, Box]
     overlap: Box
-    proposals: np.ndarray
+    proposals: np.ndarray  # (N, 4) int64, in proposal order
 
 
 @TRANSFORMS.register_module()
@@ -96,34 +89,27 @@ class OverlapSceneCrop(BaseTransform):
         ValueError: An option is out of range.
     """
 
-    def __init__(self,
-                 num_instances: int = 4,
-                 scene_size: int = 224,
-                 instance_size: int = 96,
-                 max_attempts: int = 20,
-                 min_size: int = 64,
-                 max_aspect_ratio: float = 3.0,
-                 iou_thr: float = 0.5,
-                 selection: str = 'first',
+    def __init__(self, num_instances: int = 4, scene_size: int = 224,
+                 instance_size: int = 96, max_attempts: int = 20,
+                 min_size: int = 64, max_aspect_ratio: float = 3.0,
+                 iou_thr: float = 0.5, selection: str = 'first',
                  crop_ratio_range: Sequence[float] = (0.08, 1.0),
                  aspect_ratio_range: Sequence[float] = (3 / 4, 4 / 3),
-                 num_candidates: int = 100,
-                 interpolation: str = 'bicubic',
+                 num_candidates: int = 100, interpolation: str = 'bicubic',
                  backend: str = 'cv2') -> None:
         self.num_instances = _positive('num_instances', num_instances)
         self.scene_size = _positive('scene_size', scene_size)
         self.instance_size = _positive('instance_size', instance_size)
         self.max_attempts = _positive('max_attempts', max_attempts)
+        self.num_candidates = _positive('num_candidates', num_candidates)
         self.rules = ProposalRules(min_size, max_aspect_ratio, iou_thr)
         if selection not in ('first', 'random'):
             raise ValueError(f"OverlapSceneCrop: selection is '{selection}', "
                              "but must be 'first' or 'random'")
         self.selection = selection
-        self.crop_ratio_range = _positive_range('crop_ratio_range',
-                                                crop_ratio_range)
-        self.aspect_ratio_range = _positive_range('aspect_ratio_range',
-                                                  aspect_ratio_range)
-        self.num_candidates = _positive('num_candidates', num_candidates)
+        self.crop_ratio_range = _range('crop_ratio_range', crop_ratio_range)
+        self.aspect_ratio_range = _range('aspect_ratio_range',
+                                         aspect_ratio_range)
         self.interpolation = interpolation
         self.backend = backend
 
@@ -151,21 +137,17 @@ class OverlapSceneCrop(BaseTransform):
             instances.append(
                 self._sample_instance(rng, pair.overlap, instances))
 
-        results['img'] = self._crop_views(image, pair.scenes, instances)
-        results['scene_boxes'] = np.array(pair.scenes)
-        results['overlap_box'] = np.array(pair.overlap)
-        results['instance_boxes'] = np.array(instances)
-        results['num_proposed'] = num_proposed
+        results.update(
+            img=self._crop_views(image, pair.scenes, instances),
+            scene_boxes=np.array(pair.scenes),
+            overlap_box=np.array(pair.overlap),
+            instance_boxes=np.array(instances), num_proposed=num_proposed)
         return results
 
     def _valid_proposals(self, proposals: np.ndarray) -> np.ndarray:
-        """Round to whole pixels and keep boxes that obey the shape rules.
+        """Return the boxes (N, 4) int64 that obey the shape rules.
 
-        Boxes outside the image need no check: the overlap cannot contain
-        them.
-
-        Returns:
-            np.ndarray: (N, 4) int64.
+        Boxes outside the image need no check: no overlap contains them.
         """
         proposals = np.asarray(proposals, dtype=np.float64).reshape(-1, 4)
         with np.errstate(invalid='ignore'):  # comparisons with NaN are False
@@ -175,15 +157,12 @@ class OverlapSceneCrop(BaseTransform):
 
     def _sample_scene_pair(self, rng: random.Random, width: int, height: int,
                            proposals: np.ndarray) -> ScenePair:
-        """Sample scenes until their overlap contains K proposals.
-
-        Returns the first pair with the largest number of proposals (at most
-        K) if no attempt reaches K.
-        """
+        """Sample scenes until their overlap contains K proposals."""
         best, most = None, -1
+        ranges = self.crop_ratio_range, self.aspect_ratio_range
         for _ in range(self.max_attempts):
-            scenes = (self._sample_scene(rng, width, height),
-                      self._sample_scene(rng, width, height))
+            scenes = (sample_crop(rng, width, height, *ranges),
+                      sample_crop(rng, width, height, *ranges))
             overlap = intersect(*scenes)
             if shorter_side(overlap) < self.rules.min_size:
                 continue
@@ -198,11 +177,6 @@ class OverlapSceneCrop(BaseTransform):
             best = ScenePair((image, image), image,
                              proposals[inside(proposals, image)])
         return best
-
-    def _sample_scene(self, rng: random.Random, width: int,
-                      height: int) -> Box:
-        return sample_crop(rng, width, height, self.crop_ratio_range,
-                           self.aspect_ratio_range)
 
     def _select_proposals(self, rng: random.Random,
                           proposals: np.ndarray) -> list[Box]:
@@ -219,8 +193,8 @@ class OverlapSceneCrop(BaseTransform):
         for box in candidates:
             if len(selected) == self.num_instances:
                 break
-            if not selected or iou([box],
-                                   selected).max() <= self.rules.iou_thr:
+            if (not selected
+                    or iou([box], selected).max() <= self.rules.iou_thr):
                 selected.append(box)
         return selected
 
@@ -253,18 +227,15 @@ class OverlapSceneCrop(BaseTransform):
             self._resize(
                 image[round(y1 * scale_y):round(y2 * scale_y),
                       round(x1 * scale_x):round(x2 * scale_x)], size)
-            for (x1, y1, x2, y2), size in views
-        ]
+            for (x1, y1, x2, y2), size in views]
 
     def _resize(self, crop: np.ndarray, size: int) -> np.ndarray:
         """Resize to (size, size, 3), stored as (3, size, size).
 
         With this memory layout, the host's ``PackInputs`` makes no copy.
         """
-        view = mmcv.imresize(
-            crop, (size, size),
-            interpolation=self.interpolation,
-            backend=self.backend)
+        view = mmcv.imresize(crop, (size, size), backend=self.backend,
+                             interpolation=self.interpolation)
         planes = np.empty((3, size, size), np.uint8)
         cv2.split(view, list(planes))
         return planes.transpose(1, 2, 0)
@@ -284,8 +255,7 @@ def _positive(name: str, value: int) -> int:
     return value
 
 
-def _positive_range(name: str,
-                    value: Sequence[float]) -> tuple[float, float]:
+def _range(name: str, value: Sequence[float]) -> tuple[float, float]:
     low, high = value
     if not 0 < low <= high:
         raise ValueError(f'OverlapSceneCrop: {name} is ({low}, {high}), but '
