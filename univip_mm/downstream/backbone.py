@@ -1,6 +1,8 @@
 """Backbone of a checkpoint: find it, and check that it fits a config."""
 import os
 from collections import OrderedDict
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from typing import Optional
 
@@ -11,11 +13,12 @@ from mmengine.registry import MODELS, DefaultScope
 from ..engine.checkpoint import load_checkpoint
 from ..engine.config import parts_of_type
 from ..io.atomic import atomic_write
-from .export import extract_backbone, resnet_depth, save_backbone
-
-# First weight of a ResNet. Pre-training and fine-tuning checkpoints have the
-# prefix `backbone.`, an extracted backbone has no prefix.
-_FIRST_WEIGHT = 'conv1.weight'
+from .export import (
+    extract_backbone,
+    resnet_depth,
+    save_backbone,
+    weight_shapes,
+)
 
 
 def find_backbone(checkpoint: str, work_dir: str) -> tuple[str, OrderedDict]:
@@ -25,20 +28,15 @@ def find_backbone(checkpoint: str, work_dir: str) -> tuple[str, OrderedDict]:
     ``WORK_DIR/backbone.pth``, unless an earlier run has done so. An extracted
     backbone is used directly.
 
-    Args:
-        checkpoint (str): Pre-training checkpoint or extracted backbone.
-        work_dir (str): Work dir of the benchmark.
-
-    Returns:
-        tuple[str, OrderedDict]: Path and state dict.
-
     Raises:
         FileNotFoundError: The checkpoint does not exist.
         ValueError: The file is another kind of checkpoint.
     """
     content = load_checkpoint(checkpoint)
     weights = content.get('state_dict', content)
-    if isinstance(weights, dict) and _FIRST_WEIGHT in weights:
+    # Only an extracted backbone has the first weight of a ResNet without the
+    # prefix `backbone.`.
+    if isinstance(weights, dict) and 'conv1.weight' in weights:
         return checkpoint, OrderedDict(weights)
     try:
         backbone = extract_backbone(content)
@@ -53,8 +51,8 @@ def find_backbone(checkpoint: str, work_dir: str) -> tuple[str, OrderedDict]:
 
 def _is_up_to_date(out: Path, checkpoint: str) -> bool:
     """Return True if ``out`` was extracted from the current checkpoint."""
-    if not out.is_file() or (out.stat().st_mtime <
-                             os.stat(checkpoint).st_mtime):
+    if (not out.is_file()
+            or out.stat().st_mtime < os.stat(checkpoint).st_mtime):
         return False
     meta = load_checkpoint(str(out)).get('meta', {})
     return meta.get('source') == Path(checkpoint).name
@@ -65,10 +63,6 @@ def save_backbone_as_model(backbone: OrderedDict, out: str) -> str:
 
     ``test.py`` loads this file for a config that trains nothing: the backbone
     has all weights of such a model.
-
-    Args:
-        backbone (OrderedDict): State dict of the backbone.
-        out (str): File to write. Its folder is created.
     """
     weights = OrderedDict((f'backbone.{name}', value)
                           for name, value in backbone.items()
@@ -87,11 +81,9 @@ def pretrained_parts(cfg: Config) -> list[str]:
     Raises:
         ValueError: The model of the config has no backbone.
     """
-    parts = [
-        path[:-len('.init_cfg')]
-        for path, _ in parts_of_type(cfg.model, 'Pretrained', 'model')
-        if path.endswith('.init_cfg')
-    ]
+    parts = [path[:-len('.init_cfg')]
+             for path, _ in parts_of_type(cfg.model, 'Pretrained', 'model')
+             if path.endswith('.init_cfg')]
     if parts:
         return parts
     if 'backbone' not in cfg.model:
@@ -101,11 +93,7 @@ def pretrained_parts(cfg: Config) -> list[str]:
 
 
 def pretrained_options(cfg: Config, path: str) -> list[str]:
-    """Return the ``--cfg-options`` that initialize the model from a backbone.
-
-    Args:
-        cfg (Config): Config of the benchmark.
-        path (str): Path of the backbone.
+    """Return the ``--cfg-options`` that load the backbone file ``path``.
 
     Raises:
         ValueError: ``--cfg-options`` cannot represent the path.
@@ -131,24 +119,18 @@ def check_fit(cfg: Config, backbone: OrderedDict) -> None:
     not match without an error. Several model parts can share the backbone, as
     in C4 detectors, whose head has stage 4. The extra norm layer of such a
     head has no pre-trained weights.
-
-    Args:
-        cfg (Config): Config of the benchmark.
-        backbone (OrderedDict): State dict of the backbone.
-
-    Raises:
-        ValueError: A weight is missing, unexpected or of another shape.
     """
     expected = {}
     for part in pretrained_parts(cfg):
         with DefaultScope.overwrite_default_scope(
                 cfg.get('default_scope', 'mmengine')):
-            module = MODELS.build(_without_init_cfg(cfg, part))
+            node = dict(reduce(getitem, part.split('.'), cfg))
+            node.pop('init_cfg', None)
+            module = MODELS.build(node)
         expected.update((name, value.shape)
                         for name, value in module.state_dict().items()
                         if not name.startswith('norm.'))
-    found = {name: value.shape for name, value in backbone.items()
-             if not name.startswith('fc.')}
+    found = weight_shapes(backbone)
     wrong = sorted(name for name in expected.keys() | found.keys()
                    if expected.get(name) != found.get(name))
     if wrong:
@@ -158,13 +140,6 @@ def check_fit(cfg: Config, backbone: OrderedDict) -> None:
             f"'{name}', {_size(found.get(name))} in the checkpoint and "
             f'{_size(expected.get(name))} in the config: '
             f'{_cure(cfg, backbone)}')
-
-
-def _without_init_cfg(cfg: Config, part: str) -> dict:
-    node = cfg
-    for key in part.split('.'):
-        node = node[key]
-    return {key: value for key, value in node.items() if key != 'init_cfg'}
 
 
 def _size(shape: Optional[torch.Size]) -> str:

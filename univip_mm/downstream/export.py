@@ -10,7 +10,6 @@ from ..engine.branches import BRANCHES
 from ..io.atomic import atomic_write
 from ..version import __version__
 
-FORMATS = ('mm', 'torchvision')
 # Depth by the number of blocks per stage. Bottleneck blocks (last item) have a
 # third convolution.
 _DEPTHS = {
@@ -62,11 +61,8 @@ def extract_backbone(checkpoint: dict, branch: str = 'online') -> OrderedDict:
     return backbone
 
 
-def save_backbone(backbone: OrderedDict,
-                  out: str,
-                  source: str,
-                  checkpoint: dict,
-                  branch: str = 'online',
+def save_backbone(backbone: OrderedDict, out: str, source: str,
+                  checkpoint: dict, branch: str = 'online',
                   format: str = 'mm') -> None:
     """Write a backbone and its origin atomically.
 
@@ -86,12 +82,8 @@ def save_backbone(backbone: OrderedDict,
     """
     meta = checkpoint.get('meta', {})
     origin = dict(
-        source=Path(source).name,
-        sha256=_sha256(source),
-        branch=branch,
-        epoch=meta.get('epoch'),
-        iter=meta.get('iter'),
-        univip_mm=__version__)
+        source=Path(source).name, sha256=_sha256(source), branch=branch,
+        epoch=meta.get('epoch'), iter=meta.get('iter'), univip_mm=__version__)
     if format == 'mm':
         content = dict(state_dict=backbone, meta=origin)
     else:
@@ -111,10 +103,9 @@ def _sha256(path: str) -> str:
 
 def resnet_depth(backbone: OrderedDict) -> Optional[int]:
     """Return the depth of a ResNet state dict; None for other networks."""
-    blocks = [
-        len({name.split('.')[1] for name in backbone
-             if name.startswith(f'layer{stage}.')}) for stage in range(1, 5)
-    ]
+    blocks = [len({name.split('.')[1] for name in backbone
+                   if name.startswith(f'layer{stage}.')})
+              for stage in range(1, 5)]
     return _DEPTHS.get((*blocks, 'layer1.0.conv3.weight' in backbone))
 
 
@@ -127,15 +118,17 @@ def match_torchvision(backbone: OrderedDict) -> str:
         ValueError: No ResNet of torchvision matches.
     """
     from torchvision import models
-    shapes = {name: value.shape for name, value in backbone.items()}
-    for depth in _DEPTHS.values():
+    name = f'resnet{resnet_depth(backbone)}'
+    if hasattr(models, name):
         with torch.device('meta'):
-            candidate = getattr(models, f'resnet{depth}')().state_dict()
-        if shapes == {
-                key: value.shape
-                for key, value in candidate.items()
-                if not key.startswith('fc.')
-        }:
-            return f'resnet{depth}'
+            expected = weight_shapes(getattr(models, name)().state_dict())
+        if expected == {key: x.shape for key, x in backbone.items()}:
+            return name
     raise ValueError('no ResNet of torchvision has the layers of this '
                      'backbone: use --format mm')
+
+
+def weight_shapes(backbone: OrderedDict) -> dict[str, torch.Size]:
+    """Return the shapes of the weights, without the classifier ``fc``."""
+    return {name: value.shape for name, value in backbone.items()
+            if not name.startswith('fc.')}
