@@ -13,12 +13,7 @@ from mmengine.registry import MODELS, DefaultScope
 from ..engine.checkpoint import load_checkpoint
 from ..engine.config import parts_of_type
 from ..io.atomic import atomic_write
-from .export import (
-    extract_backbone,
-    resnet_depth,
-    save_backbone,
-    weight_shapes,
-)
+from . import export
 
 
 def find_backbone(checkpoint: str, work_dir: str) -> tuple[str, OrderedDict]:
@@ -39,13 +34,13 @@ def find_backbone(checkpoint: str, work_dir: str) -> tuple[str, OrderedDict]:
     if isinstance(weights, dict) and 'conv1.weight' in weights:
         return checkpoint, OrderedDict(weights)
     try:
-        backbone = extract_backbone(content)
+        backbone = export.extract_backbone(content)
     except ValueError as e:
         raise ValueError(f"'{checkpoint}': {e}, or a backbone of "
                          'tools/extract_backbone.py') from None
     out = Path(work_dir, 'backbone.pth')
     if not _is_up_to_date(out, checkpoint):
-        save_backbone(backbone, out, checkpoint, content)
+        export.save_backbone(backbone, out, checkpoint, content)
     return str(out), backbone
 
 
@@ -64,9 +59,9 @@ def save_backbone_as_model(backbone: OrderedDict, out: str) -> str:
     ``test.py`` loads this file for a config that trains nothing: the backbone
     has all weights of such a model.
     """
-    weights = OrderedDict((f'backbone.{name}', value)
-                          for name, value in backbone.items()
-                          if not name.startswith('fc.'))
+    weights = OrderedDict(
+        (f'backbone.{name}', value) for name, value in backbone.items()
+        if not name.startswith('fc.'))
     with atomic_write(out) as file:
         torch.save(dict(state_dict=weights), file)
     return out
@@ -77,9 +72,6 @@ def pretrained_parts(cfg: Config) -> list[str]:
 
     These are the parts with ``init_cfg`` of type Pretrained, or
     ``model.backbone`` if there is none.
-
-    Raises:
-        ValueError: The model of the config has no backbone.
     """
     parts = [path[:-len('.init_cfg')]
              for path, _ in parts_of_type(cfg.model, 'Pretrained', 'model')
@@ -130,7 +122,7 @@ def check_fit(cfg: Config, backbone: OrderedDict) -> None:
         expected.update((name, value.shape)
                         for name, value in module.state_dict().items()
                         if not name.startswith('norm.'))
-    found = weight_shapes(backbone)
+    found = export.weight_shapes(backbone)
     wrong = sorted(name for name in expected.keys() | found.keys()
                    if expected.get(name) != found.get(name))
     if wrong:
@@ -147,7 +139,7 @@ def _size(shape: Optional[torch.Size]) -> str:
 
 
 def _cure(cfg: Config, backbone: OrderedDict) -> str:
-    depth = resnet_depth(backbone)
+    depth = export.resnet_depth(backbone)
     config_depth = cfg.model.backbone.get('depth')
     if None not in (depth, config_depth) and depth != config_depth:
         return (f'the checkpoint is a ResNet-{depth}, the config a '

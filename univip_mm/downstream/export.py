@@ -22,14 +22,11 @@ _DEPTHS = {
 
 
 def extract_backbone(checkpoint: dict, branch: str = 'online') -> OrderedDict:
-    """Return the state dict of the backbone in a pre-training checkpoint.
+    """Return the state dict of a backbone, without the prefix of the branch.
 
     Args:
         checkpoint (dict): Checkpoint of UniVIP, or of the host's BYOL.
         branch (str): 'online' or 'target'. Defaults to 'online'.
-
-    Returns:
-        OrderedDict: State dict without the prefix of the branch.
 
     Raises:
         ValueError: The branch is unknown, or the checkpoint has no backbone or
@@ -54,10 +51,9 @@ def extract_backbone(checkpoint: dict, branch: str = 'online') -> OrderedDict:
             'checkpoint of tools/train.py')
     if not any(str(name).startswith(BRANCHES['target']) for name in weights):
         raise ValueError(
-            "the checkpoint has a backbone, but no "
-            f"'{BRANCHES['target']}*', the averaged backbone in every "
-            'checkpoint of UniVIP and BYOL: use a checkpoint of '
-            'tools/train.py')
+            f"the checkpoint has a backbone, but no '{BRANCHES['target']}*', "
+            'the averaged backbone in every checkpoint of UniVIP and BYOL: '
+            'use a checkpoint of tools/train.py')
     return backbone
 
 
@@ -72,13 +68,7 @@ def save_backbone(backbone: OrderedDict, out: str, source: str,
     origin). Format 'torchvision' is a plain state dict with the origin in
     ``_metadata['']['source']``, which ``load_state_dict`` ignores.
 
-    Args:
-        backbone (OrderedDict): Result of :func:`extract_backbone`.
-        out (str): File to write. Its folder is created.
-        source (str): Path of the checkpoint.
-        checkpoint (dict): Content of the checkpoint.
-        branch (str): Branch of the backbone. Defaults to 'online'.
-        format (str): 'mm' or 'torchvision'. Defaults to 'mm'.
+    ``checkpoint`` is the content of the file ``source``.
     """
     meta = checkpoint.get('meta', {})
     origin = dict(
@@ -110,12 +100,10 @@ def resnet_depth(backbone: OrderedDict) -> Optional[int]:
 
 
 def match_torchvision(backbone: OrderedDict) -> str:
-    """Return the name of the torchvision ResNet with exactly these weights.
-
-    The classifier of the torchvision model is ignored.
+    """Return the name of the torchvision ResNet with these weights, but fc.
 
     Raises:
-        ValueError: No ResNet of torchvision matches.
+        ValueError: No ResNet of torchvision matches exactly.
     """
     from torchvision import models
     name = f'resnet{resnet_depth(backbone)}'

@@ -1,4 +1,4 @@
-"""Heads on a frozen backbone: plain features, and linear classifiers."""
+"""Heads on a frozen backbone, and a ResNet with features of the stem."""
 from collections.abc import Sequence
 from typing import Optional
 
@@ -129,3 +129,20 @@ class MultiStageLinearHead(BaseModule):
                     dict(eval_mask=True, gt_label=sample.gt_label,
                          pred_score=score), f'stage{stage}')
         return data_samples
+
+
+@MODELS.register_module()
+class ResNetWithStem(MODELS.get('ResNet')):
+    """ResNet of the host with the outputs (stem, stage 1, ..., stage 4).
+
+    The stem's output is taken after the ReLU, before the max pooling.
+    """
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Return the five feature maps of images (B, 3, H, W)."""
+        outputs = [self.relu(self.norm1(self.conv1(x)))]
+        x = self.maxpool(outputs[0])
+        for name in self.res_layers:
+            x = getattr(self, name)(x)
+            outputs.append(x)
+        return tuple(outputs)

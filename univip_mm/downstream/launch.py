@@ -54,13 +54,6 @@ def parse_args() -> argparse.Namespace:
 def worker_arguments(args: argparse.Namespace) -> list[str]:
     """Check the arguments, extract the backbone, and return the worker's argv.
 
-    Args:
-        args (Namespace): Result of :func:`parse_args`.
-
-    Returns:
-        list[str]: Arguments of :mod:`univip_mm.downstream.worker`, without the
-        launcher.
-
     Raises:
         FileNotFoundError: The config or the checkpoint does not exist.
         ValueError: The package is not installed, the checkpoint does not fit

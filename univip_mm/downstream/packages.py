@@ -32,9 +32,9 @@ def check_package(package: str) -> None:
     if package == 'mmpretrain':  # needs no compiled operators of mmcv
         return
     if find_spec('mmcv') is None or find_spec('mmcv._ext') is None:
-        raise ValueError(
-            f'{package} needs mmcv with its operators, but mmcv is missing, '
-            f'is mmcv-lite, or has no operators: {_MMCV_CURE}')
+        raise ValueError(f'{package} needs mmcv with its operators, but mmcv '
+                         'is missing, is mmcv-lite, or has no operators: '
+                         f'{_MMCV_CURE}')
     mmcv = _version('mmcv')
     if mmcv and _version('mmcv-lite'):
         raise ValueError('mmcv and mmcv-lite are both installed and overwrite '
@@ -49,9 +49,6 @@ def find_tool(package: str, tool: str) -> Path:
 
     Wheels of the OpenMMLab packages have the tools in ``.mim``. A source tree
     installed with ``pip install -e`` has them next to the package.
-
-    Raises:
-        FileNotFoundError: The package was installed without its tools.
     """
     folder = Path(find_spec(package).origin).parent
     for parent in (folder / '.mim', folder.parent):

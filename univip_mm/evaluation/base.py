@@ -24,11 +24,7 @@ class FrozenFeatureMetric(BaseMetric):
     """
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
-        """Store the feature, the labels and the split of each sample.
-
-        Raises:
-            ValueError: A sample lacks a field or has an invalid value.
-        """
+        """Check each sample, and store its feature, labels and split."""
         for sample in data_samples:
             self._check_sample(sample)
             self.results.append(dict(

@@ -87,10 +87,9 @@ def knn_predict(train_features: torch.Tensor, train_labels: torch.Tensor,
     return torch.cat(votes)
 
 
-def _neighbors(
-    train_features: torch.Tensor, test_features: torch.Tensor, k: int,
-    temperature: float, chunk_size: int
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+def _neighbors(train_features: torch.Tensor, test_features: torch.Tensor,
+               k: int, temperature: float, chunk_size: int
+               ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Yield indices and vote weights of the neighbors, both (chunk, k).
 
     ``train_features`` are already normalized. The weights of a test image sum

@@ -102,10 +102,9 @@ def _cross_validated_ap(train, present, test, test_labels, costs) -> float:
 
 
 def _ap_by_cost(train, present, test, test_labels, costs) -> list[float]:
-    return [interpolated_ap(
-        test_labels,
-        _linear_svm(cost).fit(train, present).decision_function(test))
-        for cost in costs]
+    classifiers = [_linear_svm(cost).fit(train, present) for cost in costs]
+    return [interpolated_ap(test_labels, classifier.decision_function(test))
+            for classifier in classifiers]
 
 
 def _linear_svm(cost: float):
