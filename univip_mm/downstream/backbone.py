@@ -45,7 +45,6 @@ def find_backbone(checkpoint: str, work_dir: str) -> tuple[str, OrderedDict]:
 
 
 def _is_up_to_date(out: Path, checkpoint: str) -> bool:
-    """Return True if ``out`` was extracted from the current checkpoint."""
     if (not out.is_file()
             or out.stat().st_mtime < os.stat(checkpoint).st_mtime):
         return False

@@ -12,13 +12,9 @@ from ..version import __version__
 
 # Depth by the number of blocks per stage. Bottleneck blocks (last item) have a
 # third convolution.
-_DEPTHS = {
-    (2, 2, 2, 2, False): 18,
-    (3, 4, 6, 3, False): 34,
-    (3, 4, 6, 3, True): 50,
-    (3, 4, 23, 3, True): 101,
-    (3, 8, 36, 3, True): 152,
-}
+_DEPTHS = {(2, 2, 2, 2, False): 18, (3, 4, 6, 3, False): 34,
+           (3, 4, 6, 3, True): 50, (3, 4, 23, 3, True): 101,
+           (3, 8, 36, 3, True): 152}
 
 
 def extract_backbone(checkpoint: dict, branch: str = 'online') -> OrderedDict:

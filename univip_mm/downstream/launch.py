@@ -125,14 +125,13 @@ def torchrun_command(gpus: int, arguments: Sequence[str],
     """
     if gpus == 0:
         return [sys.executable, '-m', WORKER, *arguments]
+    get = environment.get
     return [
         sys.executable, '-m', 'torch.distributed.run',
-        f'--nnodes={environment.get("NNODES", 1)}',
-        f'--node-rank={environment.get("NODE_RANK", 0)}',
-        f'--master-addr={environment.get("MASTER_ADDR", "127.0.0.1")}',
-        f'--master-port={environment.get("PORT", 29500)}',
-        f'--nproc-per-node={gpus}', '-m', WORKER, *arguments,
-        '--launcher=pytorch']
+        f'--nnodes={get("NNODES", 1)}', f'--node-rank={get("NODE_RANK", 0)}',
+        f'--master-addr={get("MASTER_ADDR", "127.0.0.1")}',
+        f'--master-port={get("PORT", 29500)}', f'--nproc-per-node={gpus}',
+        '-m', WORKER, *arguments, '--launcher=pytorch']
 
 
 def slurm_command(gpus: int, arguments: Sequence[str],
@@ -141,22 +140,19 @@ def slurm_command(gpus: int, arguments: Sequence[str],
 
     ``environment`` can have PARTITION, JOB_NAME (univip), GPUS_PER_NODE (8),
     CPUS_PER_TASK (5) and SRUN_ARGS.
-
-    Raises:
-        ValueError: ``gpus`` is below 1.
     """
     if gpus < 1:
         raise ValueError(f'GPUS is {gpus}, but Slurm starts one task per GPU: '
                          'give 1 or more')
-    per_node = min(gpus, int(environment.get('GPUS_PER_NODE', 8)))
-    partition = environment.get('PARTITION')
+    get = environment.get
+    per_node = min(gpus, int(get('GPUS_PER_NODE', 8)))
+    partition = get('PARTITION')
     return [
         'srun', *([f'--partition={partition}'] if partition else []),
-        f'--job-name={environment.get("JOB_NAME", "univip")}',
-        f'--gres=gpu:{per_node}', f'--ntasks={gpus}',
-        f'--ntasks-per-node={per_node}',
-        f'--cpus-per-task={environment.get("CPUS_PER_TASK", 5)}',
-        '--kill-on-bad-exit=1', *environment.get('SRUN_ARGS', '').split(),
+        f'--job-name={get("JOB_NAME", "univip")}', f'--gres=gpu:{per_node}',
+        f'--ntasks={gpus}', f'--ntasks-per-node={per_node}',
+        f'--cpus-per-task={get("CPUS_PER_TASK", 5)}', '--kill-on-bad-exit=1',
+        *get('SRUN_ARGS', '').split(),
         sys.executable, '-u', '-m', WORKER, *arguments, '--launcher=slurm']
 
 

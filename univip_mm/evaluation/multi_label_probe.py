@@ -20,11 +20,10 @@ class MultiLabelProbe(FrozenFeatureMetric):
     """Multi-label classification of frozen features by k-NN and linear probes.
 
     Both classifiers are fitted on the ``train`` split and scored on ``val``.
-    No hyperparameter is tuned on ``val``.
-
-    All metrics are in percent. They are means over the classes that some, but
-    not all, val images have, because the other classes cannot be ranked. A
-    class without train images counts, with the score of a random classifier.
+    No hyperparameter is tuned on ``val``. All metrics are in percent. They are
+    means over the classes that some, but not all, val images have, because the
+    other classes cannot be ranked. A class without train images counts, with
+    the score of a random classifier.
 
     ============================ ===========================================
     ``knn_mAP``                  Mean average precision, no interpolation, of
@@ -93,7 +92,7 @@ class MultiLabelProbe(FrozenFeatureMetric):
         scored = labels.any(axis=0) & ~labels.all(axis=0)
         if not scored.any():
             raise ValueError(
-                f'MultiLabelProbe: each class is in all or in none of the '
+                'MultiLabelProbe: each class is in all or in none of the '
                 f'{len(labels)} val images, so none can be scored: add images '
                 'to the val split')
         print_log(

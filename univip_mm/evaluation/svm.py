@@ -75,8 +75,7 @@ def low_shot_average_precision(
         dict[int, float]: Mean average precision for each k, in [0, 1].
 
     Raises:
-        ValueError: A class has fewer than k images with it or fewer than
-            (L - 1) k images without it.
+        ValueError: A class has too few images with it or without it.
     """
     from joblib import Parallel, delayed
     train, test = _l2_normalize(train_features), _l2_normalize(test_features)
@@ -109,8 +108,7 @@ def _ap_by_cost(train, present, test, test_labels, costs) -> list[float]:
 
 def _linear_svm(cost: float):
     from sklearn.svm import LinearSVC
-    # Values of the common scripts. LinearSVC shuffles the images, hence the
-    # seed.
+    # Values of the common scripts. The seed is for the order of the images.
     return LinearSVC(C=cost, class_weight={True: 2, False: 1}, dual=True,
                      max_iter=2000, random_state=0)
 
