@@ -2,12 +2,11 @@
 import argparse
 
 from univip_mm.downstream.export import (
-    BRANCHES,
-    FORMATS,
     extract_backbone,
     match_torchvision,
     save_backbone,
 )
+from univip_mm.engine.branches import BRANCHES
 from univip_mm.engine.checkpoint import load_checkpoint
 
 EXAMPLE = '''
@@ -25,24 +24,18 @@ With --format torchvision, load the file in torchvision (only fc is missing):
 def parse_args() -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(
-        description=__doc__,
-        epilog=EXAMPLE,
+        description=__doc__, epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('checkpoint', help='checkpoint of UniVIP or BYOL')
     parser.add_argument('out', help='file to write')
     parser.add_argument(
-        '--format',
-        choices=FORMATS,
-        default='mm',
+        '--format', choices=('mm', 'torchvision'), default='mm',
         help='mm: for the OpenMMLab packages; torchvision: plain state dict, '
         'checked against torchvision.models (default: %(default)s). Both '
         'formats record the source checkpoint')
     parser.add_argument(
-        '--branch',
-        choices=list(BRANCHES),
-        default='online',
-        help='online: trained network; target: its moving average (default: '
-        '%(default)s)')
+        '--branch', choices=BRANCHES, default='online', help='online: trained '
+        'network; target: its moving average (default: %(default)s)')
     return parser.parse_args()
 
 

@@ -9,7 +9,7 @@ from univip_mm.downstream.heads import (
     FeatureHead,
     MultiStageLinearHead,
 )
-from univip_mm.registry import METRICS
+from univip_mm.registry import METRICS, MODELS
 
 CHANNELS = (4, 4, 8, 8, 8)
 # Feature maps of a 224-pixel image: the stem and the four stages.
@@ -105,3 +105,19 @@ def test_feature_head_pools_to_grid():
     maps, features = predict_features(dict(kernel_size=6, stride=1))
     assert features.shape == (2, 3 * 2 * 2)
     torch.testing.assert_close(features[:, 0], maps[:, 0, :6, :6].mean((1, 2)))
+
+
+def test_resnet_with_stem_returns_stem_first(univip_scope):
+    options = dict(depth=18, base_channels=4, stem_channels=4)
+    plain = MODELS.build(dict(type='ResNet', out_indices=(0, 1, 2, 3),
+                              **options))
+    plain.eval()  # eval() of the host returns None
+    with_stem = MODELS.build(dict(type='ResNetWithStem', **options))
+    with_stem.load_state_dict(plain.state_dict(), strict=True)
+    with_stem.eval()
+    image = torch.randn(1, 3, 64, 64)
+    stem, *stages = with_stem(image)
+    for found, expected in zip(stages, plain(image), strict=True):
+        assert torch.equal(found, expected)
+    expected = plain.norm1(plain.conv1(image)).relu()
+    assert torch.equal(stem, expected)

@@ -1,6 +1,8 @@
 """Backbone of a checkpoint: find it, and check that it fits a config."""
 import os
 from collections import OrderedDict
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from typing import Optional
 
@@ -11,11 +13,7 @@ from mmengine.registry import MODELS, DefaultScope
 from ..engine.checkpoint import load_checkpoint
 from ..engine.config import parts_of_type
 from ..io.atomic import atomic_write
-from .export import extract_backbone, resnet_depth, save_backbone
-
-# First weight of a ResNet. Pre-training and fine-tuning checkpoints have the
-# prefix `backbone.`, an extracted backbone has no prefix.
-_FIRST_WEIGHT = 'conv1.weight'
+from . import export
 
 
 def find_backbone(checkpoint: str, work_dir: str) -> tuple[str, OrderedDict]:
@@ -25,36 +23,30 @@ def find_backbone(checkpoint: str, work_dir: str) -> tuple[str, OrderedDict]:
     ``WORK_DIR/backbone.pth``, unless an earlier run has done so. An extracted
     backbone is used directly.
 
-    Args:
-        checkpoint (str): Pre-training checkpoint or extracted backbone.
-        work_dir (str): Work dir of the benchmark.
-
-    Returns:
-        tuple[str, OrderedDict]: Path and state dict.
-
     Raises:
         FileNotFoundError: The checkpoint does not exist.
         ValueError: The file is another kind of checkpoint.
     """
     content = load_checkpoint(checkpoint)
     weights = content.get('state_dict', content)
-    if isinstance(weights, dict) and _FIRST_WEIGHT in weights:
+    # Only an extracted backbone has the first weight of a ResNet without the
+    # prefix `backbone.`.
+    if isinstance(weights, dict) and 'conv1.weight' in weights:
         return checkpoint, OrderedDict(weights)
     try:
-        backbone = extract_backbone(content)
+        backbone = export.extract_backbone(content)
     except ValueError as e:
         raise ValueError(f"'{checkpoint}': {e}, or a backbone of "
                          'tools/extract_backbone.py') from None
     out = Path(work_dir, 'backbone.pth')
     if not _is_up_to_date(out, checkpoint):
-        save_backbone(backbone, out, checkpoint, content)
+        export.save_backbone(backbone, out, checkpoint, content)
     return str(out), backbone
 
 
 def _is_up_to_date(out: Path, checkpoint: str) -> bool:
-    """Return True if ``out`` was extracted from the current checkpoint."""
-    if not out.is_file() or (out.stat().st_mtime <
-                             os.stat(checkpoint).st_mtime):
+    if (not out.is_file()
+            or out.stat().st_mtime < os.stat(checkpoint).st_mtime):
         return False
     meta = load_checkpoint(str(out)).get('meta', {})
     return meta.get('source') == Path(checkpoint).name
@@ -65,14 +57,10 @@ def save_backbone_as_model(backbone: OrderedDict, out: str) -> str:
 
     ``test.py`` loads this file for a config that trains nothing: the backbone
     has all weights of such a model.
-
-    Args:
-        backbone (OrderedDict): State dict of the backbone.
-        out (str): File to write. Its folder is created.
     """
-    weights = OrderedDict((f'backbone.{name}', value)
-                          for name, value in backbone.items()
-                          if not name.startswith('fc.'))
+    weights = OrderedDict(
+        (f'backbone.{name}', value) for name, value in backbone.items()
+        if not name.startswith('fc.'))
     with atomic_write(out) as file:
         torch.save(dict(state_dict=weights), file)
     return out
@@ -83,15 +71,10 @@ def pretrained_parts(cfg: Config) -> list[str]:
 
     These are the parts with ``init_cfg`` of type Pretrained, or
     ``model.backbone`` if there is none.
-
-    Raises:
-        ValueError: The model of the config has no backbone.
     """
-    parts = [
-        path[:-len('.init_cfg')]
-        for path, _ in parts_of_type(cfg.model, 'Pretrained', 'model')
-        if path.endswith('.init_cfg')
-    ]
+    parts = [path[:-len('.init_cfg')]
+             for path, _ in parts_of_type(cfg.model, 'Pretrained', 'model')
+             if path.endswith('.init_cfg')]
     if parts:
         return parts
     if 'backbone' not in cfg.model:
@@ -101,11 +84,7 @@ def pretrained_parts(cfg: Config) -> list[str]:
 
 
 def pretrained_options(cfg: Config, path: str) -> list[str]:
-    """Return the ``--cfg-options`` that initialize the model from a backbone.
-
-    Args:
-        cfg (Config): Config of the benchmark.
-        path (str): Path of the backbone.
+    """Return the ``--cfg-options`` that load the backbone file ``path``.
 
     Raises:
         ValueError: ``--cfg-options`` cannot represent the path.
@@ -131,24 +110,18 @@ def check_fit(cfg: Config, backbone: OrderedDict) -> None:
     not match without an error. Several model parts can share the backbone, as
     in C4 detectors, whose head has stage 4. The extra norm layer of such a
     head has no pre-trained weights.
-
-    Args:
-        cfg (Config): Config of the benchmark.
-        backbone (OrderedDict): State dict of the backbone.
-
-    Raises:
-        ValueError: A weight is missing, unexpected or of another shape.
     """
     expected = {}
     for part in pretrained_parts(cfg):
         with DefaultScope.overwrite_default_scope(
                 cfg.get('default_scope', 'mmengine')):
-            module = MODELS.build(_without_init_cfg(cfg, part))
+            node = dict(reduce(getitem, part.split('.'), cfg))
+            node.pop('init_cfg', None)
+            module = MODELS.build(node)
         expected.update((name, value.shape)
                         for name, value in module.state_dict().items()
                         if not name.startswith('norm.'))
-    found = {name: value.shape for name, value in backbone.items()
-             if not name.startswith('fc.')}
+    found = export.weight_shapes(backbone)
     wrong = sorted(name for name in expected.keys() | found.keys()
                    if expected.get(name) != found.get(name))
     if wrong:
@@ -160,19 +133,12 @@ def check_fit(cfg: Config, backbone: OrderedDict) -> None:
             f'{_cure(cfg, backbone)}')
 
 
-def _without_init_cfg(cfg: Config, part: str) -> dict:
-    node = cfg
-    for key in part.split('.'):
-        node = node[key]
-    return {key: value for key, value in node.items() if key != 'init_cfg'}
-
-
 def _size(shape: Optional[torch.Size]) -> str:
     return 'missing' if shape is None else 'x'.join(map(str, shape)) or '1'
 
 
 def _cure(cfg: Config, backbone: OrderedDict) -> str:
-    depth = resnet_depth(backbone)
+    depth = export.resnet_depth(backbone)
     config_depth = cfg.model.backbone.get('depth')
     if None not in (depth, config_depth) and depth != config_depth:
         return (f'the checkpoint is a ResNet-{depth}, the config a '

@@ -10,27 +10,19 @@ from ..engine.branches import BRANCHES
 from ..io.atomic import atomic_write
 from ..version import __version__
 
-FORMATS = ('mm', 'torchvision')
 # Depth by the number of blocks per stage. Bottleneck blocks (last item) have a
 # third convolution.
-_DEPTHS = {
-    (2, 2, 2, 2, False): 18,
-    (3, 4, 6, 3, False): 34,
-    (3, 4, 6, 3, True): 50,
-    (3, 4, 23, 3, True): 101,
-    (3, 8, 36, 3, True): 152,
-}
+_DEPTHS = {(2, 2, 2, 2, False): 18, (3, 4, 6, 3, False): 34,
+           (3, 4, 6, 3, True): 50, (3, 4, 23, 3, True): 101,
+           (3, 8, 36, 3, True): 152}
 
 
 def extract_backbone(checkpoint: dict, branch: str = 'online') -> OrderedDict:
-    """Return the state dict of the backbone in a pre-training checkpoint.
+    """Return the state dict of a backbone, without the prefix of the branch.
 
     Args:
         checkpoint (dict): Checkpoint of UniVIP, or of the host's BYOL.
         branch (str): 'online' or 'target'. Defaults to 'online'.
-
-    Returns:
-        OrderedDict: State dict without the prefix of the branch.
 
     Raises:
         ValueError: The branch is unknown, or the checkpoint has no backbone or
@@ -55,18 +47,14 @@ def extract_backbone(checkpoint: dict, branch: str = 'online') -> OrderedDict:
             'checkpoint of tools/train.py')
     if not any(str(name).startswith(BRANCHES['target']) for name in weights):
         raise ValueError(
-            "the checkpoint has a backbone, but no "
-            f"'{BRANCHES['target']}*', the averaged backbone in every "
-            'checkpoint of UniVIP and BYOL: use a checkpoint of '
-            'tools/train.py')
+            f"the checkpoint has a backbone, but no '{BRANCHES['target']}*', "
+            'the averaged backbone in every checkpoint of UniVIP and BYOL: '
+            'use a checkpoint of tools/train.py')
     return backbone
 
 
-def save_backbone(backbone: OrderedDict,
-                  out: str,
-                  source: str,
-                  checkpoint: dict,
-                  branch: str = 'online',
+def save_backbone(backbone: OrderedDict, out: str, source: str,
+                  checkpoint: dict, branch: str = 'online',
                   format: str = 'mm') -> None:
     """Write a backbone and its origin atomically.
 
@@ -76,22 +64,12 @@ def save_backbone(backbone: OrderedDict,
     origin). Format 'torchvision' is a plain state dict with the origin in
     ``_metadata['']['source']``, which ``load_state_dict`` ignores.
 
-    Args:
-        backbone (OrderedDict): Result of :func:`extract_backbone`.
-        out (str): File to write. Its folder is created.
-        source (str): Path of the checkpoint.
-        checkpoint (dict): Content of the checkpoint.
-        branch (str): Branch of the backbone. Defaults to 'online'.
-        format (str): 'mm' or 'torchvision'. Defaults to 'mm'.
+    ``checkpoint`` is the content of the file ``source``.
     """
     meta = checkpoint.get('meta', {})
     origin = dict(
-        source=Path(source).name,
-        sha256=_sha256(source),
-        branch=branch,
-        epoch=meta.get('epoch'),
-        iter=meta.get('iter'),
-        univip_mm=__version__)
+        source=Path(source).name, sha256=_sha256(source), branch=branch,
+        epoch=meta.get('epoch'), iter=meta.get('iter'), univip_mm=__version__)
     if format == 'mm':
         content = dict(state_dict=backbone, meta=origin)
     else:
@@ -111,31 +89,30 @@ def _sha256(path: str) -> str:
 
 def resnet_depth(backbone: OrderedDict) -> Optional[int]:
     """Return the depth of a ResNet state dict; None for other networks."""
-    blocks = [
-        len({name.split('.')[1] for name in backbone
-             if name.startswith(f'layer{stage}.')}) for stage in range(1, 5)
-    ]
+    blocks = [len({name.split('.')[1] for name in backbone
+                   if name.startswith(f'layer{stage}.')})
+              for stage in range(1, 5)]
     return _DEPTHS.get((*blocks, 'layer1.0.conv3.weight' in backbone))
 
 
 def match_torchvision(backbone: OrderedDict) -> str:
-    """Return the name of the torchvision ResNet with exactly these weights.
-
-    The classifier of the torchvision model is ignored.
+    """Return the name of the torchvision ResNet with these weights, but fc.
 
     Raises:
-        ValueError: No ResNet of torchvision matches.
+        ValueError: No ResNet of torchvision matches exactly.
     """
     from torchvision import models
-    shapes = {name: value.shape for name, value in backbone.items()}
-    for depth in _DEPTHS.values():
+    name = f'resnet{resnet_depth(backbone)}'
+    if hasattr(models, name):
         with torch.device('meta'):
-            candidate = getattr(models, f'resnet{depth}')().state_dict()
-        if shapes == {
-                key: value.shape
-                for key, value in candidate.items()
-                if not key.startswith('fc.')
-        }:
-            return f'resnet{depth}'
+            expected = weight_shapes(getattr(models, name)().state_dict())
+        if expected == {key: x.shape for key, x in backbone.items()}:
+            return name
     raise ValueError('no ResNet of torchvision has the layers of this '
                      'backbone: use --format mm')
+
+
+def weight_shapes(backbone: OrderedDict) -> dict[str, torch.Size]:
+    """Return the shapes of the weights, without the classifier ``fc``."""
+    return {name: value.shape for name, value in backbone.items()
+            if not name.startswith('fc.')}

@@ -1,4 +1,4 @@
-"""Heads on a frozen backbone: plain features, and linear classifiers."""
+"""Heads on a frozen backbone, and a ResNet with features of the stem."""
 from collections.abc import Sequence
 from typing import Optional
 
@@ -41,17 +41,9 @@ class FeatureHead(BaseModule):
 
     def predict(self, feats: tuple[torch.Tensor, ...],
                 data_samples: list[BaseDataElement]) -> list[BaseDataElement]:
-        """Write the pooled features as one vector per data sample.
-
-        Args:
-            feats (tuple[Tensor]): Feature maps of the backbone; the last one,
-                (B, C, H, W), is used.
-            data_samples (list): B data samples.
-        """
-        feature_map = feats[-1]
-        features = (
-            feature_map.mean((2, 3)) if self.pool is None else F.avg_pool2d(
-                feature_map, **self.pool).flatten(1))
+        """Pool the last feature map (B, C, H, W) to one vector per sample."""
+        features = (feats[-1].mean((2, 3)) if self.pool is None else
+                    F.avg_pool2d(feats[-1], **self.pool).flatten(1))
         for sample, feature in zip(data_samples, features):
             sample.set_field(feature, 'feature')
         return data_samples
@@ -83,14 +75,11 @@ class MultiStageLinearHead(BaseModule):
             images do not have 224 x 224 pixels.
     """
 
-    def __init__(
-        self,
-        num_classes: int,
-        in_channels: Sequence[int] = (64, 256, 512, 1024, 2048),
-        stages: Sequence[int] = (0, 1, 2, 3, 4),
-        norm_cfg: Optional[dict] = None,
-        init_cfg: Optional[dict] = None,
-    ) -> None:
+    def __init__(self, num_classes: int,
+                 in_channels: Sequence[int] = (64, 256, 512, 1024, 2048),
+                 stages: Sequence[int] = (0, 1, 2, 3, 4),
+                 norm_cfg: Optional[dict] = None,
+                 init_cfg: Optional[dict] = None) -> None:
         super().__init__(
             init_cfg or dict(type='Normal', std=0.01, layer='Linear'))
         batch_norm = {'BN': nn.BatchNorm2d, 'SyncBN': nn.SyncBatchNorm}
@@ -108,9 +97,7 @@ class MultiStageLinearHead(BaseModule):
     def forward(self, feats: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """Return the logits (B, L) of each stage.
 
-        Args:
-            feats (Sequence[Tensor]): Feature maps (B, C, H, W) of the stem and
-                the four stages.
+        ``feats`` are the maps (B, C, H, W) of the stem and the four stages.
         """
         logits = []
         for stage, norm, classifier in zip(self.stages, self.norms,
@@ -130,10 +117,8 @@ class MultiStageLinearHead(BaseModule):
              data_samples: list[BaseDataElement]) -> dict[str, torch.Tensor]:
         """Return the cross-entropy loss of each stage, ``stageN_loss``."""
         target = torch.cat([sample.gt_label for sample in data_samples])
-        return {
-            f'stage{stage}_loss': F.cross_entropy(logits, target)
-            for stage, logits in zip(self.stages, self(feats))
-        }
+        return {f'stage{stage}_loss': F.cross_entropy(logits, target)
+                for stage, logits in zip(self.stages, self(feats))}
 
     def predict(self, feats: Sequence[torch.Tensor],
                 data_samples: list[BaseDataElement]) -> list[BaseDataElement]:
@@ -141,8 +126,23 @@ class MultiStageLinearHead(BaseModule):
         for stage, logits in zip(self.stages, self(feats)):
             for sample, score in zip(data_samples, logits.softmax(1)):
                 sample.set_field(
-                    dict(
-                        eval_mask=True,
-                        gt_label=sample.gt_label,
-                        pred_score=score), f'stage{stage}')
+                    dict(eval_mask=True, gt_label=sample.gt_label,
+                         pred_score=score), f'stage{stage}')
         return data_samples
+
+
+@MODELS.register_module()
+class ResNetWithStem(MODELS.get('ResNet')):
+    """ResNet of the host with the outputs (stem, stage 1, ..., stage 4).
+
+    The stem's output is taken after the ReLU, before the max pooling.
+    """
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Return the five feature maps of images (B, 3, H, W)."""
+        outputs = [self.relu(self.norm1(self.conv1(x)))]
+        x = self.maxpool(outputs[0])
+        for name in self.res_layers:
+            x = getattr(self, name)(x)
+            outputs.append(x)
+        return tuple(outputs)

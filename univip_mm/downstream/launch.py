@@ -7,11 +7,13 @@ backbone, and starts :mod:`univip_mm.downstream.worker` with torchrun or srun.
 import argparse
 import os
 import sys
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mmengine.config import Config, DictAction
 
+from ..engine.branches import BRANCHES
 from ..engine.checkpoint import load_checkpoint
 from .backbone import (
     check_fit,
@@ -19,7 +21,6 @@ from .backbone import (
     pretrained_options,
     save_backbone_as_model,
 )
-from .export import BRANCHES
 from .packages import PACKAGES, TOOLS, check_package
 
 WORKER = 'univip_mm.downstream.worker'
@@ -31,26 +32,20 @@ def parse_args() -> argparse.Namespace:
         prog='python -m univip_mm.downstream.launch',
         description='Run a benchmark of a pre-training checkpoint with the '
         "package's own tool. All options that are not listed here go to this "
-        'tool, for example --resume and --amp.',
-        allow_abbrev=False)
-    parser.add_argument('package', choices=list(PACKAGES))
-    parser.add_argument('tool', choices=TOOLS)
-    parser.add_argument('launcher', choices=('pytorch', 'slurm'))
-    parser.add_argument('config', help='config of the benchmark')
-    parser.add_argument(
-        'checkpoint',
-        help='train: checkpoint of UniVIP or BYOL, or a backbone of '
-        'tools/extract_backbone.py; test: checkpoint that train has written, '
-        'or, for a config that trains nothing, the same as for train')
-    parser.add_argument(
-        'gpus', type=int,
-        help='number of GPUs; without a GPU, number of processes; 0: one '
-        'process without a GPU')
-    parser.add_argument(
-        '--work-dir',
-        help='default: work_dirs/benchmarks/CONFIG/CHECKPOINT')
-    parser.add_argument(
-        '--cfg-options', nargs='+', metavar='KEY=VALUE',
+        'tool, for example --resume and --amp.', allow_abbrev=False)
+    add = parser.add_argument
+    add('package', choices=PACKAGES)
+    add('tool', choices=TOOLS)
+    add('launcher', choices=('pytorch', 'slurm'))
+    add('config', help='config of the benchmark')
+    add('checkpoint', help='train: checkpoint of UniVIP or BYOL, or a '
+        'backbone of tools/extract_backbone.py; test: checkpoint that train '
+        'has written, or, for a config that trains nothing, the same as for '
+        'train')
+    add('gpus', type=int, help='number of GPUs; without a GPU, number of '
+        'processes; 0: one process without a GPU')
+    add('--work-dir', help='default: work_dirs/benchmarks/CONFIG/CHECKPOINT')
+    add('--cfg-options', nargs='+', metavar='KEY=VALUE',
         help='override config values, for example train_cfg.max_epochs=1')
     args, args.rest = parser.parse_known_args()
     return args
@@ -59,33 +54,36 @@ def parse_args() -> argparse.Namespace:
 def worker_arguments(args: argparse.Namespace) -> list[str]:
     """Check the arguments, extract the backbone, and return the worker's argv.
 
-    Args:
-        args (Namespace): Result of :func:`parse_args`.
-
-    Returns:
-        list[str]: Arguments of :mod:`univip_mm.downstream.worker`, without the
-        launcher.
-
     Raises:
         FileNotFoundError: The config or the checkpoint does not exist.
-        ValueError: The package is not installed, or the checkpoint does not
-            fit the config or has the wrong kind.
+        ValueError: The package is not installed, the checkpoint does not fit
+            the config or has the wrong kind, or there is nothing to train.
     """
     check_package(args.package)
     if not os.path.isfile(args.config):
         raise FileNotFoundError(f"there is no config '{args.config}'")
     cfg = Config.fromfile(args.config)
-    options = list(args.cfg_options or [])
+    options = args.cfg_options or []
     if options:
         cfg.merge_from_dict(parse_options(options))
     work_dir = args.work_dir or os.path.join(
-        'work_dirs', 'benchmarks',
-        Path(args.config).stem, Path(args.checkpoint).stem)
+        'work_dirs', 'benchmarks', Path(args.config).stem,
+        Path(args.checkpoint).stem)
     words = [args.package, args.tool, args.config]
+    trains = cfg.get('train_dataloader') is not None
     if args.tool == 'train':
-        options = options_to_train(cfg, args.checkpoint, work_dir) + options
+        if not trains:
+            raise ValueError(f"'{cfg.filename}' trains nothing: run "
+                             'dist_test.sh with the same arguments')
+        path, _ = _fitting_backbone(cfg, args.checkpoint, work_dir)
+        options = pretrained_options(cfg, path) + options
+    elif trains:
+        _check_trained(args.checkpoint)
+        words.append(args.checkpoint)
     else:
-        words.append(checkpoint_to_test(cfg, args.checkpoint, work_dir))
+        _, backbone = _fitting_backbone(cfg, args.checkpoint, work_dir)
+        words.append(save_backbone_as_model(
+            backbone, os.path.join(work_dir, 'whole.pth')))
     words += ['--work-dir', work_dir, *args.rest]
     return [*words, '--cfg-options', *options] if options else words
 
@@ -97,36 +95,17 @@ def parse_options(options: Sequence[str]) -> dict:
     return parser.parse_args(['--cfg-options', *options]).cfg_options
 
 
-def options_to_train(cfg: Config, checkpoint: str,
-                     work_dir: str) -> list[str]:
-    """Return the ``--cfg-options`` to train from the checkpoint's backbone.
-
-    Raises:
-        ValueError: The config trains nothing, or the backbone does not fit.
-    """
-    if cfg.get('train_dataloader') is None:
-        raise ValueError(f"'{cfg.filename}' trains nothing: run dist_test.sh "
-                         'with the same arguments')
+def _fitting_backbone(cfg: Config, checkpoint: str,
+                      work_dir: str) -> tuple[str, OrderedDict]:
     path, backbone = find_backbone(checkpoint, work_dir)
-    _check_fit(cfg, checkpoint, backbone)
-    return pretrained_options(cfg, path)
+    try:
+        check_fit(cfg, backbone)
+    except ValueError as e:
+        raise ValueError(f"'{checkpoint}' and '{cfg.filename}': {e}") from None
+    return path, backbone
 
 
-def checkpoint_to_test(cfg: Config, checkpoint: str, work_dir: str) -> str:
-    """Return the path of the checkpoint to evaluate.
-
-    For a config that trains nothing, this is the backbone of the pre-training
-    checkpoint, written as a whole model to ``WORK_DIR/whole.pth``.
-
-    Raises:
-        ValueError: The backbone does not fit, or the config needs a trained
-            model and the checkpoint has none.
-    """
-    if cfg.get('train_dataloader') is None:
-        _, backbone = find_backbone(checkpoint, work_dir)
-        _check_fit(cfg, checkpoint, backbone)
-        return save_backbone_as_model(backbone,
-                                      os.path.join(work_dir, 'whole.pth'))
+def _check_trained(checkpoint: str) -> None:
     content = load_checkpoint(checkpoint)
     names = [str(name) for name in content.get('state_dict', content)]
     if (any(name.startswith(BRANCHES['target']) for name in names)
@@ -135,69 +114,46 @@ def checkpoint_to_test(cfg: Config, checkpoint: str, work_dir: str) -> str:
             f"'{checkpoint}' is a pre-training checkpoint or a backbone, "
             'which has no head: train by dist_train.sh, and use the '
             'checkpoint in its work dir')
-    return checkpoint
-
-
-def _check_fit(cfg, checkpoint, backbone) -> None:
-    try:
-        check_fit(cfg, backbone)
-    except ValueError as e:
-        raise ValueError(f"'{checkpoint}' and '{cfg.filename}': {e}") from None
 
 
 def torchrun_command(gpus: int, arguments: Sequence[str],
                      environment: Mapping[str, str]) -> list[str]:
-    """Return the command that starts the processes of this machine.
+    """Return the command that starts ``gpus`` processes on this machine.
 
-    Args:
-        gpus (int): Number of processes; 0 means one process without torchrun.
-        arguments (Sequence[str]): Result of :func:`worker_arguments`.
-        environment (Mapping): NNODES, NODE_RANK, MASTER_ADDR and PORT, for
-            several machines.
+    0 means one process without torchrun. ``environment`` can have NNODES,
+    NODE_RANK, MASTER_ADDR and PORT, for several machines.
     """
     if gpus == 0:
         return [sys.executable, '-m', WORKER, *arguments]
+    get = environment.get
     return [
         sys.executable, '-m', 'torch.distributed.run',
-        f'--nnodes={environment.get("NNODES", 1)}',
-        f'--node-rank={environment.get("NODE_RANK", 0)}',
-        f'--master-addr={environment.get("MASTER_ADDR", "127.0.0.1")}',
-        f'--master-port={environment.get("PORT", 29500)}',
-        f'--nproc-per-node={gpus}',
-        '-m', WORKER, *arguments, '--launcher=pytorch'
-    ]
+        f'--nnodes={get("NNODES", 1)}', f'--node-rank={get("NODE_RANK", 0)}',
+        f'--master-addr={get("MASTER_ADDR", "127.0.0.1")}',
+        f'--master-port={get("PORT", 29500)}', f'--nproc-per-node={gpus}',
+        '-m', WORKER, *arguments, '--launcher=pytorch']
 
 
 def slurm_command(gpus: int, arguments: Sequence[str],
                   environment: Mapping[str, str]) -> list[str]:
-    """Return the srun command that starts one process per GPU.
+    """Return the srun command that starts one process for each of ``gpus``.
 
-    Args:
-        gpus (int): Total number of GPUs.
-        arguments (Sequence[str]): Result of :func:`worker_arguments`.
-        environment (Mapping): PARTITION, JOB_NAME (univip), GPUS_PER_NODE
-            (8), CPUS_PER_TASK (5) and SRUN_ARGS.
-
-    Raises:
-        ValueError: ``gpus`` is below 1.
+    ``environment`` can have PARTITION, JOB_NAME (univip), GPUS_PER_NODE (8),
+    CPUS_PER_TASK (5) and SRUN_ARGS.
     """
     if gpus < 1:
         raise ValueError(f'GPUS is {gpus}, but Slurm starts one task per GPU: '
                          'give 1 or more')
-    per_node = min(gpus, int(environment.get('GPUS_PER_NODE', 8)))
-    partition = environment.get('PARTITION')
+    get = environment.get
+    per_node = min(gpus, int(get('GPUS_PER_NODE', 8)))
+    partition = get('PARTITION')
     return [
-        'srun',
-        *([f'--partition={partition}'] if partition else []),
-        f'--job-name={environment.get("JOB_NAME", "univip")}',
-        f'--gres=gpu:{per_node}',
-        f'--ntasks={gpus}',
-        f'--ntasks-per-node={per_node}',
-        f'--cpus-per-task={environment.get("CPUS_PER_TASK", 5)}',
-        '--kill-on-bad-exit=1',
-        *environment.get('SRUN_ARGS', '').split(),
-        sys.executable, '-u', '-m', WORKER, *arguments, '--launcher=slurm'
-    ]
+        'srun', *([f'--partition={partition}'] if partition else []),
+        f'--job-name={get("JOB_NAME", "univip")}', f'--gres=gpu:{per_node}',
+        f'--ntasks={gpus}', f'--ntasks-per-node={per_node}',
+        f'--cpus-per-task={get("CPUS_PER_TASK", 5)}', '--kill-on-bad-exit=1',
+        *get('SRUN_ARGS', '').split(),
+        sys.executable, '-u', '-m', WORKER, *arguments, '--launcher=slurm']
 
 
 def main() -> None:

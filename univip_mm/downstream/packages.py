@@ -13,8 +13,6 @@ PACKAGES = dict(
     mmseg='mmsegmentation==1.2.2 ftfy regex prettytable',
     mmpretrain='mmpretrain==1.2.0')
 TOOLS = ('train', 'test')
-# mmpretrain does not need mmcv's compiled operators.
-_NEED_OPERATORS = ('mmdet', 'mmseg')
 # mmdet and mmseg refuse to import with this version of mmcv and later ones.
 _MMCV_LIMIT = '2.2.0'
 _ENVIRONMENT = "or use the environment of 'make test-downstream'"
@@ -24,24 +22,19 @@ _MMCV_CURE = (
 
 
 def check_package(package: str) -> None:
-    """Raise ValueError if a package or its mmcv is missing or unsuitable.
-
-    Raises:
-        ValueError: The package is unknown or not installed, mmcv has no
-            operators or is too new, or mmcv-lite is installed next to mmcv.
-    """
+    """Raise ValueError if a package or its mmcv is missing or unsuitable."""
     if package not in PACKAGES:
         raise ValueError(f"unknown package '{package}': choose one of "
                          f'{", ".join(PACKAGES)}')
     if find_spec(package) is None:
         raise ValueError(f"{package} is not installed: 'pip install "
                          f"{PACKAGES[package]}', {_ENVIRONMENT}")
-    if package not in _NEED_OPERATORS:
+    if package == 'mmpretrain':  # needs no compiled operators of mmcv
         return
     if find_spec('mmcv') is None or find_spec('mmcv._ext') is None:
-        raise ValueError(
-            f'{package} needs mmcv with its operators, but mmcv is missing, '
-            f'is mmcv-lite, or has no operators: {_MMCV_CURE}')
+        raise ValueError(f'{package} needs mmcv with its operators, but mmcv '
+                         'is missing, is mmcv-lite, or has no operators: '
+                         f'{_MMCV_CURE}')
     mmcv = _version('mmcv')
     if mmcv and _version('mmcv-lite'):
         raise ValueError('mmcv and mmcv-lite are both installed and overwrite '
@@ -56,9 +49,6 @@ def find_tool(package: str, tool: str) -> Path:
 
     Wheels of the OpenMMLab packages have the tools in ``.mim``. A source tree
     installed with ``pip install -e`` has them next to the package.
-
-    Raises:
-        FileNotFoundError: The package was installed without its tools.
     """
     folder = Path(find_spec(package).origin).parent
     for parent in (folder / '.mim', folder.parent):

@@ -4,11 +4,7 @@ from ..registry import TRANSFORMS
 
 @TRANSFORMS.register_module()
 class SetSplit:
-    """Transform that sets ``split`` for datasets that do not set ``split``.
-
-    Args:
-        split (str): 'train' or 'val'.
-    """
+    """Transform that sets ``split``, 'train' or 'val', for other datasets."""
 
     def __init__(self, split: str) -> None:
         self.split = split

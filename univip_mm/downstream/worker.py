@@ -6,7 +6,6 @@
 import argparse
 import runpy
 import sys
-from collections.abc import Sequence
 
 import torch
 from mmengine.config import Config
@@ -17,33 +16,8 @@ from ..utils.distributed import LAUNCHERS, leave, start_gloo
 from .packages import PACKAGES, TOOLS, find_tool
 
 
-def run_tool(package: str, tool: str, config: str, launcher: str,
-             options: Sequence[str], arguments: Sequence[str]) -> None:
-    """Run ``tools/train.py`` or ``tools/test.py`` of a package.
-
-    Args:
-        package (str): 'mmdet', 'mmseg' or 'mmpretrain'.
-        tool (str): 'train' or 'test'.
-        config (str): Path of the config.
-        launcher (str): 'none', 'pytorch' or 'slurm'.
-        options (Sequence[str]): Values "key=value" of ``--cfg-options``.
-        arguments (Sequence[str]): Other arguments of the tool.
-    """
-    load_checkpoints_safely()
-    options = [*options, *cpu_options(Config.fromfile(config), launcher)]
-    if launcher != 'none' and not torch.cuda.is_available():
-        # init_dist of MMEngine needs a GPU.
-        start_gloo(launcher)
-    path = find_tool(package, tool)
-    sys.argv = [str(path), config, *arguments, '--launcher', launcher]
-    if options:
-        sys.argv += ['--cfg-options', *options]
-    runpy.run_path(str(path), run_name='__main__')
-    leave()
-
-
 def cpu_options(cfg: Config, launcher: str) -> list[str]:
-    """Return the config options for several processes without a GPU.
+    """Return the ``--cfg-options`` for several processes without a GPU.
 
     SyncBN, which needs a GPU, becomes BN, and the model wrapper uses the CPU.
     A single process needs no options: the Runner replaces SyncBN.
@@ -62,19 +36,28 @@ def cpu_options(cfg: Config, launcher: str) -> list[str]:
 
 
 def main() -> None:
-    """Parse the command line and run the tool."""
+    """Run ``tools/train.py`` or ``tools/test.py`` of a package."""
     parser = argparse.ArgumentParser(
         description='Run the tool of a package. All other arguments go to '
-        'this tool.',
-        allow_abbrev=False)
-    parser.add_argument('package', choices=list(PACKAGES))
+        'this tool.', allow_abbrev=False)
+    parser.add_argument('package', choices=PACKAGES)
     parser.add_argument('tool', choices=TOOLS)
     parser.add_argument('config')
     parser.add_argument('--launcher', choices=LAUNCHERS, default='none')
     parser.add_argument('--cfg-options', nargs='+', default=[])
-    args, arguments = parser.parse_known_args()
-    run_tool(args.package, args.tool, args.config, args.launcher,
-             args.cfg_options, arguments)
+    args, rest = parser.parse_known_args()
+    load_checkpoints_safely()
+    options = args.cfg_options + cpu_options(
+        Config.fromfile(args.config), args.launcher)
+    if args.launcher != 'none' and not torch.cuda.is_available():
+        # init_dist of MMEngine needs a GPU.
+        start_gloo(args.launcher)
+    path = str(find_tool(args.package, args.tool))
+    sys.argv = [path, args.config, *rest, '--launcher', args.launcher]
+    if options:
+        sys.argv += ['--cfg-options', *options]
+    runpy.run_path(path, run_name='__main__')
+    leave()
 
 
 if __name__ == '__main__':

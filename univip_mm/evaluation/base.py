@@ -3,6 +3,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from mmengine.evaluator import BaseMetric
 
 SPLITS = ('train', 'val')
@@ -23,35 +24,21 @@ class FrozenFeatureMetric(BaseMetric):
     """
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
-        """Store the feature, the labels and the split of each sample.
-
-        Args:
-            data_batch (Any): Unused.
-            data_samples (Sequence[dict]): B data samples as dicts.
-
-        Raises:
-            ValueError: A sample lacks a field or has an invalid value.
-        """
+        """Check each sample, and store its feature, labels and split."""
         for sample in data_samples:
             self._check_sample(sample)
-            self.results.append(
-                dict(
-                    feature=sample['feature'].detach().float().cpu(),
-                    split=sample['split'],
-                    img_path=sample.get('img_path'),
-                    **self.pack_labels(sample)))
+            self.results.append(dict(
+                feature=sample['feature'].detach().float().cpu(),
+                labels=self.pack_labels(sample), split=sample['split'],
+                img_path=sample.get('img_path')))
 
     @abstractmethod
-    def pack_labels(self, sample: dict) -> dict:
-        """Return the label fields to store for a data sample."""
+    def pack_labels(self, sample: dict) -> torch.Tensor:
+        """Return the labels of a data sample, with one shape for all."""
 
     @property
     def num_classes(self) -> int:
-        """Number of classes in the metainfo of the test dataset.
-
-        Raises:
-            ValueError: The metainfo has no classes.
-        """
+        """Number of classes in the metainfo of the test dataset."""
         classes = (self.dataset_meta or {}).get('classes')
         if not classes:
             raise ValueError(
@@ -60,26 +47,24 @@ class FrozenFeatureMetric(BaseMetric):
                 'dict(classes=[...]) in the dataset')
         return len(classes)
 
-    def split_results(self,
-                      results: list[dict]) -> tuple[list[dict], list[dict]]:
-        """Return the results of the train images and of the val images.
-
-        Args:
-            results (list[dict]): Results of :meth:`process` from all ranks.
+    def split_results(
+            self, results: list[dict]) -> list[tuple[torch.Tensor, ...]]:
+        """Return (features (N, C), labels (N, ...)) of train, then of val.
 
         Raises:
             ValueError: A split has no image, the splits share an image, or a
                 feature is not finite or not a vector of the common size.
         """
         name = type(self).__name__
-        train, val = ([x for x in results if x['split'] == split]
-                      for split in SPLITS)
-        for split, images in zip(SPLITS, (train, val)):
+        halves = [[x for x in results if x['split'] == split]
+                  for split in SPLITS]
+        for split, images in zip(SPLITS, halves):
             if not images:
                 raise ValueError(
                     f"{name}: no test image has split '{split}': combine a "
                     'train and a val dataset with ConcatDataset')
-        shared = _paths(train) & _paths(val)
+        train, val = ({x['img_path'] for x in images} for images in halves)
+        shared = (train & val) - {None}
         if shared:
             raise ValueError(
                 f'{name}: {len(shared)} images are in both train and val (for '
@@ -96,25 +81,20 @@ class FrozenFeatureMetric(BaseMetric):
                 raise ValueError(
                     f'{name}: the feature of {image_name(x)} is not finite: '
                     'the weights are broken, so use an earlier checkpoint')
-        return train, val
+        return [tuple(torch.stack([x[key] for x in images])
+                      for key in ('feature', 'labels')) for images in halves]
 
     def _check_sample(self, sample: dict) -> None:
-        name = type(self).__name__
+        where = f'{type(self).__name__}: {image_name(sample)}'
         for key, cure in _FIELDS.items():
             if sample.get(key) is None:
-                raise ValueError(
-                    f"{name}: {image_name(sample)} has no '{key}': {cure}")
+                raise ValueError(f"{where} has no '{key}': {cure}")
         if sample['split'] not in SPLITS:
-            raise ValueError(
-                f"{name}: {image_name(sample)} has split '{sample['split']}', "
-                "but split must be 'train' or 'val'")
+            raise ValueError(f"{where} has split '{sample['split']}', but "
+                             "split must be 'train' or 'val'")
 
 
 def image_name(sample: dict) -> str:
     """Return the quoted path of a data sample for error messages."""
     path = sample.get('img_path')
     return f"'{path}'" if path else 'a data sample'
-
-
-def _paths(results: list[dict]) -> set[str]:
-    return {x['img_path'] for x in results} - {None}

@@ -12,20 +12,17 @@ _PREDICT_CHUNK = 2**27  # 512 MiB in float32
 
 
 @torch.no_grad()
-def knn_scores(train_features: torch.Tensor,
-               train_labels: torch.Tensor,
-               test_features: torch.Tensor,
-               k: int = 20,
+def knn_scores(train_features: torch.Tensor, train_labels: torch.Tensor,
+               test_features: torch.Tensor, k: int = 20,
                temperature: float = 0.07) -> torch.Tensor:
     """Return multi-label scores from a weighted k-NN vote.
 
     The k train images with the largest cosine similarity s vote with weights
     exp(s / temperature), as in instance discrimination (Wu et al. 2018,
     https://arxiv.org/abs/1805.01978, Sec. 3.4) and DINO
-    (https://arxiv.org/abs/2104.14294). Both papers sum the votes per class,
-    which suffices to compare the classes of one image. Here a label is
-    compared between images, so the votes are divided by the sum of all
-    weights. A score is the weighted share of the neighbors with the label.
+    (https://arxiv.org/abs/2104.14294). A score is the weighted share of the
+    neighbors with the label: unlike the sum of the papers, which compares the
+    classes of one image, the share is comparable between images.
 
     Test images are processed in chunks, so the extra memory grows with N
     only. The choice between equally similar train images is arbitrary.
@@ -35,8 +32,7 @@ def knn_scores(train_features: torch.Tensor,
         train_labels (Tensor): 1 if the image has the label, else 0, (N, L).
         test_features (Tensor): Features of the test images, (M, C).
         k (int): Number of neighbors, limited to N. Defaults to 20.
-        temperature (float): Temperature of the vote weights, > 0. Defaults to
-            0.07.
+        temperature (float): Temperature of the weights, > 0. Defaults to 0.07.
 
     Returns:
         Tensor: Scores in [0, 1], (M, L), on the device of the train features.
@@ -57,11 +53,8 @@ def knn_scores(train_features: torch.Tensor,
 
 
 @torch.no_grad()
-def knn_predict(train_features: torch.Tensor,
-                train_labels: torch.Tensor,
-                test_features: torch.Tensor,
-                num_classes: int,
-                k: int = 200,
+def knn_predict(train_features: torch.Tensor, train_labels: torch.Tensor,
+                test_features: torch.Tensor, num_classes: int, k: int = 200,
                 temperature: float = 0.07) -> torch.Tensor:
     """Return single-label class probabilities from a weighted k-NN vote.
 
@@ -75,8 +68,7 @@ def knn_predict(train_features: torch.Tensor,
         test_features (Tensor): Features of the test images, (M, C).
         num_classes (int): Number of classes L.
         k (int): Number of neighbors, limited to N. Defaults to 200.
-        temperature (float): Temperature of the vote weights, > 0. Defaults to
-            0.07.
+        temperature (float): Temperature of the weights, > 0. Defaults to 0.07.
 
     Returns:
         Tensor: Share of the votes for each class, (M, L), with the device and
@@ -90,16 +82,14 @@ def knn_predict(train_features: torch.Tensor,
     votes = [train_features.new_zeros(0, num_classes)]
     for nearest, weights in _neighbors(train_features, test_features, k,
                                        temperature, _PREDICT_CHUNK):
-        votes.append(
-            weights.new_zeros(len(weights), num_classes).scatter_add_(
-                1, train_labels[nearest], weights))
+        votes.append(weights.new_zeros(len(weights), num_classes).scatter_add_(
+            1, train_labels[nearest], weights))
     return torch.cat(votes)
 
 
-def _neighbors(
-    train_features: torch.Tensor, test_features: torch.Tensor, k: int,
-    temperature: float, chunk_size: int
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+def _neighbors(train_features: torch.Tensor, test_features: torch.Tensor,
+               k: int, temperature: float, chunk_size: int
+               ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Yield indices and vote weights of the neighbors, both (chunk, k).
 
     ``train_features`` are already normalized. The weights of a test image sum
@@ -113,7 +103,7 @@ def _neighbors(
                          'above 0: the papers use 0.07')
     test_features = l2_normalize(test_features.to(train_features))
     k = min(k, len(train_features))
-    for chunk in test_features.split(
-            max(chunk_size // len(train_features), 1)):
+    rows = max(chunk_size // len(train_features), 1)
+    for chunk in test_features.split(rows):
         similarity, nearest = (chunk @ train_features.T).topk(k)
         yield nearest, (similarity / temperature).softmax(1)

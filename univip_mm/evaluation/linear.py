@@ -5,8 +5,7 @@ import numpy as np
 import torch
 
 
-def linear_scores(train_features: torch.Tensor,
-                  train_labels: torch.Tensor,
+def linear_scores(train_features: torch.Tensor, train_labels: torch.Tensor,
                   test_features: torch.Tensor,
                   cost: Optional[float] = None) -> torch.Tensor:
     """Return label probabilities from one logistic regression per label.
@@ -58,20 +57,12 @@ def linear_scores(train_features: torch.Tensor,
     return torch.from_numpy(scores)
 
 
-def standardize(
-        train_features: torch.Tensor, test_features: torch.Tensor
-) -> tuple[np.ndarray, np.ndarray]:
-    """Standardize both feature sets with the statistics of the train set.
+def standardize(train_features: torch.Tensor, test_features: torch.Tensor
+                ) -> tuple[np.ndarray, np.ndarray]:
+    """Scale both feature sets to mean 0 and deviation 1 of the train set.
 
-    The train features get mean 0 and standard deviation 1. Constant features
-    are only shifted.
-
-    Args:
-        train_features (Tensor): (N, C), N >= 1.
-        test_features (Tensor): (M, C).
-
-    Returns:
-        tuple[np.ndarray, np.ndarray]: (N, C) and (M, C), float64.
+    Constant features are only shifted. The shapes are (N, C), N >= 1, and
+    (M, C). The results are float64.
     """
     train, test = (x.detach().cpu().double().numpy()
                    for x in (train_features, test_features))

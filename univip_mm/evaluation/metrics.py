@@ -13,30 +13,23 @@ def average_precision(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
     Args:
         labels (np.ndarray): (M, L), bool.
         scores (np.ndarray): (M, L).
-
-    Returns:
-        np.ndarray: (L,), in [0, 1].
     """
     # Slow to import, and not needed for training.
     from sklearn.metrics import average_precision_score
-    return np.array([
-        average_precision_score(label, score)
-        for label, score in zip(labels.T, scores.T)
-    ])
+    return np.array([average_precision_score(*column)
+                     for column in zip(labels.T, scores.T)])
 
 
 def interpolated_ap(labels: np.ndarray, scores: np.ndarray) -> float:
     """Return the interpolated average precision of one class (Pascal VOC).
 
     This is the area under the precision-recall curve after raising each
-    precision to the maximum precision at any higher recall.
+    precision to the maximum precision at any higher recall. The result is NaN
+    if no image has the class.
 
     Args:
         labels (np.ndarray): 1 present, 0 absent, -1 ignored, (M,).
         scores (np.ndarray): (M,).
-
-    Returns:
-        float: In [0, 1]; NaN if no image has the class.
     """
     from sklearn.metrics import precision_recall_curve
     if not (labels == PRESENT).any():
@@ -59,9 +52,6 @@ def chance_average_precision(labels: np.ndarray) -> np.ndarray:
 
     Args:
         labels (np.ndarray): (M, L), bool, M >= 2. Each class needs an image.
-
-    Returns:
-        np.ndarray: (L,), in [0, 1].
     """
     number = len(labels)
     harmonic = (1 / np.arange(1, number + 1)).sum()
@@ -69,19 +59,16 @@ def chance_average_precision(labels: np.ndarray) -> np.ndarray:
     return (harmonic + (number - harmonic) * others) / number
 
 
-def balanced_accuracy(labels: np.ndarray,
-                      predictions: np.ndarray) -> np.ndarray:
-    """Return the balanced accuracy of each class.
+def balanced_accuracy(labels: np.ndarray, predictions: np.ndarray
+                      ) -> np.ndarray:
+    """Return the mean of sensitivity and specificity of each class.
 
-    This is the mean of sensitivity and specificity.
+    Constant predictions get 0.5.
 
     Args:
         labels (np.ndarray): True labels, (M, L), bool. Each class is present
             in some, but not all images.
         predictions (np.ndarray): Predicted labels, (M, L), bool.
-
-    Returns:
-        np.ndarray: (L,), in [0, 1]; 0.5 for constant predictions.
     """
     sensitivity = (labels & predictions).sum(axis=0) / labels.sum(axis=0)
     specificity = (~labels & ~predictions).sum(axis=0) / (~labels).sum(axis=0)

@@ -20,12 +20,10 @@ class MultiLabelProbe(FrozenFeatureMetric):
     """Multi-label classification of frozen features by k-NN and linear probes.
 
     Both classifiers are fitted on the ``train`` split and scored on ``val``.
-    No hyperparameter is tuned on ``val``.
-
-    All metrics are in percent. They are means over the classes that some, but
-    not all, val images have, because the other classes cannot be ranked. The
-    log reports the number of scored classes. A class without train images
-    counts, with the score of a random classifier.
+    No hyperparameter is tuned on ``val``. All metrics are in percent. They are
+    means over the classes that some, but not all, val images have, because the
+    other classes cannot be ranked. A class without train images counts, with
+    the score of a random classifier.
 
     ============================ ===========================================
     ``knn_mAP``                  Mean average precision, no interpolation, of
@@ -50,24 +48,18 @@ class MultiLabelProbe(FrozenFeatureMetric):
         **kwargs: Arguments of :class:`mmengine.evaluator.BaseMetric`.
 
     Raises:
-        ValueError: ``k``, ``temperature`` or ``cost`` is out of range. During
-            evaluation: a sample lacks a field or has an unknown split; a
-            split has no image; the splits share an image; the dataset has no
-            classes, or fewer than the labels need; a feature is not finite;
-            no class can be scored.
+        ValueError: An option is out of range. During evaluation: a sample is
+            incomplete or invalid; the splits are empty or overlap; the
+            dataset has too few classes; or no class can be scored.
     """
-
     default_prefix = 'probe'
 
-    def __init__(self,
-                 k: int = 20,
-                 temperature: float = 0.07,
-                 cost: Optional[float] = None,
-                 **kwargs) -> None:
+    def __init__(self, k: int = 20, temperature: float = 0.07,
+                 cost: Optional[float] = None, **kwargs) -> None:
         super().__init__(**kwargs)
         # Fail before the features are extracted, not after.
-        options = dict(k=k, temperature=temperature, cost=cost)
-        for name, value in options.items():
+        for name, value in dict(k=k, temperature=temperature,
+                                cost=cost).items():
             if value is not None and not value > 0:
                 raise ValueError(f'MultiLabelProbe: {name} is {value}, but '
                                  'must be above 0')
@@ -75,7 +67,7 @@ class MultiLabelProbe(FrozenFeatureMetric):
         self.temperature = temperature
         self.cost = cost
 
-    def pack_labels(self, sample: dict) -> dict:
+    def pack_labels(self, sample: dict) -> torch.Tensor:
         """Return the multi-hot labels of a data sample, (L,) uint8."""
         labels = torch.as_tensor(sample['gt_label']).cpu().long()
         num_classes = self.num_classes
@@ -84,24 +76,14 @@ class MultiLabelProbe(FrozenFeatureMetric):
                 f'MultiLabelProbe: the labels {labels.tolist()} of '
                 f'{image_name(sample)} are not all in [0, {num_classes}): '
                 "'gt_label' must have indices into the classes of the dataset")
-        multi_hot = torch.zeros(num_classes, dtype=torch.uint8)
-        multi_hot[labels] = 1
-        return dict(labels=multi_hot)
+        return torch.zeros(num_classes, dtype=torch.uint8).index_fill_(
+            0, labels, 1)
 
     def compute_metrics(self, results: list[dict]) -> dict[str, float]:
-        """Fit on train and score on val.
-
-        Args:
-            results (list[dict]): Results of :meth:`process` from all ranks.
-
-        Returns:
-            dict[str, float]: The metrics, in percent.
-        """
-        (train, train_labels), (test, test_labels) = (
-            (torch.stack([x['feature'] for x in images]),
-             torch.stack([x['labels'] for x in images]))
-            for images in self.split_results(results))
-        labels = test_labels.numpy().astype(bool)
+        """Fit on train, score on val, and return the metrics in percent."""
+        (train, train_labels), (test, test_labels) = self.split_results(
+            results)
+        labels = test_labels.bool().numpy()
         shares = train_labels.double().mean(dim=0).numpy()
         scores = dict(
             knn=knn_scores(train, train_labels, test, self.k,
@@ -110,7 +92,7 @@ class MultiLabelProbe(FrozenFeatureMetric):
         scored = labels.any(axis=0) & ~labels.all(axis=0)
         if not scored.any():
             raise ValueError(
-                f'MultiLabelProbe: each class is in all or in none of the '
+                'MultiLabelProbe: each class is in all or in none of the '
                 f'{len(labels)} val images, so none can be scored: add images '
                 'to the val split')
         print_log(

@@ -15,12 +15,10 @@ COSTS = (1.0, 10.0, 100.0)  # from ORL's eval_svm_full.sh
 SHOTS = (1, 2, 4, 8, 16, 32, 64, 96)
 
 
-def svm_average_precision(train_features: np.ndarray,
-                          train_labels: np.ndarray,
-                          test_features: np.ndarray,
-                          test_labels: np.ndarray,
-                          costs: Sequence[float] = COSTS,
-                          n_jobs: int = 1) -> np.ndarray:
+def svm_average_precision(
+        train_features: np.ndarray, train_labels: np.ndarray,
+        test_features: np.ndarray, test_labels: np.ndarray,
+        costs: Sequence[float] = COSTS, n_jobs: int = 1) -> np.ndarray:
     """Return the average precision of a linear SVM for each class.
 
     The cost of a class is the one with the best average precision in 3-fold
@@ -51,22 +49,18 @@ def svm_average_precision(train_features: np.ndarray,
             'images with the class or without it, but 3-fold cross-validation '
             'needs 3: add images or remove these classes')
     train, test = _l2_normalize(train_features), _l2_normalize(test_features)
-    return np.array(
-        Parallel(n_jobs)(
-            delayed(_cross_validated_ap)(train, present[:, i], test,
-                                         test_labels[:, i], costs)
-            for i in range(present.shape[1])))
+    return np.array(Parallel(n_jobs)(
+        delayed(_cross_validated_ap)(train, present[:, i], test,
+                                     test_labels[:, i], costs)
+        for i in range(present.shape[1])))
 
 
-def low_shot_average_precision(train_features: np.ndarray,
-                               train_labels: np.ndarray,
-                               test_features: np.ndarray,
-                               test_labels: np.ndarray,
-                               shots: Sequence[int] = SHOTS,
-                               samples: int = 5,
-                               costs: Sequence[float] = COSTS,
-                               seed: int = 0,
-                               n_jobs: int = 1) -> dict[int, float]:
+def low_shot_average_precision(
+        train_features: np.ndarray, train_labels: np.ndarray,
+        test_features: np.ndarray, test_labels: np.ndarray,
+        shots: Sequence[int] = SHOTS, samples: int = 5,
+        costs: Sequence[float] = COSTS, seed: int = 0,
+        n_jobs: int = 1) -> dict[int, float]:
     """Return the mean average precision for k train images per class.
 
     Each of ``samples`` independent subsets of a class has k images with the
@@ -74,23 +68,14 @@ def low_shot_average_precision(train_features: np.ndarray,
     subsets and classes at the best cost. The protocol chooses the cost on the
     test images, which inflates the results of all methods.
 
-    Args:
-        train_features (np.ndarray): (N, C).
-        train_labels (np.ndarray): 1 present, 0 absent, -1 ignored, (N, L).
-        test_features (np.ndarray): (M, C).
-        test_labels (np.ndarray): Same values as ``train_labels``, (M, L).
-        shots (Sequence[int]): Values of k. Defaults to :data:`SHOTS`.
-        samples (int): Number of subsets for each k. Defaults to 5.
-        costs (Sequence[float]): Candidate costs. Defaults to (1, 10, 100).
-        seed (int): Seed of the subsets. Defaults to 0.
-        n_jobs (int): Number of processes; -1 uses all cores. Defaults to 1.
+    ``shots`` are the values of k, and ``seed`` selects the subsets. The other
+    arguments are the same as for :func:`svm_average_precision`.
 
     Returns:
         dict[int, float]: Mean average precision for each k, in [0, 1].
 
     Raises:
-        ValueError: A class has fewer than k images with it or fewer than
-            (L - 1) k images without it.
+        ValueError: A class has too few images with it or without it.
     """
     from joblib import Parallel, delayed
     train, test = _l2_normalize(train_features), _l2_normalize(test_features)
@@ -102,42 +87,30 @@ def low_shot_average_precision(train_features: np.ndarray,
         delayed(_ap_by_cost)(train[rows], train_labels[rows, i] == PRESENT,
                              test, test_labels[:, i], costs)
         for i, rows in subsets)
-    means = np.nanmean(
-        np.reshape(scores, (len(shots), samples * classes, len(costs))),
-        axis=1)
+    means = np.nanmean(np.reshape(
+        scores, (len(shots), samples * classes, len(costs))), axis=1)
     return {k: float(mean.max()) for k, mean in zip(shots, means)}
 
 
 def _cross_validated_ap(train, present, test, test_labels, costs) -> float:
     from sklearn.model_selection import cross_val_score
-    mean = [
-        cross_val_score(
-            _linear_svm(cost), train, present, cv=3,
-            scoring='average_precision').mean() for cost in costs
-    ]
-    best = costs[int(np.argmax(mean))]
+    best = max(costs, key=lambda cost: cross_val_score(
+        _linear_svm(cost), train, present, cv=3,
+        scoring='average_precision').mean())
     return _ap_by_cost(train, present, test, test_labels, [best])[0]
 
 
 def _ap_by_cost(train, present, test, test_labels, costs) -> list[float]:
-    return [
-        interpolated_ap(
-            test_labels,
-            _linear_svm(cost).fit(train, present).decision_function(test))
-        for cost in costs
-    ]
+    classifiers = [_linear_svm(cost).fit(train, present) for cost in costs]
+    return [interpolated_ap(test_labels, classifier.decision_function(test))
+            for classifier in classifiers]
 
 
 def _linear_svm(cost: float):
     from sklearn.svm import LinearSVC
-    # Values of the common scripts. LinearSVC shuffles the images, hence the
-    # seed.
-    return LinearSVC(
-        C=cost,
-        class_weight={True: 2, False: 1},
-        dual=True,
-        max_iter=2000,
-        random_state=0)
+    # Values of the common scripts. The seed is for the order of the images.
+    return LinearSVC(C=cost, class_weight={True: 2, False: 1}, dual=True,
+                     max_iter=2000, random_state=0)
 
 
 def _sample(labels: np.ndarray, num_present: int, num_absent: int,

@@ -1,5 +1,4 @@
 #!/usr/bin/env bash
 # Train a classifier under Slurm from a checkpoint of UniVIP or BYOL, or from an extracted backbone:
 #   PARTITION=gpu bash tools/benchmarks/classification/slurm_train.sh CONFIG CHECKPOINT GPUS [options]
-# Run without arguments for help.
 exec bash "$(dirname "$0")/../launch.sh" "$0" mmpretrain train slurm "$@"
