@@ -25,9 +25,9 @@ SECTIONS = ('model', 'train_dataloader', 'optim_wrapper', 'param_scheduler',
             'visualizer')
 
 # Keys that MMEngine's builders remove before they call the class.
-BUILDER_KEYS = {'type', '_scope_', 'priority', 'convert_to_iter_based',
-                'init_cfg', 'paramwise_cfg', 'constructor',
-                'num_batch_per_epoch'}
+BUILDER_KEYS = {
+    'type', '_scope_', 'priority', 'convert_to_iter_based', 'init_cfg',
+    'paramwise_cfg', 'constructor', 'num_batch_per_epoch'}
 
 # Allowed (min, max) of common numeric keys.
 RANGES = dict(
@@ -40,7 +40,6 @@ RANGES = dict(
     hid_channels=(1, math.inf), out_channels=(1, math.inf))
 
 NUMBERS = {int, float, bool}
-
 # Origins of `Optional[int]` and of `int | None`, which needs Python 3.10.
 UNIONS = {typing.Union, getattr(types, 'UnionType', typing.Union)}
 
@@ -84,10 +83,8 @@ def _with_parents(registry: Optional[Registry]) -> Iterator[Registry]:
 
 
 def _check_types(node: Any, path: str) -> None:
-    registries = [
-        value for module in (ours, mmengine.registry)
-        for value in vars(module).values() if isinstance(value, Registry)
-    ]
+    registries = [x for module in (ours, mmengine.registry)
+                  for x in vars(module).values() if isinstance(x, Registry)]
     for key, part in dicts_in(node, path):
         name = part.get('type')
         # The type of clip_grad is 'norm' or 'value'. A type that is not a
@@ -96,7 +93,7 @@ def _check_types(node: Any, path: str) -> None:
             continue
         found = next(
             filter(None, (find_registered(x, name) for x in registries)), None)
-        if found is not None:
+        if found:
             _check_arguments(found, part, key)
         elif '.' not in name:  # MMEngine imports a name with a dot
             names = {x for registry in registries
@@ -142,11 +139,10 @@ def _type_hint(function: Callable, parameter: inspect.Parameter) -> Any:
     if parameter.annotation is parameter.empty:
         return Any
     # Alone: get_type_hints fails if one of several hints is unknown.
-    owner = types.SimpleNamespace(
-        __annotations__=dict(hint=parameter.annotation))
+    owner = types.SimpleNamespace(__annotations__={'': parameter.annotation})
     try:
         return typing.get_type_hints(
-            owner, vars(sys.modules[function.__module__]))['hint']
+            owner, vars(sys.modules[function.__module__]))['']
     except (NameError, TypeError):
         return Any
 
@@ -176,9 +172,9 @@ def _check_ranges(node: Any, path: str) -> None:
             if isinstance(value, str):  # the signature had no type hint
                 raise ValueError(f'{where}.{key} is {value!r}, a str, but '
                                  'must be a number')
-            if isinstance(value, (int, float)) and not (
-                    smallest <= value <= largest):
-                raise ValueError(
-                    f'{where}.{key} is {value}, but must be '
-                    + (f'at least {smallest}' if largest == math.inf else
-                       f'between {smallest} and {largest}'))
+            if (isinstance(value, (int, float))
+                    and not smallest <= value <= largest):
+                rule = (f'at least {smallest}' if largest == math.inf else
+                        f'between {smallest} and {largest}')
+                raise ValueError(f'{where}.{key} is {value}, but must be '
+                                 + rule)
