@@ -41,7 +41,7 @@ class PackInputs(BaseTransform):
         self.meta_keys = meta_keys
 
     def transform(self, results: dict) -> dict:
-        """Pack ``inputs``, a (3, H, W) or a list of such, and the sample."""
+        """Pack images to (3, H, W) tensors, and the rest to a data sample."""
         sample = BaseDataElement()
         if 'gt_label' in results:
             sample.set_field(
@@ -52,9 +52,9 @@ class PackInputs(BaseTransform):
         sample.set_metainfo(
             {key: results[key] for key in self.meta_keys if key in results})
         images = results[self.input_key]
-        inputs = ([*map(_to_tensor, images)]
+        packed = ([_to_tensor(image) for image in images]
                   if isinstance(images, list) else _to_tensor(images))
-        return dict(inputs=inputs, data_samples=sample)
+        return dict(inputs=packed, data_samples=sample)
 
 
 def _to_tensor(image: np.ndarray) -> torch.Tensor:

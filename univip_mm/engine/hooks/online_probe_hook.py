@@ -26,18 +26,15 @@ class OnlineProbeHook(Hook):
     The options are the ``test_dataloader`` and ``test_evaluator`` of a config
     for ``tools/test.py``, whose results for the checkpoint are the same::
 
-        custom_hooks = [
-            ...,
-            dict(type='OnlineProbeHook', interval=10,
-                 dataloader=dict(
-                     batch_size=64, num_workers=4,
-                     dataset=dict(type='ConcatDataset', datasets=[
-                         dict(type='CocoMultiLabel', split=split, part=part,
-                              ann_file=..., data_prefix=..., pipeline=...)
-                         for split, part in dict(
-                             train=(0, .5), val=(.5, 1)).items()])),
-                 evaluator=dict(type='MultiLabelProbe')),
-        ]
+        dict(type='OnlineProbeHook', interval=10,
+             dataloader=dict(
+                 batch_size=64, num_workers=4,
+                 dataset=dict(type='ConcatDataset', datasets=[
+                     dict(type='CocoMultiLabel', split=split, part=part,
+                          ann_file=..., data_prefix=..., pipeline=...)
+                     for split, part in dict(
+                         train=(0, .5), val=(.5, 1)).items()])),
+             evaluator=dict(type='MultiLabelProbe'))
 
     For folders of classes, as ImageNet's, use the data sets of the host with
     ``dict(type='SetSplit', split='train')`` or ``'val'`` before
