@@ -18,6 +18,7 @@ from univip_mm.engine.recompute import (
     without_image,
 )
 from univip_mm.engine.replay import image_names, load_replay
+from univip_mm.utils.errors import one_line_errors
 
 EXAMPLE = """
 examples:
@@ -31,29 +32,21 @@ to see whether the precision is the reason:
 def parse_args() -> argparse.Namespace:
     """Return the options of the command line."""
     parser = argparse.ArgumentParser(
-        description=__doc__,
-        epilog=EXAMPLE,
+        description=__doc__, epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('file', help='replay file that NonFiniteHook wrote')
     parser.add_argument(
-        '--precision',
-        choices=['float32', 'bfloat16', 'float16'],
+        '--precision', choices=['float32', 'bfloat16', 'float16'],
         help='precision of autocast (default: as in the training)')
     parser.add_argument(
-        '--device',
-        default='cuda' if torch.cuda.is_available() else 'cpu',
+        '--device', default='cuda' if torch.cuda.is_available() else 'cpu',
         help='device (default: %(default)s)')
     parser.add_argument(
-        '--no-search',
-        action='store_true',
+        '--no-search', action='store_true',
         help='do not search for the image that causes the fault; the search '
         'needs one pass for each image of the batch')
     parser.add_argument(
-        '--import',
-        dest='modules',
-        nargs='+',
-        default=[],
-        metavar='MODULE',
+        '--import', dest='modules', nargs='+', default=[], metavar='MODULE',
         help='your modules that register parts of the model; the '
         'custom_imports in the file are not imported, for safety')
     return parser.parse_args()
@@ -69,9 +62,9 @@ def report(computed: dict) -> None:
         parts[name.split('.')[0]].append((name, finite))
     for part, names in parts.items():
         bad = [name for name, finite in names if not finite]
-        print_row(f'gradient of {part}', 'finite' if not bad else (
-            f'NOT FINITE in {len(bad)} of {len(names)} parameters, the last '
-            f'is {bad[-1]}'))
+        print_row(f'gradient of {part}', 'finite' if not bad else
+                  f'NOT FINITE in {len(bad)} of {len(names)} parameters, the '
+                  f'last is {bad[-1]}')
     if computed['first_layer']:
         print_row('first layer', f'{computed["first_layer"]} is the first '
                   'layer whose output is not finite')
@@ -85,10 +78,8 @@ def search(model: torch.nn.Module, preprocessed: dict, names: list,
         print_row('image', f'not searched: without one of {number} images, '
                   'the batch is too small for batch norm')
         return
-    culprits = [
-        index for index in range(number) if is_finite(
-            compute(model, without_image(preprocessed, index), precision))
-    ]
+    culprits = [index for index in range(number) if is_finite(compute(
+        model, without_image(preprocessed, index), precision))]
     for index in culprits:
         name = names[index] if index < len(names) else f'number {index}'
         print_row('image', f"without '{name}' all is finite")
@@ -105,13 +96,11 @@ def print_row(name: str, text: str) -> None:
 def main() -> None:
     """Run the tool; a mistake of the user ends in one line."""
     args = parse_args()
-    try:
+    with one_line_errors(types=(ValueError, FileNotFoundError, ImportError)):
         content = load_replay(args.file)
         for module in args.modules:
             importlib.import_module(module)
         model = build_model(content, args.device)
-    except (ValueError, FileNotFoundError, ImportError) as e:
-        raise SystemExit(f'error: {e}') from None
     precision = args.precision or content['precision']
     print_row('training', f'iteration {content["iteration"]}, rank '
               f'{content["rank"]}: {content["found"]} was not finite')
@@ -120,10 +109,8 @@ def main() -> None:
     for number, batch in enumerate(batches, 1):
         if len(batches) > 1:
             print_row('accumulated batch', f'{number} of {len(batches)}')
-        try:
+        with one_line_errors(types=(ValueError, )):
             preprocessed = preprocess_batch(model, batch)
-        except ValueError as e:
-            raise SystemExit(f'error: {e}') from None
         computed = compute(model, preprocessed, precision)
         report(computed)
         if is_finite(computed):

@@ -22,13 +22,10 @@ TOOLS=$(dirname "$0")
 
 # shellcheck disable=SC2086  # SRUN_ARGS has several words
 PYTHONPATH="$TOOLS/..${PYTHONPATH:+:$PYTHONPATH}" \
-exec srun -p "$PARTITION" \
-    --job-name="$JOB_NAME" \
-    --gres="gpu:$GPUS_PER_NODE" \
-    --ntasks="$GPUS" \
+exec srun -p "$PARTITION" --job-name="$JOB_NAME" \
+    --gres="gpu:$GPUS_PER_NODE" --ntasks="$GPUS" \
     --ntasks-per-node="$GPUS_PER_NODE" \
-    --cpus-per-task="${CPUS_PER_TASK:-8}" \
-    --kill-on-bad-exit=1 \
+    --cpus-per-task="${CPUS_PER_TASK:-8}" --kill-on-bad-exit=1 \
     ${SRUN_ARGS:-} \
     "${PYTHON:-python}" -u "$TOOLS/train.py" "$CONFIG" \
     --work-dir="$WORK_DIR" --launcher=slurm "${@:5}"

@@ -14,6 +14,7 @@ from univip_mm.engine.config import (
 )
 from univip_mm.engine.cpu import prepare_for_cpu
 from univip_mm.utils.distributed import leave
+from univip_mm.utils.errors import one_line_errors
 from univip_mm.utils.unwrap import unwrap_model
 
 EXAMPLE = '''
@@ -27,15 +28,12 @@ the untrained network, as a baseline:
 def parse_args() -> argparse.Namespace:
     """Return the options of the command line."""
     parser = argparse.ArgumentParser(
-        description=__doc__,
-        epilog=EXAMPLE,
+        description=__doc__, epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter)
     add_config_arguments(parser)
     parser.add_argument(
-        'checkpoint',
-        nargs='?',
-        help='pre-training checkpoint (default: none, evaluate the untrained '
-        'network)')
+        'checkpoint', nargs='?', help='pre-training checkpoint (default: none,'
+        ' evaluate the untrained network)')
     parser.add_argument('--out', help='JSON file for the metrics')
     return parser.parse_args()
 
@@ -43,7 +41,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Run the tool; a mistake of the user ends in one line."""
     args = parse_args()
-    try:
+    with one_line_errors(types=(ValueError, FileNotFoundError)):
         cfg = load_config(args)
         check_part(cfg, 'test_dataloader')
         cfg.load_from = args.checkpoint
@@ -51,8 +49,6 @@ def main() -> None:
         prepare_for_cpu(cfg)
         runner = Runner.from_cfg(cfg)
         runner.test_loop  # noqa: B018  reads the files of the data set
-    except (ValueError, FileNotFoundError) as e:
-        raise SystemExit(f'error: {e}') from None
     if args.checkpoint is None:
         unwrap_model(runner.model).init_weights()
     try:

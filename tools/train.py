@@ -21,6 +21,7 @@ from univip_mm.engine.cpu import check_mixed_precision, prepare_for_cpu
 from univip_mm.engine.network_check import check_network
 from univip_mm.io.images import NoReadableImageError, TooManyUnreadableError
 from univip_mm.utils.distributed import leave
+from univip_mm.utils.errors import one_line_errors
 
 EXAMPLE = '''
 examples:
@@ -36,36 +37,25 @@ on several GPUs:
 def parse_args() -> argparse.Namespace:
     """Return the options of the command line."""
     parser = argparse.ArgumentParser(
-        description=__doc__,
-        epilog=EXAMPLE,
+        description=__doc__, epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter)
     add_config_arguments(parser)
     parser.add_argument(
-        '--resume',
-        nargs='?',
-        type=str,
-        const='auto',
-        metavar='CHECKPOINT',
+        '--resume', nargs='?', const='auto', metavar='CHECKPOINT',
         help='resume from this checkpoint; without a path, from the latest '
         'checkpoint in the work dir, or from the start if there is none')
     parser.add_argument(
         '--amp', action='store_true',
         help='use automatic mixed precision (needs a GPU)')
     parser.add_argument(
-        '--auto-scale-lr',
-        action='store_true',
+        '--auto-scale-lr', action='store_true',
         help='multiply the learning rate by the total batch size divided by '
         'auto_scale_lr.base_batch_size of the config')
     return parser.parse_args()
 
 
 def apply_options(cfg: Config, args: argparse.Namespace) -> None:
-    """Apply the training options and the host's defaults, then check all.
-
-    Raises:
-        FileNotFoundError: The checkpoint to resume from is missing.
-        ValueError: The config is incomplete or inconsistent.
-    """
+    """Apply the training options and the host's defaults, then check all."""
     check_part(cfg, 'train_dataloader')
     if args.amp:
         cfg.optim_wrapper.type = 'AmpOptimWrapper'
@@ -76,9 +66,8 @@ def apply_options(cfg: Config, args: argparse.Namespace) -> None:
     if args.auto_scale_lr:
         check_part(cfg, 'auto_scale_lr')
         cfg.auto_scale_lr.enable = True
-    defaults = ConfigDict(
-        pin_memory=torch.cuda.is_available(),
-        persistent_workers=True,
+    defaults = dict(
+        pin_memory=torch.cuda.is_available(), persistent_workers=True,
         collate_fn=dict(type='default_collate'))
     cfg.train_dataloader = ConfigDict({**defaults, **cfg.train_dataloader})
     if cfg.train_dataloader.num_workers == 0:
@@ -93,29 +82,23 @@ def apply_options(cfg: Config, args: argparse.Namespace) -> None:
 def main() -> None:
     """Run the tool; a mistake of the user ends in one line."""
     args = parse_args()
-    try:
+    with one_line_errors(types=(ValueError, FileNotFoundError)):
         cfg = load_config(args)
         apply_options(cfg, args)
         prepare_for_cpu(cfg)
-        runner = (
-            RUNNERS.build(cfg)
-            if 'runner_type' in cfg else Runner.from_cfg(cfg))
+        runner = (RUNNERS.build(cfg) if 'runner_type' in cfg else
+                  Runner.from_cfg(cfg))
         runner.train_loop  # noqa: B018  reads the files of the data set
-    except (ValueError, FileNotFoundError) as e:
-        raise SystemExit(f'error: {e}') from None
     try:
         runner.train()
     except UnpicklingError as e:  # from the checkpoint of --resume
         raise SystemExit(
             f'error: {describe_refusal(cfg.load_from, e)}') from None
-    except TooManyUnreadableError as e:
-        # The hook raises on all ranks, a loader possibly on one rank only.
+    except (TooManyUnreadableError, FloatingPointError) as e:
+        # The hooks raise on all ranks, a loader possibly on one rank only.
         alone = isinstance(e, NoReadableImageError)
         raise SystemExit(
             f'error: {e}' if alone or get_rank() == 0 else 1) from None
-    except FloatingPointError as e:  # on all ranks; rank 0 prints it
-        raise SystemExit(
-            f'error: {e}' if get_rank() == 0 else 1) from None
 
 
 if __name__ == '__main__':

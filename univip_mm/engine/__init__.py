@@ -1,18 +1,2 @@
 """Hooks, config checks, checkpoints and replay files of a training."""
-from .hooks import (
-    IterSeedHook,
-    NonFiniteHook,
-    OnlineProbeHook,
-    PreemptionHook,
-    SafeCheckpointHook,
-    SafeResumeHook,
-    SkippedImagesHook,
-    TargetUpdateHook,
-    ViewSheetHook,
-)
-
-__all__ = [
-    'IterSeedHook', 'NonFiniteHook', 'OnlineProbeHook', 'PreemptionHook',
-    'SafeCheckpointHook', 'SafeResumeHook', 'SkippedImagesHook',
-    'TargetUpdateHook', 'ViewSheetHook'
-]
+from .hooks import *  # noqa: F403

@@ -7,14 +7,11 @@ BRANCHES = dict(online='backbone.', target='target_net.module.0.')
 
 
 def backbone_of(model: nn.Module, branch: str) -> nn.Module:
-    """Return the backbone of one branch of UniVIP, or of another BYOL model.
-
-    Args:
-        model (nn.Module): Model without a distributed wrapper.
-        branch (str): 'online' or 'target'.
+    """Return the backbone of the 'online' or 'target' branch of a BYOL model.
 
     Raises:
-        ValueError: The model has no such branch.
+        ValueError: The model has no such branch, or is still wrapped for
+            distributed training.
     """
     try:
         return model.get_submodule(BRANCHES[branch].rstrip('.'))

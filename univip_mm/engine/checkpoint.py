@@ -16,16 +16,13 @@ from ..utils import safe_pickle
 def load_checkpoints_safely() -> None:
     """Let MMEngine load local checkpoints with our safe unpickler.
 
-    The change applies to this process. See
-    :mod:`univip_mm.utils.safe_pickle`: no code in the file runs, and the
-    types of MMEngine's log are allowed, so that a training can be resumed.
+    No code in the file runs, but the types of MMEngine's log are allowed, so
+    that a training can be resumed.
     """
-    CheckpointLoader.register_scheme('', _load_local, force=True)
 
-
-def _load_local(filename: str, map_location: Any = None) -> Any:
-    # The parameter names are those of MMEngine's loaders.
-    return safe_pickle.load(os.path.expanduser(filename), map_location)
+    @CheckpointLoader.register_scheme('', force=True)
+    def load_local(filename: str, map_location: Any = None) -> Any:
+        return safe_pickle.load(os.path.expanduser(filename), map_location)
 
 
 def load_checkpoint(path: str) -> dict:
@@ -33,8 +30,7 @@ def load_checkpoint(path: str) -> dict:
 
     Raises:
         FileNotFoundError: The file does not exist.
-        ValueError: The file is not a checkpoint, is truncated, or contains a
-            type that our checkpoints do not need.
+        ValueError: The file is not a checkpoint, is truncated or not safe.
     """
     try:
         content = safe_pickle.load(path, 'cpu')
@@ -50,17 +46,13 @@ def load_checkpoint(path: str) -> dict:
 
 def describe_refusal(path: str, error: Exception) -> str:
     """Return one line that says why a checkpoint was not loaded."""
-    return (f"'{path}' is not a checkpoint, is truncated, or is not safe to "
-            f'load: {_reason(error)}')
-
-
-def _reason(error: Exception) -> str:
     # PyTorch adds a page of advice to the one sentence that matters.
     text = str(error) or type(error).__name__
     found = re.search(
-        r'((?:Trying to load u|U)nsupported .*?)(?: was not|\. |\.?\n|$)',
-        text)
-    return found.group(1) if found else text.split('. ')[0].split('\n')[0]
+        r'((Trying to load u|U)nsupported .*?)( was not|\. |\.?\n|$)', text)
+    reason = found.group(1) if found else text.split('. ')[0].split('\n')[0]
+    return (f"'{path}' is not a checkpoint, is truncated, or is not safe to "
+            f'load: {reason}')
 
 
 def is_whole(path: str) -> bool:
@@ -72,8 +64,7 @@ def is_whole(path: str) -> bool:
     if zipfile.is_zipfile(path):
         return True
     with open(path, 'rb') as file:
-        start = file.read(2)
-    return start not in (b'', b'PK')
+        return file.read(2) not in (b'', b'PK')
 
 
 def latest_checkpoint(work_dir: str) -> tuple[Optional[str], list[str]]:
@@ -83,20 +74,16 @@ def latest_checkpoint(work_dir: str) -> tuple[Optional[str], list[str]]:
     others, from the newest to the oldest.
 
     Returns:
-        tuple[Optional[str], list[str]]: Path of the checkpoint, or None if
-        there is no whole one; and the paths of the skipped checkpoints, which
-        are truncated or missing.
+        tuple[Optional[str], list[str]]: Path of the checkpoint, None if none
+        is whole; and the skipped paths, which are truncated or missing.
     """
     folder = Path(work_dir)
     found = sorted(folder.glob('*.pth'), key=lambda x: x.stat().st_mtime,
                    reverse=True)
-    candidates = [str(path) for path in found]
     note = folder / 'last_checkpoint'
     named = note.read_text().strip() if note.is_file() else ''
-    if named:
-        candidates.insert(0, named)
     skipped = []
-    for path in dict.fromkeys(candidates):
+    for path in dict.fromkeys(filter(None, [named, *map(str, found)])):
         if os.path.isfile(path) and is_whole(path):
             return path, skipped
         skipped.append(path)
@@ -110,18 +97,14 @@ def find_checkpoint(cfg: Config) -> None:
     latest whole checkpoint of the work dir. URLs are not checked.
 
     Raises:
-        FileNotFoundError: There is no such checkpoint, or none of the work
-            dir is whole.
+        FileNotFoundError: The checkpoint is missing, or none is whole.
         ValueError: The checkpoint of ``load_from`` is truncated.
     """
     path = cfg.get('load_from')
-    if path is not None:
-        _check_file(path)
-    elif cfg.get('resume'):
-        cfg.load_from = _find_latest(cfg.work_dir)
-
-
-def _check_file(path: str) -> None:
+    if path is None:
+        if cfg.get('resume'):
+            cfg.load_from = _find_latest(cfg.work_dir)
+        return
     if '://' in path:
         return
     path = os.path.expanduser(path)
@@ -142,7 +125,6 @@ def _find_latest(work_dir: str) -> Optional[str]:
             f"{', '.join(map(repr, skipped))} truncated or missing; give "
             '--resume CHECKPOINT, or omit --resume to start a new training')
     if skipped:
-        print_log(
-            f'skipped {len(skipped)} truncated or missing checkpoints: '
-            + ', '.join(skipped), level=logging.WARNING)
+        print_log(f'skipped {len(skipped)} truncated or missing checkpoints: '
+                  + ', '.join(skipped), level=logging.WARNING)
     return path

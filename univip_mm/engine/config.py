@@ -11,27 +11,19 @@ from ..models.univip_neck import check_instance_count
 
 
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options that tools/train.py and tools/test.py share.
-
-    :func:`load_config` reads all of them.
-    """
+    """Add the options that :func:`load_config` reads."""
     parser.add_argument('config', help='config file')
     parser.add_argument(
         '--work-dir',
         help='folder of logs and checkpoints (default: work_dirs/CONFIG)')
     parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        metavar='KEY=VALUE',
+        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
         help='override config values, for example '
         'optim_wrapper.optimizer.lr=0.1; write a list as key="[a,b]"')
     parser.add_argument(
-        '--launcher',
-        choices=['none', 'pytorch', 'slurm', 'mpi'],
-        default='none',
-        help='launcher of the processes; the .sh scripts set this option '
-        '(default: %(default)s)')
+        '--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'],
+        default='none', help='launcher of the processes; the .sh scripts set '
+        'this option (default: %(default)s)')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0,
                         help=argparse.SUPPRESS)
 
@@ -64,33 +56,24 @@ def load_config(args: argparse.Namespace) -> Config:
 def check_part(cfg: Config, name: str) -> None:
     """Raise ValueError if the config lacks a key, e.g. ``test_dataloader``."""
     if cfg.get(name) is None:
-        raise ValueError(f"'{cfg.filename}' has no {name}: see "
-                         'configs/univip_r18_demo.py and its base configs for '
-                         'an example')
+        raise ValueError(
+            f"'{cfg.filename}' has no {name}: see configs/univip_r18_demo.py "
+            'and its base configs for an example')
 
 
 def check_num_instances(cfg: Config) -> None:
-    """Check that the views have as many instances as the model fuses.
-
-    Raises:
-        ValueError: The numbers differ.
-    """
+    """Raise ValueError unless the model fuses all instances of the views."""
     fused = cfg.model.get('fusion_neck', {}).get('num_instances', 4)
     for path, crop in parts_of_type(cfg.train_dataloader, 'OverlapSceneCrop',
                                     'train_dataloader'):
-        check_instance_count(
-            crop.get('num_instances', 4), fused, f'{path}.num_instances')
+        check_instance_count(crop.get('num_instances', 4), fused,
+                             f'{path}.num_instances')
 
 
 def dicts_in(node: Any, path: str) -> Iterator[tuple[str, dict]]:
-    """Yield each dict inside a config node, with its dotted key.
+    """Yield each dict inside a config node, with its key.
 
-    Args:
-        node (Any): Dict, list, tuple or plain value.
-        path (str): Key of the node, the start of the yielded keys.
-
-    Yields:
-        tuple[str, dict]: Key such as ``model.backbone``, and the dict.
+    A key such as ``model.backbone`` starts with ``path``, the node's key.
     """
     if isinstance(node, dict):
         yield path, node

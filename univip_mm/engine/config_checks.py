@@ -19,15 +19,18 @@ from torch.utils.data import DataLoader
 from .. import registry as ours
 from .config import dicts_in
 
+REGISTRIES = [x for module in (ours, mmengine.registry)
+              for x in vars(module).values() if isinstance(x, Registry)]
+
 # Sections that the Runner builds for a training.
 SECTIONS = ('model', 'train_dataloader', 'optim_wrapper', 'param_scheduler',
             'train_cfg', 'default_hooks', 'custom_hooks', 'log_processor',
             'visualizer')
 
 # Keys that MMEngine's builders remove before they call the class.
-BUILDER_KEYS = {'type', '_scope_', 'priority', 'convert_to_iter_based',
-                'init_cfg', 'paramwise_cfg', 'constructor',
-                'num_batch_per_epoch'}
+BUILDER_KEYS = {
+    'type', '_scope_', 'priority', 'convert_to_iter_based', 'init_cfg',
+    'paramwise_cfg', 'constructor', 'num_batch_per_epoch'}
 
 # Allowed (min, max) of common numeric keys.
 RANGES = dict(
@@ -40,7 +43,6 @@ RANGES = dict(
     hid_channels=(1, math.inf), out_channels=(1, math.inf))
 
 NUMBERS = {int, float, bool}
-
 # Origins of `Optional[int]` and of `int | None`, which needs Python 3.10.
 UNIONS = {typing.Union, getattr(types, 'UnionType', typing.Union)}
 
@@ -53,8 +55,9 @@ def check_config(cfg: Config) -> None:
     """
     _check_arguments(DataLoader, cfg.train_dataloader, 'train_dataloader')
     for section in SECTIONS:
-        _check_types(cfg.get(section), section)
-        _check_ranges(cfg.get(section), section)
+        for path, part in dicts_in(cfg.get(section), section):
+            _check_type(part, path)
+            _check_ranges(part, path)
 
 
 def find_registered(registry: Registry, name: str) -> Optional[Callable]:
@@ -83,29 +86,23 @@ def _with_parents(registry: Optional[Registry]) -> Iterator[Registry]:
         registry = registry.parent
 
 
-def _check_types(node: Any, path: str) -> None:
-    registries = [
-        value for module in (ours, mmengine.registry)
-        for value in vars(module).values() if isinstance(value, Registry)
-    ]
-    for key, part in dicts_in(node, path):
-        name = part.get('type')
-        # The type of clip_grad is 'norm' or 'value'. A type that is not a
-        # string is the class itself.
-        if key.endswith('.clip_grad') or not isinstance(name, str):
-            continue
-        found = next(
-            filter(None, (find_registered(x, name) for x in registries)), None)
-        if found is not None:
-            _check_arguments(found, part, key)
-        elif '.' not in name:  # MMEngine imports a name with a dot
-            names = {x for registry in registries
-                     for parent in _with_parents(registry)
-                     for x in parent.module_dict}
-            raise ValueError(
-                f"{key}.type is '{name}', but nothing is registered under "
-                'this name: ' + (_suggest(name, names) or 'check the spelling,'
-                                 ' and that custom_imports has its module'))
+def _check_type(part: dict, path: str) -> None:
+    name = part.get('type')
+    # The type of clip_grad is 'norm' or 'value'. A type that is not a string
+    # is the class itself.
+    if path.endswith('.clip_grad') or not isinstance(name, str):
+        return
+    found = next(
+        filter(None, (find_registered(x, name) for x in REGISTRIES)), None)
+    if found:
+        _check_arguments(found, part, path)
+    elif '.' not in name:  # MMEngine imports a name with a dot
+        names = {x for registry in REGISTRIES
+                 for node in _with_parents(registry) for x in node.module_dict}
+        raise ValueError(
+            f"{path}.type is '{name}', but nothing is registered under this "
+            'name: ' + (_suggest(name, names) or 'check the spelling, and that'
+                        ' custom_imports has its module'))
 
 
 def _suggest(name: str, names: Collection) -> str:
@@ -142,11 +139,10 @@ def _type_hint(function: Callable, parameter: inspect.Parameter) -> Any:
     if parameter.annotation is parameter.empty:
         return Any
     # Alone: get_type_hints fails if one of several hints is unknown.
-    owner = types.SimpleNamespace(
-        __annotations__=dict(hint=parameter.annotation))
+    owner = types.SimpleNamespace(__annotations__={'': parameter.annotation})
     try:
         return typing.get_type_hints(
-            owner, vars(sys.modules[function.__module__]))['hint']
+            owner, vars(sys.modules[function.__module__]))['']
     except (NameError, TypeError):
         return Any
 
@@ -169,16 +165,14 @@ def _is_valid(value: Any, hint: Any) -> bool:
     return isinstance(value, tuple(options))
 
 
-def _check_ranges(node: Any, path: str) -> None:
-    for where, part in dicts_in(node, path):
-        for key, (smallest, largest) in RANGES.items():
-            value = part.get(key)
-            if isinstance(value, str):  # the signature had no type hint
-                raise ValueError(f'{where}.{key} is {value!r}, a str, but '
-                                 'must be a number')
-            if isinstance(value, (int, float)) and not (
-                    smallest <= value <= largest):
-                raise ValueError(
-                    f'{where}.{key} is {value}, but must be '
-                    + (f'at least {smallest}' if largest == math.inf else
-                       f'between {smallest} and {largest}'))
+def _check_ranges(part: dict, path: str) -> None:
+    for key, (smallest, largest) in RANGES.items():
+        value = part.get(key)
+        if isinstance(value, str):  # the signature had no type hint
+            raise ValueError(f'{path}.{key} is {value!r}, a str, but must be '
+                             'a number')
+        if (isinstance(value, (int, float))
+                and not smallest <= value <= largest):
+            rule = (f'at least {smallest}' if largest == math.inf else
+                    f'between {smallest} and {largest}')
+            raise ValueError(f'{path}.{key} is {value}, but must be {rule}')

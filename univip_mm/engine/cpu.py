@@ -17,8 +17,7 @@ def check_mixed_precision(cfg: Config) -> None:
 def prepare_for_cpu(cfg: Config) -> None:
     """Start gloo and wrap the model for the CPU, if there is no GPU.
 
-    Without a launcher, or with a GPU, do nothing. MMEngine's ``init_dist``
-    requires a GPU even for gloo, so the process group is started here.
+    Do nothing without a launcher.
 
     Raises:
         ValueError: The model has SyncBN, which needs a GPU in a process group
@@ -27,18 +26,14 @@ def prepare_for_cpu(cfg: Config) -> None:
     """
     if cfg.get('launcher', 'none') == 'none' or torch.cuda.is_available():
         return
-    keys = [path for path, _ in parts_of_type(cfg.model, 'SyncBN', 'model')]
-    if keys:
-        raise ValueError(
-            'SyncBN needs a GPU and there is none: use BN, with '
-            f'--cfg-options {" ".join(map(_batch_norm_option, keys))}')
+    # Projector and predictor normalize vectors, the backbone feature maps.
+    options = [f'{path}.type={"BN" if "backbone" in path else "BN1d"}'
+               for path, _ in parts_of_type(cfg.model, 'SyncBN', 'model')]
+    if options:
+        raise ValueError('SyncBN needs a GPU and there is none: use BN, with '
+                         f'--cfg-options {" ".join(options)}')
     cfg.setdefault('model_wrapper_cfg', dict())
     cfg.model_wrapper_cfg.setdefault('type', 'MMDistributedDataParallel')
     cfg.model_wrapper_cfg.setdefault('broadcast_buffers', False)
     cfg.model_wrapper_cfg['device_ids'] = None
     start_gloo(cfg.launcher)
-
-
-def _batch_norm_option(key: str) -> str:
-    # Projector and predictor normalize vectors, the backbone feature maps.
-    return f'{key}.type={"BN" if "backbone" in key else "BN1d"}'

@@ -16,8 +16,7 @@ PARTS = ('backbone', 'neck', 'head', 'fusion_neck')
 def check_network(cfg: Config) -> None:
     """Check that the parts of UniVIP accept the views and one another.
 
-    The meta device computes shapes only, so no data is needed. Other models
-    are not checked.
+    The meta device computes shapes only. Other models are not checked.
 
     Raises:
         ValueError: One line with the part, the reason and the keys to check.
@@ -28,34 +27,28 @@ def check_network(cfg: Config) -> None:
         if name not in cfg.model:
             raise ValueError(f'the config has no model.{name}: see '
                              'configs/_base_/models/univip_r50.py')
-    crops = [*parts_of_type(cfg.train_dataloader, 'OverlapSceneCrop',
-                            'train_dataloader')]
-    if not crops:
+    path, crop = next(parts_of_type(cfg.train_dataloader, 'OverlapSceneCrop',
+                                    'train_dataloader'), ('', None))
+    if crop is None:
         return
-    path, crop = crops[0]
     batch_size = cfg.train_dataloader.get('batch_size', 1)
     distributed = cfg.get('launcher', 'none') != 'none'
     if distributed and any(parts_of_type(cfg.model, 'SyncBN', 'model')):
         batch_size = max(2, batch_size)  # SyncBN pools over the ranks
     with DefaultScope.overwrite_default_scope('univip_mm'):
-        parts = {
-            name: revert_sync_batchnorm(MODELS.build(cfg.model[name])).to(
-                'meta')
-            for name in PARTS
-        }
+        parts = {name: revert_sync_batchnorm(
+            MODELS.build(cfg.model[name])).to('meta') for name in PARTS}
     with torch.device('meta'), torch.no_grad():
         for key, default in (('scene_size', 224), ('instance_size', 96)):
             features = _run_branch(parts, f'{path}.{key}',
                                    crop.get(key, default), batch_size)
-        instances = torch.stack(
-            [features] * crop.get('num_instances', 4), dim=1)
+        instances = torch.stack([features] * crop.get('num_instances', 4), 1)
         fused = _run(parts['fusion_neck'], (instances, ), 'model.fusion_neck',
                      'model.fusion_neck.in_channels and .num_instances')[0]
     if fused.shape[1] != features.shape[1]:
         raise ValueError(
-            f'model.fusion_neck gives {fused.shape[1]} channels and '
-            f'model.head.predictor {features.shape[1]}: give both the '
-            'same out_channels')
+            f'model.fusion_neck gives {fused.shape[1]} channels and model.head'
+            f'.predictor {features.shape[1]}: give both the same out_channels')
 
 
 def _run_branch(parts: dict, key: str, size: int,
@@ -67,9 +60,8 @@ def _run_branch(parts: dict, key: str, size: int,
                     f'{key} = {size} and {batch}')
     features = _run(parts['neck'], features, 'model.neck',
                     f'model.neck.in_channels and {batch}')
-    features = _run(parts['head'].predictor, list(features),
-                    'model.head.predictor', 'model.head.predictor.in_channels')
-    return features[0]
+    return _run(parts['head'].predictor, list(features),
+                'model.head.predictor', 'model.head.predictor.in_channels')[0]
 
 
 def _run(part: Callable, inputs: Any, name: str, keys: str) -> Any:

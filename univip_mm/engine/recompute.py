@@ -1,8 +1,8 @@
 """Compute the losses and gradients of a replay file again."""
+import functools
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,15 +21,12 @@ def build_model(content: dict, device: str = 'cpu') -> nn.Module:
     The target branch is frozen: its weights in the file are already those
     that the batch was computed with.
 
-    Args:
-        content (dict): Content of a replay file.
-        device (str): Device of the model. Defaults to 'cpu'.
-
     Raises:
         ValueError: The config names a type that is not registered. MMEngine
             would import and call it.
     """
-    model_cfg = _without(json.loads(content['config'])['model'], 'init_cfg')
+    model_cfg = json.loads(content['config'], object_hook=lambda part: {
+        k: v for k, v in part.items() if k != 'init_cfg'})['model']
     for path, name in types_in(model_cfg, 'model'):
         if find_registered(MODELS, name) is None:
             raise ValueError(
@@ -48,11 +45,7 @@ def build_model(content: dict, device: str = 'cpu') -> nn.Module:
 
 
 def preprocess_batch(model: nn.Module, batch: dict) -> dict:
-    """Repeat the augmentation of a batch, from its recorded random state.
-
-    Args:
-        model (nn.Module): Model of :func:`build_model`.
-        batch (dict): One of the ``batches`` of the replay file.
+    """Repeat the augmentation of one of the ``batches`` of a replay file.
 
     Returns:
         dict: ``inputs`` and ``data_samples``, as the network got them.
@@ -95,8 +88,7 @@ def compute(model: nn.Module, preprocessed: dict,
     Args:
         model (nn.Module): Model of :func:`build_model`.
         preprocessed (dict): Batch of :func:`preprocess_batch`.
-        precision (str): float32, or the type of autocast. Defaults to
-            'float32'.
+        precision (str): 'float32', or the type of autocast.
 
     Returns:
         dict: ``terms``, the value of each loss; ``gradients``, parameter name
@@ -109,53 +101,38 @@ def compute(model: nn.Module, preprocessed: dict,
         device, getattr(torch, precision))
     with _non_finite_layers(model) as layers, autocast:
         out = model(**preprocessed, mode='loss')
-    terms = {name: value for name, value in out.items() if 'loss' in name}
-    sum(value.mean() for value in terms.values()).backward()
+    terms = {name: x.mean() for name, x in out.items() if 'loss' in name}
+    sum(terms.values()).backward()
     return dict(
-        terms={name: value.mean().item() for name, value in terms.items()},
-        gradients={
-            name: bool(torch.isfinite(x.grad).all())
-            for name, x in model.named_parameters() if x.grad is not None
-        },
+        terms={name: value.item() for name, value in terms.items()},
+        gradients={name: bool(torch.isfinite(x.grad).all())
+                   for name, x in model.named_parameters()
+                   if x.grad is not None},
         first_layer=layers[0] if layers else None)
 
 
 def is_finite(computed: dict) -> bool:
     """Return True if all losses and gradients are finite."""
-    return bool(
-        np.isfinite(list(computed['terms'].values())).all()
-        and all(computed['gradients'].values()))
+    return bool(np.isfinite([*computed['terms'].values()]).all()
+                and all(computed['gradients'].values()))
 
 
 @contextmanager
 def _non_finite_layers(model: nn.Module) -> Iterator[list[str]]:
     """Collect the names of layers with a non-finite output, in call order."""
-    found, handles = [], []
+    found = []
 
-    def watch(name, layer):
+    def check(name, layer, inputs, output):
+        tensors = output if isinstance(output, tuple) else (output, )
+        if not all(torch.isfinite(x).all() for x in tensors
+                   if isinstance(x, torch.Tensor)):
+            found.append(name)
 
-        def hook(layer, inputs, output):
-            tensors = output if isinstance(output, tuple) else (output, )
-            if not all(
-                    torch.isfinite(x).all() for x in tensors
-                    if isinstance(x, torch.Tensor)):
-                found.append(name)
-
-        handles.append(layer.register_forward_hook(hook))
-
-    for name, layer in model.named_modules():
-        if name and not list(layer.children()):
-            watch(name, layer)
+    handles = [layer.register_forward_hook(functools.partial(check, name))
+               for name, layer in model.named_modules()
+               if name and not list(layer.children())]
     try:
         yield found
     finally:
         for handle in handles:
             handle.remove()
-
-
-def _without(node: Any, key: str) -> Any:
-    if isinstance(node, dict):
-        return {k: _without(v, key) for k, v in node.items() if k != key}
-    if isinstance(node, list):
-        return [_without(value, key) for value in node]
-    return node

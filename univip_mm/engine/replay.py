@@ -24,17 +24,12 @@ VERSION = 1
 def random_state(preprocessor: nn.Module) -> dict:
     """Return the random state that the next batch will be augmented with.
 
-    Args:
-        preprocessor (nn.Module): Data preprocessor of the model.
-
     Returns:
         dict: State of PyTorch's CPU generator and, if CUDA is in use, of its
         GPU generator; and of all generators that the preprocessor owns.
     """
     state = dict(cpu=torch.get_rng_state(), generators={
-        name: _state_of(generator)
-        for name, generator in _generators(preprocessor)
-    })
+        name: _state_of(x) for name, x in _generators(preprocessor)})
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         state['cuda'] = torch.cuda.get_rng_state()
     return state
@@ -51,7 +46,7 @@ def save_replay(path: Union[str, os.PathLike], model: nn.Module,
         batches (list): Batches of the step, more than one if gradients are
             accumulated: the batch as the loader gave it, and the
             :func:`random_state` before it.
-        cfg (Config): Config of the run, with ``model``.
+        cfg (Config): Config of the run.
         **description: Plain values: ``iteration``, ``rank``, ``precision``
             (float16, bfloat16 or float32), ``found`` (what was not finite).
 
@@ -67,17 +62,11 @@ def save_replay(path: Union[str, os.PathLike], model: nn.Module,
                 state['generators'][name] = _state_of(
                     fresh.manual_seed(generator.initial_seed()))
     content = dict(
-        format=FORMAT,
-        version=VERSION,
+        format=FORMAT, version=VERSION,
         config=json.dumps(cfg.to_dict(), default=str),
-        model={
-            name: value.detach().cpu()
-            for name, value in model.state_dict().items()
-        },
-        batches=[
-            dict(data=_to_plain(data), random=state)
-            for data, state in batches
-        ],
+        model={name: x.cpu() for name, x in model.state_dict().items()},
+        batches=[dict(data=_to_plain(data), random=state)
+                 for data, state in batches],
         **description)
     with atomic_write(path) as file:
         torch.save(content, file)

@@ -41,12 +41,7 @@ class PackInputs(BaseTransform):
         self.meta_keys = meta_keys
 
     def transform(self, results: dict) -> dict:
-        """Pack the data of an image.
-
-        Returns:
-            dict: ``inputs``, (3, H, W) or a list of such tensors, and
-            ``data_samples``.
-        """
+        """Pack images to (3, H, W) tensors, and the rest to a data sample."""
         sample = BaseDataElement()
         if 'gt_label' in results:
             sample.set_field(
@@ -57,9 +52,8 @@ class PackInputs(BaseTransform):
         sample.set_metainfo(
             {key: results[key] for key in self.meta_keys if key in results})
         images = results[self.input_key]
-        packed = (
-            [_to_tensor(image) for image in images]
-            if isinstance(images, list) else _to_tensor(images))
+        packed = ([_to_tensor(image) for image in images]
+                  if isinstance(images, list) else _to_tensor(images))
         return dict(inputs=packed, data_samples=sample)
 
 

@@ -10,21 +10,12 @@ MIN_VERSIONS = dict(mmengine='0.8.3', mmpretrain='1.0.0', mmselfsup='1.0.0')
 
 
 class Conflict(NamedTuple):
-    """A package that breaks another package.
-
-    Attributes:
-        package (str): Package that breaks the other package.
-        since (str): First version of ``package`` that does so.
-        other (str): Package that stops working.
-        required (str, optional): First version of ``other`` that works. None
-            if no such version is known.
-        fix (str): pip requirement that solves the conflict.
-    """
+    """A package that breaks another package."""
     package: str
-    since: str
+    since: str  # first version of `package` that breaks `other`
     other: str
-    required: Optional[str]
-    fix: str
+    required: Optional[str]  # first version of `other` that works, if any
+    fix: str  # pip requirement that solves the conflict
 
 
 # docs/versions.md describes the failures.
@@ -40,12 +31,6 @@ def check_min_version(package: str) -> None:
     """Raise ImportError if a package of MIN_VERSIONS is too old.
 
     Packages without pip metadata (source trees) are accepted.
-
-    Args:
-        package (str): Name of the package.
-
-    Raises:
-        ImportError: The installed version is too old.
     """
     try:
         installed = metadata.version(package)
@@ -64,12 +49,6 @@ def check_conflicts(host: str = 'mmpretrain') -> None:
     Call this function before importing any of the packages. Packages without
     pip metadata are skipped. A conflict without a working version of
     ``other`` counts only if ``other`` is the host.
-
-    Args:
-        host (str): Name of the host. Defaults to 'mmpretrain'.
-
-    Raises:
-        ImportError: Two packages do not work together.
     """
     for package, since, other, required, fix in CONFLICTS:
         try:

@@ -74,21 +74,15 @@ class Augmentation:
 class AugmentParams:
     """Sampled augmentation parameters, one row per image, on the CPU.
 
-    Attributes:
-        flip, jitter, gray, blur, solarize (Tensor): Images that get the
-            operation, (B,), bool.
-        order (Tensor): Order of the operations of the jitter, (B, 4):
-            0 brightness, 1 contrast, 2 saturation, 3 hue.
-        amount (Tensor): Factors and shift of these four operations, (B, 4).
-        sigma (Tensor): Standard deviation of the blur, (B,), in pixels.
+    The bool tensors (B,) select the images that get the operation.
     """
     flip: Tensor
     jitter: Tensor
-    order: Tensor
-    amount: Tensor
+    order: Tensor  # of 0 brightness, 1 contrast, 2 saturation, 3 hue, (B, 4)
+    amount: Tensor  # factors and shift of these four operations, (B, 4)
     gray: Tensor
     blur: Tensor
-    sigma: Tensor
+    sigma: Tensor  # standard deviation of the blur, (B,), in pixels
     solarize: Tensor
 
     def split(self, size: int) -> list['AugmentParams']:
@@ -103,18 +97,11 @@ class AugmentParams:
                      for field in fields(cls)))
 
 
-def sample_params(uniforms: Tensor,
-                  augmentation: Augmentation) -> AugmentParams:
-    """Compute the parameters of a batch from uniform random numbers.
+def sample_params(uniforms: Tensor, a: Augmentation) -> AugmentParams:
+    """Compute the parameters of B images from uniform random numbers.
 
-    Args:
-        uniforms (Tensor): Uniform in [0, 1), (B, NUM_UNIFORMS), on the CPU.
-        augmentation (Augmentation): Probabilities and ranges.
-
-    Returns:
-        AugmentParams: The parameters, one row per image.
+    The numbers (B, NUM_UNIFORMS) are in [0, 1), on the CPU.
     """
-    a = augmentation
     (flip, jitter, brightness, contrast, saturation, hue, gray, blur, sigma,
      solarize) = uniforms[:, :10].unbind(1)
 
@@ -129,12 +116,10 @@ def sample_params(uniforms: Tensor,
         jitter=jitter < a.jitter_prob,
         order=uniforms[:, 10:].argsort(dim=1),
         amount=torch.stack([
-            factor(brightness, a.brightness),
-            factor(contrast, a.contrast),
-            factor(saturation, a.saturation),
-            scale(hue, -a.hue, a.hue)
-        ], dim=1),
+            factor(brightness, a.brightness), factor(contrast, a.contrast),
+            factor(saturation, a.saturation), scale(hue, -a.hue, a.hue)],
+            dim=1),
         gray=gray < a.gray_prob,
         blur=blur < a.blur_prob,
         sigma=scale(sigma, *a.blur_sigma),
-        solarize=solarize < a.solarize_prob)  # yapf: disable
+        solarize=solarize < a.solarize_prob)

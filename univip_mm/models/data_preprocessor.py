@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from mmengine.dist import get_rank
 from mmengine.model import ImgDataPreprocessor
+from torch import Tensor
 
 from ..registry import MODELS
 from . import photometric
@@ -43,18 +44,17 @@ class UniVIPDataPreprocessor(ImgDataPreprocessor):
         to_rgb (bool): Whether the input is BGR, as the host's
             ``LoadImageFromFile`` returns it. Defaults to True.
         scene1 (dict, optional): Options of :class:`Augmentation` for the
-            first scene. Defaults to None.
+            first scene.
         scene2 (dict, optional): Options for the second scene. Defaults to
-            None, BYOL's second view: ``blur_prob=0.1, solarize_prob=0.2``.
+            BYOL's second view: ``blur_prob=0.1, solarize_prob=0.2``.
         instances (dict, optional): Options for the instances. Defaults to
-            None, the options of the first scene.
+            those of the first scene.
         instance_views (int): Augmented views of each instance. With 1, both
             branches get the same pixels. With 2, the output is [scene_1,
             scene_2, K instances for the online branch, K instances for the
             target branch]. Defaults to 1.
         seed (int, optional): Seed of the generator for images without
-            ``view_seed``, different on each rank. Defaults to None, the seed
-            of the Runner.
+            ``view_seed``, different on each rank. Defaults to the Runner's.
         channels_last (bool): Whether to return the views in PyTorch's
             ``channels_last`` layout, which speeds up half-precision
             convolutions on GPUs. The values are the same. Defaults to False.
@@ -66,28 +66,21 @@ class UniVIPDataPreprocessor(ImgDataPreprocessor):
             of range.
     """
 
-    def __init__(self,
-                 mean: Sequence[float] = (123.675, 116.28, 103.53),
+    def __init__(self, mean: Sequence[float] = (123.675, 116.28, 103.53),
                  std: Sequence[float] = (58.395, 57.12, 57.375),
-                 to_rgb: bool = True,
-                 scene1: Optional[dict] = None,
+                 to_rgb: bool = True, scene1: Optional[dict] = None,
                  scene2: Optional[dict] = None,
-                 instances: Optional[dict] = None,
-                 instance_views: int = 1,
-                 seed: Optional[int] = None,
-                 channels_last: bool = False,
+                 instances: Optional[dict] = None, instance_views: int = 1,
+                 seed: Optional[int] = None, channels_last: bool = False,
                  non_blocking: bool = True) -> None:
         super().__init__(
             mean=mean, std=std, bgr_to_rgb=to_rgb, non_blocking=non_blocking)
         self.scene1 = _build_augmentation('scene1', scene1)
         self.scene2 = _build_augmentation('scene2', {
-            'blur_prob': 0.1,
-            'solarize_prob': 0.2,
-            **(scene2 or {})
-        })
+            'blur_prob': 0.1, 'solarize_prob': 0.2, **(scene2 or {})})
         self.instances = (
-            self.scene1 if instances is None else _build_augmentation(
-                'instances', instances))
+            self.scene1 if instances is None else
+            _build_augmentation('instances', instances))
         if instance_views not in (1, 2):
             raise ValueError('data_preprocessor.instance_views is '
                              f'{instance_views!r}: set 1 or 2')
@@ -98,7 +91,7 @@ class UniVIPDataPreprocessor(ImgDataPreprocessor):
         self._generator: Optional[torch.Generator] = None
 
     def forward(self, data: dict, training: bool = False) -> dict:
-        """Augment and normalize a collated batch.
+        """Normalize a collated batch, and augment it in training.
 
         Args:
             data (dict): ``inputs``, a list of uint8 batches (B, 3, H, W) or
@@ -106,15 +99,15 @@ class UniVIPDataPreprocessor(ImgDataPreprocessor):
             training (bool): Whether to augment. Defaults to False.
 
         Returns:
-            dict: ``inputs``, float32, as a list or one batch like the input,
-            and ``data_samples``.
+            dict: ``inputs`` of the same form in float32, and
+            ``data_samples``.
         """
         data = self.cast_data(data)
         inputs = data['inputs']
         samples = data.get('data_samples')
         # Pixels stay in float32, also in mixed precision.
         with torch.autocast(self.mean.device.type, enabled=False):
-            if isinstance(inputs, torch.Tensor):
+            if isinstance(inputs, Tensor):
                 inputs = self._normalize(self._to_rgb(inputs))
             elif training:
                 inputs = self._augment_views(inputs, samples)
@@ -122,8 +115,8 @@ class UniVIPDataPreprocessor(ImgDataPreprocessor):
                 inputs = [self._normalize(self._to_rgb(x)) for x in inputs]
         return dict(inputs=inputs, data_samples=samples)
 
-    def _augment_views(self, views: list[torch.Tensor],
-                       samples: Optional[list]) -> list[torch.Tensor]:
+    def _augment_views(self, views: list[Tensor],
+                       samples: Optional[list]) -> list[Tensor]:
         scene1, scene2, *instances = views
         instances = instances * self.instance_views
         uniforms = self._sample_uniform(
@@ -133,7 +126,7 @@ class UniVIPDataPreprocessor(ImgDataPreprocessor):
                  ([scene2], uniforms[:, 1:2], self.scene2)]
         if instances:
             kinds.append((instances, uniforms[:, 2:], self.instances))
-        augmented: list[torch.Tensor] = []
+        augmented: list[Tensor] = []
         # Views of equal size are augmented as one batch, faster on a GPU.
         for _, group in groupby(kinds, lambda kind: (
                 kind[0][0].shape, kind[2].blur_kernel,
@@ -147,27 +140,26 @@ class UniVIPDataPreprocessor(ImgDataPreprocessor):
                 images, params, options[0]).split(len(scene1))
         return augmented
 
-    def _augment_batch(self, images: torch.Tensor, params: AugmentParams,
-                       augmentation: Augmentation) -> torch.Tensor:
+    def _augment_batch(self, images: Tensor, params: AugmentParams,
+                       augmentation: Augmentation) -> Tensor:
         chunk = len(images)
         if images.device.type == 'cpu':
             chunk = max(1, _CPU_CHUNK_VALUES // images[0].numel())
         return torch.cat([
             self._normalize(255 * photometric.augment(
                 self._to_rgb(part) / 255, part_params, augmentation))
-            for part, part_params in zip(
-                images.split(chunk), params.split(chunk))
+            for part, part_params in zip(images.split(chunk),
+                                         params.split(chunk))
         ]).contiguous(memory_format=self.memory_format)
 
     def _sample_uniform(self, batch_size: int, num_views: int,
-                        samples: Optional[list]) -> torch.Tensor:
+                        samples: Optional[list]) -> Tensor:
         """Sample uniform numbers (B, num_views, NUM_UNIFORMS) on the CPU."""
         shape = (num_views, NUM_UNIFORMS)
         if samples and all('view_seed' in sample for sample in samples):
             return torch.from_numpy(np.stack([
                 np.random.Generator(np.random.Philox(key=sample.view_seed))
-                .random(shape, np.float32) for sample in samples
-            ]))
+                .random(shape, np.float32) for sample in samples]))
         if self._generator is None:
             seed = torch.initial_seed() if self.seed is None else self.seed
             # The Runner may seed all ranks alike, but ranks have different
@@ -176,12 +168,12 @@ class UniVIPDataPreprocessor(ImgDataPreprocessor):
                 (seed + 1_000_003 * get_rank()) % 2**63)
         return torch.rand(batch_size, *shape, generator=self._generator)
 
-    def _to_rgb(self, images: torch.Tensor) -> torch.Tensor:
+    def _to_rgb(self, images: Tensor) -> Tensor:
         if self._channel_conversion:
             images = images[:, [2, 1, 0]]
         return images.float()
 
-    def _normalize(self, images: torch.Tensor) -> torch.Tensor:
+    def _normalize(self, images: Tensor) -> Tensor:
         return (images - self.mean) / self.std
 
 

@@ -33,11 +33,8 @@ class ForeachCosineEMA(ExponentialMovingAverage):
             None, the default, means the number of iterations.
     """
 
-    def __init__(self,
-                 model: nn.Module,
-                 momentum: float = 0.004,
-                 end_momentum: float = 0.,
-                 **kwargs) -> None:
+    def __init__(self, model: nn.Module, momentum: float = 0.004,
+                 end_momentum: float = 0., **kwargs) -> None:
         super().__init__(model, momentum=momentum, **kwargs)
         self.end_momentum = end_momentum
         self.max_updates: Optional[int] = None
@@ -50,9 +47,8 @@ class ForeachCosineEMA(ExponentialMovingAverage):
         """Move the average towards the model by the current momentum."""
         if self._num_updates is None:
             self._num_updates = int(self.steps)
-        named = (
-            model.state_dict()
-            if self.update_buffers else dict(model.named_parameters()))
+        named = (model.state_dict() if self.update_buffers else
+                 dict(model.named_parameters()))
         average = list(self.avg_parameters.values())
         source = [named[name] for name in self.avg_parameters]
         if self._num_updates == 0:

@@ -1,5 +1,6 @@
 """L2 normalization with a finite gradient for every finite input."""
 import torch
+from torch import Tensor
 
 # Vectors whose entries are all below this threshold count as zero and get no
 # gradient. The gradient of other vectors is at most the inverse. 1e-8 is the
@@ -8,30 +9,23 @@ import torch
 _ZERO_THRESHOLD = {torch.float16: 1e-4}
 
 
-def at_least_float32(x: torch.Tensor) -> torch.Tensor:
+def at_least_float32(x: Tensor) -> Tensor:
     """Convert to float32. float64 stays float64."""
     return x if x.dtype == torch.float64 else x.float()
 
 
-def l2_normalize(x: torch.Tensor) -> torch.Tensor:
-    """Scale the vectors in the last dimension to length 1.
+def l2_normalize(x: Tensor) -> Tensor:
+    """Scale vectors (..., C) to length 1, in float32 or float64.
 
     The result equals :func:`torch.nn.functional.normalize`, but cannot
     overflow or underflow: each vector is divided by its largest entry before
     it is squared. A zero vector stays zero and gets no gradient. Without this
     rule, a loss that normalizes again, as the host's does, would give a zero
     vector a gradient of 1e12, too large for half precision.
-
-    Args:
-        x (Tensor): Vectors of shape (..., C), any floating point type.
-
-    Returns:
-        Tensor: (..., C), float64 for float64 input, else float32.
     """
     threshold = _ZERO_THRESHOLD.get(x.dtype, 1e-8)
     x = at_least_float32(x)
-    # The scale is a constant for the gradient, because the direction does not
-    # depend on it.
+    # A constant for the gradient: the direction does not depend on the scale.
     scale = x.detach().abs().amax(dim=-1, keepdim=True)
     x = torch.where(scale < threshold, x.detach(), x)
     x = x / scale.clamp_min(threshold)

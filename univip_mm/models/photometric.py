@@ -15,23 +15,14 @@ _BRIGHTNESS, _CONTRAST, _SATURATION, _HUE = range(4)
 
 def augment(images: Tensor, params: AugmentParams,
             augmentation: Augmentation) -> Tensor:
-    """Augment a batch of images with the sampled parameters.
+    """Augment images (B, 3, H, W) with the sampled parameters of each.
 
-    Args:
-        images (Tensor): (B, 3, H, W), RGB in [0, 1], floating point.
-        params (AugmentParams): Parameters of the B images.
-        augmentation (Augmentation): Options that do not vary by image.
-
-    Returns:
-        Tensor: (B, 3, H, W), in [0, 1].
+    The options in ``augmentation`` do not vary by image.
     """
     images = images.clone()
 
     def change(selected: Tensor, operation, *values: Tensor) -> None:
-        """Apply the operation to the selected images only.
-
-        The selection is computed on the CPU to avoid a GPU synchronization.
-        """
+        # On the CPU, to avoid a GPU synchronization.
         index = selected.nonzero().squeeze(1)
         if len(index):
             on_device = index.to(images.device, non_blocking=True)
@@ -64,17 +55,10 @@ def adjust_by_blend(images: Tensor, operation: Tensor,
                     factor: Tensor) -> Tensor:
     """Adjust brightness, contrast or saturation, a different one per image.
 
-    Brightness blends an image with black, contrast with its mean gray value,
-    saturation with its gray image. All three run in one pass, so that a GPU
-    starts few kernels.
-
-    Args:
-        images (Tensor): (B, 3, H, W).
-        operation (Tensor): 0 brightness, 1 contrast, 2 saturation, (B,).
-        factor (Tensor): Share of the image in the blend, (B,).
-
-    Returns:
-        Tensor: (B, 3, H, W), in [0, 1].
+    Operation 0, brightness, blends an image with black; 1, contrast, with its
+    mean gray value; 2, saturation, with its gray image. All three run in one
+    pass, so that a GPU starts few kernels. ``operation`` and ``factor``, the
+    share of the image in the blend, have the shape (B,).
     """
     factor, operation = factor.view(-1, 1, 1, 1), operation.view(-1, 1, 1, 1)
     others = to_gray(images)
@@ -85,10 +69,7 @@ def adjust_by_blend(images: Tensor, operation: Tensor,
 
 
 def adjust_hue(images: Tensor, shift: Tensor) -> Tensor:
-    """Shift the hue by ``shift`` (B,), in turns of the color circle.
-
-    Value and saturation (HSV) stay the same.
-    """
+    """Shift the hue (HSV) by ``shift`` (B,), in turns of the color circle."""
     red, green, blue = images.unbind(1)
     value = images.amax(1)
     chroma = value - images.amin(1)
@@ -105,8 +86,7 @@ def adjust_hue(images: Tensor, shift: Tensor) -> Tensor:
     channels = []
     for offset in (5, 3, 1):
         k = (offset + hue).remainder(6)
-        channels.append(
-            value - chroma * torch.minimum(k, 4 - k).clamp(0, 1))
+        channels.append(value - chroma * torch.minimum(k, 4 - k).clamp(0, 1))
     return torch.stack(channels, dim=1)
 
 
@@ -117,9 +97,8 @@ def gaussian_blur(images: Tensor, sigma: Tensor,
     Rows and columns are blurred by a matrix product per image, which is
     faster on GPU and CPU than many small convolutions.
     """
-    height, width = images.shape[-2:]
-    rows = _blur_matrix(height, sigma, kernel_size)
-    columns = _blur_matrix(width, sigma, kernel_size)
+    rows, columns = (
+        _blur_matrix(size, sigma, kernel_size) for size in images.shape[-2:])
     return (rows.unsqueeze(1) @ images
             @ columns.transpose(1, 2).unsqueeze(1)).clamp(0, 1)
 

@@ -3,7 +3,7 @@ import math
 from typing import NamedTuple, Optional
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..registry import MODELS
 from .l2_normalize import at_least_float32, l2_normalize
@@ -13,20 +13,16 @@ from .l2_normalize import at_least_float32, l2_normalize
 _MAX_SCALING_EXPONENT = 30.0
 
 
-def sinkhorn(cost: torch.Tensor,
-             supply: torch.Tensor,
-             demand: torch.Tensor,
-             epsilon: float = 0.1,
-             num_iters: int = 50,
-             largest_cost: Optional[float] = None) -> torch.Tensor:
+def sinkhorn(cost: Tensor, supply: Tensor, demand: Tensor,
+             epsilon: float = 0.1, num_iters: int = 50,
+             largest_cost: Optional[float] = None) -> Tensor:
     """Compute entropic transport plans by Sinkhorn-Knopp, for a whole batch.
 
     With G = exp(-cost / epsilon) and u = 1, each iteration sets
-    v = demand / (G^T u), then u = supply / (G v). The plan is
-    diag(u) G diag(v). The iteration updates u last. The rows of the plan
-    therefore sum to the supply exactly, and the columns to the demand as far
-    as the iteration has converged. The order is the order of OTA
-    (https://arxiv.org/abs/2103.14259) and POT.
+    v = demand / (G^T u), then u = supply / (G v), in the order of OTA
+    (https://arxiv.org/abs/2103.14259) and POT. The plan is diag(u) G diag(v).
+    As u is updated last, the rows of the plan sum to the supply exactly, and
+    the columns to the demand as far as the iteration has converged.
 
     The iteration runs on logarithms, in float64, if ``largest_cost`` is
     unknown or ``largest_cost / epsilon`` is too large for float32.
@@ -38,25 +34,23 @@ def sinkhorn(cost: torch.Tensor,
         demand (Tensor): Mass at each n, (B, N), with the same sum.
         epsilon (float): Weight of the entropy. Defaults to 0.1.
         num_iters (int): Number of iterations. Defaults to 50.
-        largest_cost (float, optional): Upper bound of the costs, for costs
-            that are not negative. For example, 1 - cosine has the bound 2.
-            The bound selects the faster form without reading the costs.
-            Defaults to None, unknown.
+        largest_cost (float, optional): Upper bound of non-negative costs,
+            2 for 1 - cosine. The bound selects the faster form without
+            reading the costs. Defaults to None, unknown.
 
     Returns:
         Tensor: Plans of shape (B, M, N), float32 or float64.
     """
     exponent = -at_least_float32(cost) / epsilon
-    supply = at_least_float32(supply)
-    demand = at_least_float32(demand)
-    if (largest_cost is not None
-            and largest_cost / epsilon <= _MAX_SCALING_EXPONENT):
-        return _sinkhorn_scaling(exponent, supply, demand, num_iters)
-    return _sinkhorn_log(exponent, supply, demand, num_iters)
+    is_small = (largest_cost is not None
+                and largest_cost / epsilon <= _MAX_SCALING_EXPONENT)
+    solve = _sinkhorn_scaling if is_small else _sinkhorn_log
+    return solve(exponent, at_least_float32(supply), at_least_float32(demand),
+                 num_iters)
 
 
-def _sinkhorn_scaling(exponent: torch.Tensor, supply: torch.Tensor,
-                      demand: torch.Tensor, num_iters: int) -> torch.Tensor:
+def _sinkhorn_scaling(exponent: Tensor, supply: Tensor, demand: Tensor,
+                      num_iters: int) -> Tensor:
     kernel = exponent.exp()
     kernel_t = kernel.transpose(1, 2).contiguous()
     supply, demand = supply.unsqueeze(2), demand.unsqueeze(2)
@@ -67,8 +61,8 @@ def _sinkhorn_scaling(exponent: torch.Tensor, supply: torch.Tensor,
     return u * kernel * v.transpose(1, 2)
 
 
-def _sinkhorn_log(exponent: torch.Tensor, supply: torch.Tensor,
-                  demand: torch.Tensor, num_iters: int) -> torch.Tensor:
+def _sinkhorn_log(exponent: Tensor, supply: Tensor, demand: Tensor,
+                  num_iters: int) -> Tensor:
     # float64: an exponent of 1000 leaves float32 three digits fewer.
     exponent = exponent.double()
     log_supply, log_demand = supply.double().log(), demand.double().log()
@@ -80,17 +74,12 @@ def _sinkhorn_log(exponent: torch.Tensor, supply: torch.Tensor,
     return log_plan.exp().to(supply.dtype)
 
 
-def marginal(instances: torch.Tensor,
-             scene: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Compute the mass of each instance from its relevance to the scene.
+def marginal(instances: Tensor, scene: Tensor) -> tuple[Tensor, Tensor]:
+    """Compute the mass of instances (B, K, C) in a scene (B, C).
 
     The mass is the positive part of the dot product, normalized to sum 1 per
-    image. If no instance of an image has a positive relevance, the mass is
+    image. If no instance of an image has a positive part, the mass is
     uniform, 1 / K.
-
-    Args:
-        instances (Tensor): Features of the instances, (B, K, C).
-        scene (Tensor): Feature of the scene, (B, C).
 
     Returns:
         tuple[Tensor, Tensor]: Masses (B, K), and a bool mask (B,) of the
@@ -112,25 +101,13 @@ def marginal(instances: torch.Tensor,
 
 
 class TransportPlan(NamedTuple):
-    """Transport between the online and the target instances of each image.
-
-    Attributes:
-        similarity (Tensor): cos(o_m, t_n), (B, M, N). The only field with a
-            gradient.
-        plan (Tensor): Transport plan, (B, M, N).
-        supply (Tensor): Mass of each online instance, (B, M).
-        demand (Tensor): Mass of each target instance, (B, N).
-        uniform_supply (Tensor): Images whose supply is the uniform fallback,
-            (B,), bool.
-        uniform_demand (Tensor): Images whose demand is the uniform fallback,
-            (B,), bool.
-    """
-    similarity: torch.Tensor
-    plan: torch.Tensor
-    supply: torch.Tensor
-    demand: torch.Tensor
-    uniform_supply: torch.Tensor
-    uniform_demand: torch.Tensor
+    """Transport between the online and the target instances of each image."""
+    similarity: Tensor  # cos(o_m, t_n), (B, M, N), the only with a gradient
+    plan: Tensor  # mass moved from m to n, (B, M, N)
+    supply: Tensor  # mass of each online instance, (B, M)
+    demand: Tensor  # mass of each target instance, (B, N)
+    uniform_supply: Tensor  # images with the uniform fallback, (B,), bool
+    uniform_demand: Tensor  # the same for the demand
 
 
 @MODELS.register_module()
@@ -150,16 +127,15 @@ class SinkhornOTLoss(nn.Module):
     input. ``docs/decisions.md`` lists what the paper leaves open.
 
     A subclass overrides :meth:`loss_and_log_vars`, which :class:`UniVIP`
-    calls. :meth:`forward` returns the loss of :meth:`loss_and_log_vars`.
+    calls.
 
     Args:
         epsilon (float): Weight of the entropy, > 0. Defaults to 0.1, the
             value of OTA. The UniVIP paper states none.
         num_iters (int): Sinkhorn iterations, >= 1. Defaults to 50, the value
             of OTA.
-        loss_weight (float): Factor of the loss, for use outside of UniVIP, as
-            in the host's losses. Within UniVIP, prefer ``loss_weights``.
-            Defaults to 1.0.
+        loss_weight (float): Factor of the loss, for use outside of UniVIP.
+            Within UniVIP, prefer ``loss_weights``. Defaults to 1.0.
 
     Raises:
         TypeError: A subclass overrides ``forward``, which UniVIP does not
@@ -174,9 +150,7 @@ class SinkhornOTLoss(nn.Module):
                 f'{cls.__name__} overrides SinkhornOTLoss.forward, which '
                 'UniVIP does not call: override loss_and_log_vars instead')
 
-    def __init__(self,
-                 epsilon: float = 0.1,
-                 num_iters: int = 50,
+    def __init__(self, epsilon: float = 0.1, num_iters: int = 50,
                  loss_weight: float = 1.0) -> None:
         super().__init__()
         if not epsilon > 0:
@@ -189,69 +163,50 @@ class SinkhornOTLoss(nn.Module):
         self.num_iters = num_iters
         self.loss_weight = loss_weight
 
-    def forward(self, online_instances: torch.Tensor,
-                target_instances: torch.Tensor, online_scene: torch.Tensor,
-                target_scene: torch.Tensor) -> torch.Tensor:
-        """Return the mean of the loss over the batch.
+    def forward(self, online_instances: Tensor, target_instances: Tensor,
+                online_scene: Tensor, target_scene: Tensor) -> Tensor:
+        """Return the loss, a scalar: the mean over the batch.
 
         Args:
             online_instances (Tensor): o, (B, K, C).
             target_instances (Tensor): t, (B, K, C).
             online_scene (Tensor): Mean of both views' f_o, (B, C).
             target_scene (Tensor): Mean of both views' f_t, (B, C).
-
-        Returns:
-            Tensor: The loss, a scalar.
         """
         return self.loss_and_log_vars(online_instances, target_instances,
                                       online_scene, target_scene)[0]
 
     def loss_and_log_vars(
-        self, online_instances: torch.Tensor, target_instances: torch.Tensor,
-        online_scene: torch.Tensor, target_scene: torch.Tensor
-    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """Return the loss and the scalars for the log.
+        self, online_instances: Tensor, target_instances: Tensor,
+        online_scene: Tensor, target_scene: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the loss of :meth:`forward` and the scalars for the log.
 
-        The arguments are the same as in :meth:`forward`.
-
-        Returns:
-            tuple[Tensor, dict[str, Tensor]]: The loss, and detached scalars:
-            ``plan_entropy``, the entropy of the plan divided by its maximum
-            2 log K (1 for a uniform plan), and ``uniform_marginals``, the
-            share of marginals with the uniform fallback.
+        The scalars have no gradient: ``plan_entropy``, the entropy of the
+        plan divided by its maximum 2 log K (1 for a uniform plan), and
+        ``uniform_marginals``, the share of marginals with the uniform
+        fallback.
         """
-        transport = self.plan(online_instances, target_instances,
-                              online_scene, target_scene)
-        similarity, plan = transport.similarity, transport.plan
+        similarity, plan, _, _, *fallbacks = self.plan(
+            online_instances, target_instances, online_scene, target_scene)
         loss = -(similarity * plan).sum(dim=(1, 2)).mean()
         entropy = torch.special.entr(plan).sum(dim=(1, 2)).mean()
         max_entropy = max(2 * math.log(plan.shape[1]), 1e-6)  # K = 1: zero
-        fallbacks = torch.stack(
-            [transport.uniform_supply, transport.uniform_demand])
         return self.loss_weight * loss, dict(
             plan_entropy=entropy / max_entropy,
-            uniform_marginals=fallbacks.float().mean())
+            uniform_marginals=torch.stack(fallbacks).float().mean())
 
-    def plan(self, online_instances: torch.Tensor,
-             target_instances: torch.Tensor, online_scene: torch.Tensor,
-             target_scene: torch.Tensor) -> TransportPlan:
-        """Compute the transport plan from which the loss is computed.
-
-        The arguments are the same as in :meth:`forward`.
-
-        Returns:
-            TransportPlan: The plan, the similarity, and the marginals.
-        """
-        with torch.autocast(online_instances.device.type, enabled=False):
-            similarity = torch.einsum('bmc,bnc->bmn',
-                                      l2_normalize(online_instances),
-                                      l2_normalize(target_instances.detach()))
+    def plan(self, online_instances: Tensor, target_instances: Tensor,
+             online_scene: Tensor, target_scene: Tensor) -> TransportPlan:
+        """Compute the transport plan for the arguments of :meth:`forward`."""
+        o, t = online_instances, target_instances
+        with torch.autocast(o.device.type, enabled=False):
+            similarity = torch.einsum(
+                'bmc,bnc->bmn', l2_normalize(o), l2_normalize(t.detach()))
             with torch.no_grad():
-                supply, uniform_supply = marginal(online_instances,
-                                                  target_scene)
-                demand, uniform_demand = marginal(target_instances,
-                                                  online_scene)
+                supply, uniform_supply = marginal(o, target_scene)
+                demand, uniform_demand = marginal(t, online_scene)
                 plan = sinkhorn(1 - similarity, supply, demand, self.epsilon,
                                 self.num_iters, largest_cost=2.0)
-        return TransportPlan(similarity, plan, supply, demand,
-                             uniform_supply, uniform_demand)
+        return TransportPlan(similarity, plan, supply, demand, uniform_supply,
+                             uniform_demand)

@@ -3,7 +3,7 @@ from typing import Optional, Union
 
 import torch
 from mmengine.structures import BaseDataElement
-from torch import nn
+from torch import Tensor, nn
 
 from ..registry import HOST, MODELS
 from .ema import ForeachCosineEMA
@@ -14,6 +14,8 @@ if HOST == 'mmpretrain':
     from mmpretrain.models import BYOL
 else:
     from mmselfsup.models import BYOL
+
+Samples = Optional[list[BaseDataElement]]
 
 
 @MODELS.register_module()
@@ -45,12 +47,10 @@ class UniVIP(BYOL):
             to 0.01 (EMA coefficient 0.99 to 1).
         loss_weights (dict, optional): Factors of the three terms, with the
             keys ``scene``, ``scene_instance`` and ``instance``. Missing keys
-            have the factor 1.0, as in the paper. Defaults to None.
+            have the factor 1.0, as in the paper.
         data_preprocessor (dict or nn.Module, optional): Config of the
             preprocessor. Its default type is :class:`UniVIPDataPreprocessor`.
-            Defaults to None.
         init_cfg (dict or list[dict], optional): Initialization config.
-            Defaults to None.
 
     Attributes:
         steps_since_update (int, optional): Optimizer steps since the last
@@ -61,27 +61,17 @@ class UniVIP(BYOL):
         ValueError: ``loss_weights`` has an unknown key.
     """
 
-    def __init__(self,
-                 backbone: dict,
-                 neck: dict,
-                 head: dict,
-                 fusion_neck: dict,
-                 instance_loss: dict,
+    def __init__(self, backbone: dict, neck: dict, head: dict,
+                 fusion_neck: dict, instance_loss: dict,
                  base_momentum: float = 0.01,
                  loss_weights: Optional[dict[str, float]] = None,
                  data_preprocessor: Optional[Union[dict, nn.Module]] = None,
                  init_cfg: Optional[Union[dict, list[dict]]] = None) -> None:
         if not isinstance(data_preprocessor, nn.Module):
             data_preprocessor = MODELS.build({
-                'type': 'UniVIPDataPreprocessor',
-                **(data_preprocessor or {})
-            })
-        super().__init__(
-            backbone=backbone,
-            neck=neck,
-            head=head,
-            base_momentum=base_momentum,
-            init_cfg=init_cfg)
+                'type': 'UniVIPDataPreprocessor', **(data_preprocessor or {})})
+        super().__init__(backbone=backbone, neck=neck, head=head,
+                         base_momentum=base_momentum, init_cfg=init_cfg)
         # MMSelfSup's BYOL does not accept a built preprocessor.
         self.data_preprocessor = data_preprocessor
         self.target_net = ForeachCosineEMA(
@@ -97,10 +87,8 @@ class UniVIP(BYOL):
                 f'use {list(self.loss_weights)}')
         self.loss_weights.update(loss_weights or {})
 
-    def forward(self,
-                inputs: Union[torch.Tensor, list[torch.Tensor]],
-                data_samples: Optional[list[BaseDataElement]] = None,
-                mode: str = 'tensor'):
+    def forward(self, inputs: Union[Tensor, list[Tensor]],
+                data_samples: Samples = None, mode: str = 'tensor'):
         """Run the model in the mode ``tensor``, ``loss`` or ``predict``.
 
         MMPretrain's BYOL has no mode ``predict``. See :meth:`predict`.
@@ -109,11 +97,8 @@ class UniVIP(BYOL):
             return self.predict(inputs, data_samples)  # type: ignore
         return super().forward(inputs, data_samples, mode)
 
-    def extract_feat(
-            self,
-            inputs: torch.Tensor,
-            data_samples: Optional[list[BaseDataElement]] = None
-    ) -> tuple[torch.Tensor, ...]:
+    def extract_feat(self, inputs: Tensor,
+                     data_samples: Samples = None) -> tuple[Tensor, ...]:
         """Return the outputs of the backbone for images (B, 3, H, W).
 
         MMSelfSup's BYOL takes a list of views here instead. Its ``forward``
@@ -121,17 +106,11 @@ class UniVIP(BYOL):
         """
         return self.backbone(inputs)
 
-    def predict(
-            self, inputs: torch.Tensor,
-            data_samples: list[BaseDataElement]) -> list[BaseDataElement]:
-        """Write the pooled feature of the backbone to the data samples.
+    def predict(self, inputs: Tensor, data_samples: list[BaseDataElement]
+                ) -> list[BaseDataElement]:
+        """Write the pooled feature of images (B, 3, H, W) to the data samples.
 
-        Args:
-            inputs (Tensor): Images of shape (B, 3, H, W).
-            data_samples (list): B data samples.
-
-        Returns:
-            list: The data samples, each with ``feature`` of shape (C,).
+        Each of the B data samples gets the field ``feature`` of shape (C,).
         """
         features = self.extract_feat(inputs)[-1]
         if features.ndim == 4:
@@ -140,9 +119,8 @@ class UniVIP(BYOL):
             sample.set_field(feature, 'feature')
         return data_samples
 
-    def loss(self, inputs: list[torch.Tensor],
-             data_samples: Optional[list[BaseDataElement]] = None,
-             **kwargs) -> dict[str, torch.Tensor]:
+    def loss(self, inputs: list[Tensor], data_samples: Samples = None,
+             **kwargs) -> dict[str, Tensor]:
         """Compute the three losses of a batch.
 
         Args:
@@ -167,21 +145,18 @@ class UniVIP(BYOL):
         f_t1, f_t2, t = self.forward_target(scenes, target_instances)
 
         weights = self.loss_weights
-        loss_instance, log_vars = self.instance_term(o, t, f_o1, f_o2, f_t1,
-                                                     f_t2)
+        instance, log_vars = self.instance_term(o, t, f_o1, f_o2, f_t1, f_t2)
+        scene = self.scene_term(f_o1, f_o2, f_t1, f_t2)
+        scene_instance = self.scene_instance_term(o, f_t1, f_t2)
         return dict(
-            loss_scene=weights['scene'] * self.scene_term(
-                f_o1, f_o2, f_t1, f_t2),
-            loss_scene_instance=weights['scene_instance'] *
-            self.scene_instance_term(o, f_t1, f_t2),
-            loss_instance=weights['instance'] * loss_instance,
-            projection_std=projection_std(projection),
-            **log_vars,
+            loss_scene=weights['scene'] * scene,
+            loss_scene_instance=weights['scene_instance'] * scene_instance,
+            loss_instance=weights['instance'] * instance,
+            projection_std=projection_std(projection), **log_vars,
             **_proposal_share(data_samples, len(instances)))
 
-    def forward_online(
-            self, scenes: list[torch.Tensor],
-            instances: list[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+    def forward_online(self, scenes: list[Tensor], instances: list[Tensor]
+                       ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Run the online branch: backbone, projector, predictor.
 
         Each scene passes on its own, with its own batch statistics, as in the
@@ -192,8 +167,8 @@ class UniVIP(BYOL):
             instances (list[Tensor]): K batches (B, 3, h, w).
 
         Returns:
-            tuple[Tensor, ...]: f_o of both scenes, (B, C) each, o (B, K, C),
-            and the projection of the first scene, (B, C).
+            tuple: f_o of both scenes, (B, C) each, o (B, K, C), and the
+            projection of the first scene, (B, C).
         """
         z1, z2, z = (self.neck(self.backbone(view))[0]
                      for view in (*scenes, torch.cat(instances)))
@@ -201,41 +176,31 @@ class UniVIP(BYOL):
         return f_o1, f_o2, _by_image(o, len(instances)), z1
 
     @torch.no_grad()
-    def forward_target(
-            self, scenes: list[torch.Tensor],
-            instances: list[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+    def forward_target(self, scenes: list[Tensor], instances: list[Tensor]
+                       ) -> tuple[Tensor, Tensor, Tensor]:
         """Run the target branch: averaged backbone and projector.
 
-        Args:
-            scenes (list[Tensor]): Two batches (B, 3, H, W).
-            instances (list[Tensor]): K batches (B, 3, h, w).
-
-        Returns:
-            tuple[Tensor, ...]: f_t of both scenes, (B, C) each, and
-            t (B, K, C).
+        The arguments are those of :meth:`forward_online`. Return f_t of both
+        scenes, (B, C) each, and t (B, K, C).
         """
         f_t1, f_t2, t = (self.target_net(view)[0]
                          for view in (*scenes, torch.cat(instances)))
         return f_t1, f_t2, _by_image(t, len(instances))
 
-    def scene_term(self, f_o1: torch.Tensor, f_o2: torch.Tensor,
-                   f_t1: torch.Tensor, f_t2: torch.Tensor) -> torch.Tensor:
+    def scene_term(self, f_o1: Tensor, f_o2: Tensor, f_t1: Tensor,
+                   f_t2: Tensor) -> Tensor:
         """Compute the scene-scene loss (Sec. 3.1): the two scenes agree."""
         return self._cosine_loss(f_o1, f_t2) + self._cosine_loss(f_o2, f_t1)
 
-    def scene_instance_term(self, o: torch.Tensor, f_t1: torch.Tensor,
-                            f_t2: torch.Tensor) -> torch.Tensor:
-        """Compute the scene-instance loss (Sec. 3.2).
-
-        The fused instances agree with both scenes.
-        """
+    def scene_instance_term(self, o: Tensor, f_t1: Tensor,
+                            f_t2: Tensor) -> Tensor:
+        """Compute the loss of fused instances and scenes (Sec. 3.2)."""
         fused = self.fusion_neck((o, ))[0]
         return self._cosine_loss(fused, f_t1) + self._cosine_loss(fused, f_t2)
 
-    def instance_term(
-            self, o: torch.Tensor, t: torch.Tensor, f_o1: torch.Tensor,
-            f_o2: torch.Tensor, f_t1: torch.Tensor, f_t2: torch.Tensor
-    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    def instance_term(self, o: Tensor, t: Tensor, f_o1: Tensor, f_o2: Tensor,
+                      f_t1: Tensor, f_t2: Tensor
+                      ) -> tuple[Tensor, dict[str, Tensor]]:
         """Compute the instance-instance loss (Sec. 3.3) and its log values.
 
         The relevance of an instance is computed with the mean feature of both
@@ -248,7 +213,6 @@ class UniVIP(BYOL):
 
     @torch.no_grad()
     def _update_target(self) -> None:
-        """Move the target towards the online branch."""
         if self.steps_since_update == 0:
             return
         self.target_net.update_parameters(
@@ -256,7 +220,7 @@ class UniVIP(BYOL):
         if self.steps_since_update is not None:
             self.steps_since_update = 0
 
-    def _split_views(self, inputs: list[torch.Tensor]) -> tuple:
+    def _split_views(self, inputs: list[Tensor]) -> tuple:
         """Split views into scenes, online instances and target instances."""
         scenes, instances = inputs[:2], inputs[2:]
         views = getattr(self.data_preprocessor, 'instance_views', 1)
@@ -267,34 +231,28 @@ class UniVIP(BYOL):
                              'UniVIP: the number of instances per image')
         return scenes, instances[:num_instances], instances[-num_instances:]
 
-    def _cosine_loss(self, prediction: torch.Tensor,
-                     target: torch.Tensor) -> torch.Tensor:
-        """Compute -cos, mean over the batch, with the host's loss.
-
-        The vectors are normalized beforehand, in float32, so that the loss
-        and its gradient are finite for every finite input.
-        """
+    def _cosine_loss(self, prediction: Tensor, target: Tensor) -> Tensor:
+        # Normalized beforehand, in float32, so that the host's loss and its
+        # gradient are finite for every finite input.
         with torch.autocast(prediction.device.type, enabled=False):
             return self.head.loss_module(
                 l2_normalize(prediction), l2_normalize(target.detach()))
 
 
-def _by_image(features: torch.Tensor, num_instances: int) -> torch.Tensor:
+def _by_image(features: Tensor, num_instances: int) -> Tensor:
     """Reshape (K * B, C), ordered by instance, to (B, K, C)."""
     return features.unflatten(0, (num_instances, -1)).transpose(0, 1)
 
 
-def _mean(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+def _mean(a: Tensor, b: Tensor) -> Tensor:
     return a / 2 + b / 2  # a + b could overflow
 
 
-def _proposal_share(data_samples: Optional[list[BaseDataElement]],
-                    num_instances: int) -> dict[str, torch.Tensor]:
+def _proposal_share(data_samples: Samples,
+                    num_instances: int) -> dict[str, Tensor]:
     """Return the share of instances that are proposals, not random boxes."""
-    counts = [
-        sample.num_proposed for sample in data_samples or []
-        if 'num_proposed' in sample
-    ]
+    counts = [sample.num_proposed for sample in data_samples or []
+              if 'num_proposed' in sample]
     if not counts:
         return {}
     share = sum(counts) / (len(counts) * num_instances)
@@ -302,20 +260,13 @@ def _proposal_share(data_samples: Optional[list[BaseDataElement]],
 
 
 @torch.no_grad()
-def projection_std(projection: torch.Tensor) -> torch.Tensor:
-    """Compute the spread of the normalized projections over the batch.
+def projection_std(projection: Tensor) -> Tensor:
+    """Compute the spread of normalized projections (B, C), a scalar.
 
     The spread is the mean over the channels of the standard deviation, times
     sqrt(C). The value is about 1 for evenly spread directions, and 0 if all
     projections have collapsed to one direction (SimSiam,
     https://arxiv.org/abs/2011.10566, Fig. 2).
-
-    Args:
-        projection (Tensor): (B, C).
-
-    Returns:
-        Tensor: A scalar.
     """
-    directions = l2_normalize(projection)
-    spread = directions.std(dim=0, correction=0).mean()
+    spread = l2_normalize(projection).std(dim=0, correction=0).mean()
     return spread * projection.shape[1]**0.5

@@ -1,9 +1,8 @@
 """Fusion layer of the instances (paper, Sec. 3.2)."""
 from typing import Optional, Union
 
-import torch
 from mmengine.model import BaseModule
-from torch import nn
+from torch import Tensor, nn
 
 from ..registry import MODELS
 
@@ -11,13 +10,7 @@ from ..registry import MODELS
 def check_instance_count(found: float, expected: int, name: str) -> None:
     """Raise ValueError unless the fusion layer gets the K it was built for.
 
-    Args:
-        found (float): Number of instances per image.
-        expected (int): ``num_instances`` of the fusion neck.
-        name (str): What has ``found`` instances, for the error message.
-
-    Raises:
-        ValueError: The two numbers differ.
+    ``name`` tells the user what has ``found`` instances per image.
     """
     if found != expected:
         raise ValueError(
@@ -41,9 +34,7 @@ class UniVIPNeck(BaseModule):
             Defaults to None, the initialization of ``nn.Linear``.
     """
 
-    def __init__(self,
-                 in_channels: int = 256,
-                 num_instances: int = 4,
+    def __init__(self, in_channels: int = 256, num_instances: int = 4,
                  out_channels: int = 256,
                  init_cfg: Optional[Union[dict, list]] = None) -> None:
         super().__init__(init_cfg)
@@ -51,14 +42,8 @@ class UniVIPNeck(BaseModule):
         self.num_instances = num_instances
         self.fc = nn.Linear(num_instances * in_channels, out_channels)
 
-    def forward(self, x: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
-        """Fuse the instances.
-
-        Args:
-            x (tuple[Tensor]): One tensor of shape (B, K, C).
-
-        Returns:
-            tuple[Tensor]: One tensor of shape (B, C_out).
+    def forward(self, x: tuple[Tensor]) -> tuple[Tensor]:
+        """Fuse the instances (B, K, C) to one feature (B, C_out).
 
         Raises:
             ValueError: K or C differs from the value in the config.
@@ -68,8 +53,7 @@ class UniVIPNeck(BaseModule):
                              'UniVIPNeck: the number of instances per image')
         if instances.shape[2] != self.in_channels:
             raise ValueError(
-                f'UniVIPNeck: the instances have {instances.shape[2]} '
-                f'channels, but in_channels is {self.in_channels}: set '
-                'model.fusion_neck.in_channels to the out_channels of '
-                'model.neck')
+                f'UniVIPNeck: the instances have {instances.shape[2]} channels'
+                f', but in_channels is {self.in_channels}: set model.fusion_'
+                'neck.in_channels to the out_channels of model.neck')
         return (self.fc(instances.flatten(1)), )

@@ -16,14 +16,8 @@ LAUNCHERS = ('none', 'pytorch', 'slurm')
 def start_gloo(launcher: str, timeout: Optional[timedelta] = None) -> None:
     """Join the processes of a launcher in a gloo process group.
 
-    Do nothing if there is no launcher or the group already exists.
-
-    Args:
-        launcher (str): 'pytorch' (torchrun), 'slurm' (srun) or 'none'.
-            torchrun sets the environment variables that PyTorch reads; for
-            Slurm they are derived from Slurm's.
-        timeout (timedelta, optional): Maximum time to wait for another rank.
-            Defaults to None, which means PyTorch's default.
+    Do nothing for the launcher 'none' or if the group already exists.
+    ``timeout`` is the maximum time to wait for another rank.
 
     Raises:
         ValueError: The launcher is unknown, or it did not start this process.
@@ -36,9 +30,9 @@ def start_gloo(launcher: str, timeout: Optional[timedelta] = None) -> None:
     if launcher == 'slurm':
         _set_environment_from_slurm()
     if 'RANK' not in os.environ:
-        raise ValueError("launcher is 'pytorch', but torchrun did not start "
-                         'this process: start it with torchrun, or leave '
-                         '--launcher out')
+        raise ValueError(
+            "launcher is 'pytorch', but torchrun did not start this process: "
+            'start it with torchrun, or leave --launcher out')
     import torch.distributed
     # PyTorch before 2.2 does not accept None.
     options = {} if timeout is None else dict(timeout=timeout)
@@ -46,24 +40,23 @@ def start_gloo(launcher: str, timeout: Optional[timedelta] = None) -> None:
 
 
 def _set_environment_from_slurm() -> None:
-    if 'SLURM_PROCID' not in os.environ:
-        raise ValueError("launcher is 'slurm', but srun did not start this "
-                         'process: start it with srun, or leave --launcher '
-                         'out')
-    os.environ['RANK'] = os.environ['SLURM_PROCID']
-    os.environ['WORLD_SIZE'] = os.environ['SLURM_NTASKS']
-    os.environ['LOCAL_RANK'] = os.environ.get('SLURM_LOCALID', '0')
+    env = os.environ
+    if 'SLURM_PROCID' not in env:
+        raise ValueError(
+            "launcher is 'slurm', but srun did not start this process: start "
+            'it with srun, or leave --launcher out')
     # Tasks per node, such as "2(x3),1".
-    tasks = os.environ.get('SLURM_STEP_TASKS_PER_NODE', '1')
-    os.environ['LOCAL_WORLD_SIZE'] = tasks.split(',')[0].split('(')[0]
-    os.environ.setdefault('MASTER_PORT', '29500')
-    if 'MASTER_ADDR' not in os.environ:
-        nodes = (os.environ.get('SLURM_STEP_NODELIST')
-                 or os.environ['SLURM_NODELIST'])
-        hosts = subprocess.run(
-            ['scontrol', 'show', 'hostname', nodes], check=True,
-            capture_output=True, text=True).stdout
-        os.environ['MASTER_ADDR'] = hosts.split()[0]
+    tasks = env.get('SLURM_STEP_TASKS_PER_NODE', '1')
+    env.update(
+        RANK=env['SLURM_PROCID'], WORLD_SIZE=env['SLURM_NTASKS'],
+        LOCAL_RANK=env.get('SLURM_LOCALID', '0'),
+        LOCAL_WORLD_SIZE=tasks.split(',')[0].split('(')[0])
+    env.setdefault('MASTER_PORT', '29500')
+    if 'MASTER_ADDR' not in env:
+        nodes = env.get('SLURM_STEP_NODELIST') or env['SLURM_NODELIST']
+        hosts = subprocess.run(['scontrol', 'show', 'hostname', nodes],
+                               check=True, capture_output=True, text=True)
+        env['MASTER_ADDR'] = hosts.stdout.split()[0]
 
 
 def is_started() -> bool:
@@ -106,10 +99,9 @@ def broadcast(value: Any) -> Any:
 def leave() -> None:
     """Destroy the process group at the end of a successful program.
 
-    The threads of gloo may still free sent data when the program ends. If
-    Python ends first, it aborts and the launcher reports a failed training.
-    So wait for the threads here. Do not call this after an error: the threads
-    may wait for a process that never comes.
+    The threads of gloo may still free sent data. If Python ends before them,
+    it aborts and the launcher reports a failed training. Do not call this
+    after an error: the threads may wait for a process that never comes.
     """
     if is_started():
         import torch.distributed as dist

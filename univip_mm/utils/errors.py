@@ -3,23 +3,16 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+EXPECTED = (ValueError, ImportError, OSError, RuntimeError)
+
 
 @contextmanager
-def one_line_errors(
-        if_stopped: str = '',
-        types: tuple = (ValueError, ImportError, OSError, RuntimeError),
-) -> Iterator[None]:
-    """End the program with a one-line message on expected errors and Ctrl-C.
+def one_line_errors(if_stopped: str = '',
+                    types: tuple = EXPECTED) -> Iterator[None]:
+    """End the program in one line on errors of these types, and on Ctrl-C.
 
-    Usable as a decorator too.
-
-    Args:
-        if_stopped (str): What the user needs to know after Ctrl-C. Defaults
-            to '', which leaves Ctrl-C to Python.
-        types (tuple): Expected errors. All others keep their traceback.
-
-    Raises:
-        SystemExit: The block raised an expected error or was interrupted.
+    ``if_stopped`` says what the user needs to know after Ctrl-C; without a
+    text, Ctrl-C is left to Python. All other errors keep their traceback.
     """
     try:
         yield

@@ -27,8 +27,7 @@ def number_of_workers(workers: Optional[int] = None) -> int:
     return workers
 
 
-def map_unordered(work: Callable[[Any], Any],
-                  tasks: Iterable,
+def map_unordered(work: Callable[[Any], Any], tasks: Iterable,
                   workers: Optional[int] = None) -> Iterator[tuple[int, Any]]:
     """Apply a function to all tasks and yield each result when it is ready.
 
@@ -42,7 +41,7 @@ def map_unordered(work: Callable[[Any], Any],
         work (Callable): Function of one task. It must be picklable.
         tasks (Iterable): Tasks, read a few ahead of the results.
         workers (int, optional): Number of processes; 1 works in this process.
-            Defaults to None, which means one process per usable core.
+            Defaults to one process per usable core.
 
     Yields:
         tuple[int, Any]: Index of the task, from 0, and its result.
@@ -65,20 +64,17 @@ def map_unordered(work: Callable[[Any], Any],
 def _map_in_processes(work: Callable, tasks: Iterator,
                       workers: int) -> Iterator[tuple[int, Any]]:
     pool = ProcessPoolExecutor(
-        workers,
-        mp_context=multiprocessing.get_context('fork'),
-        initializer=_die_with_parent,
-        initargs=(os.getpid(), ))
+        workers, multiprocessing.get_context('fork'), _die_with_parent,
+        (os.getpid(), ))
     running = {}
     try:
         while True:
-            for index, task in itertools.islice(tasks,
-                                                4 * workers - len(running)):
+            free = 4 * workers - len(running)
+            for index, task in itertools.islice(tasks, free):
                 running[pool.submit(work, task)] = index
             if not running:
                 return
-            done = wait(running, return_when=FIRST_COMPLETED).done
-            for future in done:
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
                 yield running.pop(future), future.result()
     except BrokenProcessPool:
         raise RuntimeError(

@@ -11,14 +11,7 @@ def track(items: Iterable, total: Optional[int] = None, unit: str = 'image',
     """Iterate over items with a progress bar on stderr.
 
     If stderr is not a terminal, e.g. in the log of a job, the bar prints one
-    line every 30 seconds.
-
-    Args:
-        items (Iterable): Items.
-        total (int, optional): Number of items. Defaults to None, which means
-            ``len(items)``.
-        unit (str): Name of an item. Defaults to 'image'.
-        **kwargs: Arguments of :class:`tqdm.tqdm`.
+    line every 30 seconds. The arguments are those of :class:`tqdm.tqdm`.
     """
     interval = 0.2 if sys.stderr.isatty() else 30
     return tqdm(items, total=total, unit=unit, mininterval=interval,

@@ -93,12 +93,7 @@ class Unpickler(pickle._Unpickler):
     dispatch = dict(pickle._Unpickler.dispatch)
 
     def load(self) -> Any:
-        """Return the object of the pickle.
-
-        Raises:
-            UnpicklingError: The file is not a pickle, or uses a name or a
-                state that is not allowed.
-        """
+        """Return the object; raise UnpicklingError if it is not allowed."""
         try:
             return super().load()
         except KeyError as e:  # an unknown opcode
@@ -132,11 +127,7 @@ _MODULE = SimpleNamespace(
 
 
 def load(file: Union[str, IO[bytes]], map_location: Any) -> Any:
-    """Return the content of a file.
-
-    Args:
-        file (str or file): Path, or an open file at its start.
-        map_location (Any): As in ``torch.load``.
+    """Return the content of a path, or of an open file at its start.
 
     Raises:
         UnpicklingError: The file uses a name that is not in

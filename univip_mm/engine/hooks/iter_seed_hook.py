@@ -27,16 +27,14 @@ class IterSeedHook(Hook):
 
     def before_train_epoch(self, runner) -> None:
         """Seed the sampler and skip the batches that were already used."""
-        # A loader without workers samples in this process.
-        _seed(runner)
+        _seed(runner)  # a loader without workers samples in this process
         loader = runner.train_dataloader
         sampler = getattr(loader, 'sampler', None)
         if hasattr(sampler, 'seed'):
             sampler.seed = runner.seed
-        if not isinstance(runner.train_loop, EpochBasedTrainLoop):
-            return
         done = runner.iter - runner.epoch * len(loader)
-        if done <= 0:
+        if (done <= 0
+                or not isinstance(runner.train_loop, EpochBasedTrainLoop)):
             return
         if hasattr(sampler, 'skip'):
             sampler.skip = done * loader.batch_size

@@ -24,18 +24,15 @@ class NonFiniteHook(Hook):
     precision, the loss scaler handles gradients that overflow, so they are an
     error only when its scale has fallen to 1; a non-finite loss is always an
     error. If gradients are accumulated, all batches of the step are checked
-    and saved.
-
-    The result is needed before the step, so the host waits for the device
-    once per step, as the loss scaler and LARS do anyway. Several ranks need
-    one more all-reduce of two numbers.
+    and saved. Each step costs one synchronization with the device, as in the
+    loss scaler and LARS, and an all-reduce of two numbers.
 
     The hook also warns once if the projections have collapsed.
 
     Args:
         action (str): 'stop' or 'skip'. Defaults to 'stop'.
         max_skips (int): With 'skip', number of steps that may be skipped; the
-            next one stops the training. Each step writes a file that contains
+            next one stops the training. Each skipped step writes a file with
             the weights. Defaults to 10.
         min_projection_std (float): The projections count as collapsed if the
             logged ``projection_std`` is below this value: 1 means evenly
@@ -49,9 +46,7 @@ class NonFiniteHook(Hook):
     # After the hooks that change the batch or the model.
     priority = 'VERY_LOW'
 
-    def __init__(self,
-                 action: str = 'stop',
-                 max_skips: int = 10,
+    def __init__(self, action: str = 'stop', max_skips: int = 10,
                  min_projection_std: float = 0.1,
                  collapse_iters: int = 500) -> None:
         if action not in ('stop', 'skip'):
@@ -92,26 +87,22 @@ class NonFiniteHook(Hook):
         if self.action == 'skip' and not self._batches:
             # A bad batch spoils the running statistics of BN.
             self._buffers = {
-                name: x.clone() for name, x in model.named_buffers()
-            }
+                name: x.clone() for name, x in model.named_buffers()}
         self._batches.append((data_batch, random_state(
             getattr(model, 'data_preprocessor', model))))
 
     def _record_losses(self, model, inputs, out) -> None:
         if isinstance(out, dict) and any('loss' in name for name in out):
-            self._terms.append({
-                name: value.detach().mean()
-                for name, value in out.items() if 'loss' in name
-            })
+            self._terms.append({name: value.detach().mean()
+                                for name, value in out.items()
+                                if 'loss' in name})
             self._projection_std = out.get('projection_std')
 
     def _step(self, runner, step, **kwargs) -> None:
         """Check the losses and gradients, then call the original ``step``."""
         scaler = getattr(runner.optim_wrapper, 'loss_scaler', None)
-        losses = torch.stack([
-            value.float() for terms in self._terms
-            for value in terms.values()
-        ])
+        losses = torch.stack([value.float() for terms in self._terms
+                              for value in terms.values()])
         bad_loss = ~torch.isfinite(losses).all()
         bad_gradient = torch.zeros_like(bad_loss)
         if scaler is None:
@@ -133,35 +124,32 @@ class NonFiniteHook(Hook):
             return
         # Each rank has its own losses, but gradients are the same on all.
         text = self._describe(runner) if own_loss or not loss else None
-        self._stop_or_skip(runner,
-                           '; '.join(filter(None, all_gather_object(text))))
+        self._stop_or_skip(
+            runner, '; '.join(filter(None, all_gather_object(text))))
 
     def _describe(self, runner) -> str:
         """Write the replay file and return the message of this rank."""
-        found = self._find_names(unwrap_model(runner.model))
+        model = unwrap_model(runner.model)
+        found = self._find_names(model)
         iteration, rank = runner.iter + 1, get_rank()
         path = osp.join(runner.work_dir, 'non_finite',
                         f'iter_{iteration}_rank{rank}.pth')
         try:
-            save_replay(
-                path, unwrap_model(runner.model), self._batches, runner.cfg,
-                iteration=iteration, rank=rank, found=found,
-                precision=_precision(runner.optim_wrapper))
+            save_replay(path, model, self._batches, runner.cfg,
+                        iteration=iteration, rank=rank, found=found,
+                        precision=_precision(runner.optim_wrapper))
             cure = f'see python tools/replay_batch.py {path}'
         except OSError as e:
             cure = f"the file '{path}' could not be written ({e})"
-        images = [
-            sample.metainfo.get('img_path', '?') for data, _ in self._batches
-            for sample in data.get('data_samples') or []
-        ]
+        images = [x.metainfo.get('img_path', '?') for data, _ in self._batches
+                  for x in data.get('data_samples') or []]
         return (f'{found} is not finite at iteration {iteration} on rank '
                 f'{rank}: {cure}; the images are {", ".join(images)}')
 
     def _find_names(self, model: torch.nn.Module) -> str:
-        losses = sorted({
-            name for terms in self._terms for name, value in terms.items()
-            if not torch.isfinite(value)
-        })
+        losses = sorted({name for terms in self._terms
+                         for name, value in terms.items()
+                         if not torch.isfinite(value)})
         if losses:
             return ', '.join(losses)
         bad = [name for name, x in model.named_parameters()
@@ -202,10 +190,8 @@ class NonFiniteHook(Hook):
 
 def _gradients_are_finite(wrapper) -> torch.Tensor:
     """Return a bool tensor on the device of the gradients."""
-    gradients = [
-        x.grad for group in wrapper.optimizer.param_groups
-        for x in group['params'] if x.grad is not None
-    ]
+    gradients = [x.grad for group in wrapper.optimizer.param_groups
+                 for x in group['params'] if x.grad is not None]
     # One kernel for all gradients, as in clip_grad_norm_.
     largest = torch._foreach_norm(gradients, float('inf'))
     return torch.isfinite(torch.stack(largest)).all()
@@ -214,5 +200,4 @@ def _gradients_are_finite(wrapper) -> torch.Tensor:
 def _precision(wrapper) -> str:
     if getattr(wrapper, 'loss_scaler', None) is None:
         return 'float32'
-    cast = wrapper.cast_dtype or torch.float16
-    return str(cast).replace('torch.', '')
+    return str(wrapper.cast_dtype or torch.float16).replace('torch.', '')

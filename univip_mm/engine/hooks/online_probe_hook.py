@@ -24,21 +24,17 @@ class OnlineProbeHook(Hook):
     """Hook that evaluates the frozen backbone during pre-training.
 
     The options are the ``test_dataloader`` and ``test_evaluator`` of a config
-    for ``tools/test.py``, and the results equal those of ``tools/test.py``
-    with the checkpoint of the epoch::
+    for ``tools/test.py``, whose results for the checkpoint are the same::
 
-        custom_hooks = [
-            ...,
-            dict(type='OnlineProbeHook', interval=10,
-                 dataloader=dict(
-                     batch_size=64, num_workers=4,
-                     dataset=dict(type='ConcatDataset', datasets=[
-                         dict(type='CocoMultiLabel', split=split, part=part,
-                              ann_file=..., data_prefix=..., pipeline=...)
-                         for split, part in dict(
-                             train=(0, .5), val=(.5, 1)).items()])),
-                 evaluator=dict(type='MultiLabelProbe')),
-        ]
+        dict(type='OnlineProbeHook', interval=10,
+             dataloader=dict(
+                 batch_size=64, num_workers=4,
+                 dataset=dict(type='ConcatDataset', datasets=[
+                     dict(type='CocoMultiLabel', split=split, part=part,
+                          ann_file=..., data_prefix=..., pipeline=...)
+                     for split, part in dict(
+                         train=(0, .5), val=(.5, 1)).items()])),
+             evaluator=dict(type='MultiLabelProbe'))
 
     For folders of classes, as ImageNet's, use the data sets of the host with
     ``dict(type='SetSplit', split='train')`` or ``'val'`` before
@@ -50,16 +46,15 @@ class OnlineProbeHook(Hook):
     config errors early; then after every ``interval`` epochs and after the
     last one, once the checkpoint of the epoch is written.
 
-    The hook evaluates a copy of the backbone in evaluation mode and float32.
-    It restores the random states of Python, NumPy and PyTorch and does not
-    touch the model or the message hub, so checkpoints are bit-identical with
-    and without this hook.
+    The hook evaluates a copy of the backbone in evaluation mode and float32,
+    and restores all random states. Checkpoints are therefore bit-identical
+    with and without this hook.
 
     With several ranks, each rank computes the features of its images, with
     the batch-norm statistics of rank 0, which are in the checkpoint. Rank 0
-    fits the classifiers while the others wait. If that takes longer than the
-    timeout of the process group (10 minutes for NCCL, 30 for gloo), increase
-    ``env_cfg.dist_cfg.timeout``, in seconds.
+    fits the classifiers while the others wait. If the fit takes longer than
+    the timeout of the process group (10 minutes for NCCL, 30 for gloo),
+    increase ``env_cfg.dist_cfg.timeout``, in seconds.
 
     Args:
         dataloader (dict): Config of the data loader. ``sampler`` and
@@ -78,10 +73,8 @@ class OnlineProbeHook(Hook):
     # After CheckpointHook, so that an error here cannot lose the checkpoint.
     priority = 'LOWEST'
 
-    def __init__(self,
-                 dataloader: dict,
-                 evaluator: Union[dict, Sequence[dict]],
-                 interval: int = 10,
+    def __init__(self, dataloader: dict,
+                 evaluator: Union[dict, Sequence[dict]], interval: int = 10,
                  branch: str = 'online') -> None:
         if interval < 1:
             raise ValueError(f'OnlineProbeHook: interval is {interval}, but '
@@ -99,8 +92,8 @@ class OnlineProbeHook(Hook):
             self.dataloader = Runner.build_dataloader(
                 {**defaults, **dataloader}, seed=0)
             self.evaluator = Evaluator(evaluator)
-        self.evaluator.dataset_meta = getattr(self.dataloader.dataset,
-                                              'metainfo', None)
+        self.evaluator.dataset_meta = getattr(
+            self.dataloader.dataset, 'metainfo', None)
 
     def before_train(self, runner) -> None:
         """Evaluate the initial network."""
@@ -125,9 +118,8 @@ class OnlineProbeHook(Hook):
 
     @torch.no_grad()
     def _evaluate(self, model: nn.Module) -> dict[str, float]:
-        # Remove the results of an evaluation that was interrupted.
         for metric in self.evaluator.metrics:
-            metric.results.clear()
+            metric.results.clear()  # of an interrupted evaluation
         backbone = copy.deepcopy(backbone_of(model, self.branch))
         backbone.eval()  # the host's eval() returns None, so no chaining
         for buffer in backbone.buffers():
@@ -151,9 +143,8 @@ def preserve_state() -> Iterator[None]:
     """
     python, numpy = random.getstate(), np.random.get_state()
     benchmark = torch.backends.cudnn.benchmark
-    devices = []
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
-        devices = [torch.cuda.current_device()]
+    devices = ([torch.cuda.current_device()]
+               if torch.cuda.is_initialized() else [])
     try:
         torch.backends.cudnn.benchmark = False
         with torch.random.fork_rng(devices):

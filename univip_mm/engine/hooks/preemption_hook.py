@@ -38,11 +38,7 @@ class PreemptionHook(Hook):
         self._exiting = torch.zeros(1, dtype=torch.uint8).share_memory_()
 
     def before_train(self, runner) -> None:
-        """Install the signal handler.
-
-        The workers of the loader survive the signal for a while, because the
-        last iterations still need their batches.
-        """
+        """Install the signal handlers of this process and the loader."""
         self._before = signal.signal(signal.SIGTERM, self._on_signal)
         loader = runner.train_dataloader
         if getattr(loader, 'num_workers', 0) > 0:
@@ -90,8 +86,9 @@ def _survive_signal(worker_init_fn: Optional[Callable], exiting: torch.Tensor,
                     worker_id: int) -> None:
 
     def wait(*_) -> None:
-        # Slurm signals all processes. A worker must not ignore the signal
-        # forever, because a failing process ends its workers with it.
+        # Slurm signals all processes, but the last iterations still need
+        # batches. A worker must not ignore the signal forever, because a
+        # failing process ends its workers with it.
         if exiting[0]:
             os._exit(0)
         signal.alarm(WORKER_GRACE_SECONDS)

@@ -29,18 +29,16 @@ class SafeCheckpointHook(CheckpointHook):
         OSError: The last checkpoint of the training cannot be written.
     """
 
-    def _save_checkpoint_with_step(self, runner, step: int,
-                                   meta: dict) -> None:
+    def _save_checkpoint_with_step(self, runner, step, meta) -> None:
         if '://' in self.out_dir:  # remote: the file backend writes it
             super()._save_checkpoint_with_step(runner, step, meta)
             return
         obsolete = []
         if self.max_keep_ckpts > 0 and step not in self.keep_ckpt_ids:
-            kept = [*self.keep_ckpt_ids, step]
-            obsolete = kept[:-self.max_keep_ckpts]
+            obsolete = [*self.keep_ckpt_ids, step][:-self.max_keep_ckpts]
             self.keep_ckpt_ids.append(step)  # the deque drops the oldest
-            runner.message_hub.update_info('keep_ckpt_ids',
-                                           list(self.keep_ckpt_ids))
+            runner.message_hub.update_info(
+                'keep_ckpt_ids', list(self.keep_ckpt_ids))
         name = self.filename_tmpl.format(step)
         try:
             self.last_ckpt = save_checkpoint_atomically(
@@ -66,23 +64,12 @@ class SafeCheckpointHook(CheckpointHook):
                 if self.by_epoch else self.is_last_train_iter(runner))
 
 
-def save_checkpoint_atomically(runner, folder: str, name: str,
-                               by_epoch: bool, meta: dict,
-                               **options) -> str:
+def save_checkpoint_atomically(runner, folder: str, name: str, by_epoch: bool,
+                               meta: dict, **options) -> str:
     """Write a checkpoint atomically and name it in ``last_checkpoint``.
 
-    Call this function on all ranks; the first rank writes.
-
-    Args:
-        runner (Runner): Runner of the training.
-        folder (str): Folder of the checkpoint.
-        name (str): File name.
-        by_epoch (bool): As in ``Runner.save_checkpoint``.
-        meta (dict): As in ``Runner.save_checkpoint``.
-        **options: More arguments of ``Runner.save_checkpoint``.
-
-    Returns:
-        str: Path of the checkpoint.
+    Call this function on all ranks; the first rank writes. The arguments are
+    those of ``Runner.save_checkpoint``. Return the path of the checkpoint.
 
     Raises:
         OSError: The file cannot be written; no part of it remains.

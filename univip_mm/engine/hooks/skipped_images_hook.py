@@ -10,6 +10,7 @@ from ...io.images import REASONS, TOO_SMALL, TooManyUnreadableError
 from ...registry import HOOKS
 
 FILE = 'skipped_images.txt'
+TOO_SMALL_CODE = 1 + REASONS.index(TOO_SMALL)
 
 
 @HOOKS.register_module()
@@ -61,7 +62,7 @@ class SkippedImagesHook(Hook):
         self._check(runner)
         if self._of_all is None or not self._of_all.any():
             return
-        small = self._of_all == 1 + REASONS.index(TOO_SMALL)
+        small = self._of_all == TOO_SMALL_CODE
         for codes, what in (
                 (self._of_all * ~small, 'could not be read so far'),
                 (self._of_all * small, 'were too small')):
@@ -70,12 +71,7 @@ class SkippedImagesHook(Hook):
                 runner.logger.warning(self._describe(runner, codes, what))
 
     def _check(self, runner) -> None:
-        """Merge the skipped images of all ranks and list the new ones.
-
-        Raises:
-            TooManyUnreadableError: More images than allowed are unreadable;
-                raised on all ranks.
-        """
+        """Merge the skipped images of all ranks and check their number."""
         dataset = runner.train_dataloader.dataset
         if not hasattr(dataset, 'skipped'):
             return
@@ -95,8 +91,7 @@ class SkippedImagesHook(Hook):
                              (self._of_all != before).nonzero().flatten())
             except OSError as e:
                 runner.logger.warning(f"cannot write '{path}': {e}")
-        unreadable = self._of_all * (
-            self._of_all != 1 + REASONS.index(TOO_SMALL))
+        unreadable = self._of_all * (self._of_all != TOO_SMALL_CODE)
         if unreadable.count_nonzero() > self.max_unreadable * len(dataset):
             raise TooManyUnreadableError(
                 self._describe(runner, unreadable, 'cannot be read')
@@ -108,22 +103,19 @@ class SkippedImagesHook(Hook):
     def _append(self, path: str, dataset, indices: torch.Tensor) -> None:
         with open(path, 'a') as file:
             for index in indices.tolist():
-                reason = REASONS[self._of_all[index] - 1]
-                file.write(
-                    f"{dataset.get_data_info(index)['img_path']}\t{reason}\n")
+                path = dataset.get_data_info(index)['img_path']
+                file.write(f'{path}\t{REASONS[self._of_all[index] - 1]}\n')
 
     def _describe(self, runner, codes: torch.Tensor, what: str) -> str:
         """Return the counts per reason, the first ten paths and the file."""
         dataset = runner.train_dataloader.dataset
         skipped = codes.nonzero().flatten()
         count = len(skipped)
-        reasons = Counter(codes[skipped].tolist())
-        first = [dataset.get_data_info(index)['img_path']
-                 for index in skipped[:10].tolist()]
-        return (
-            f'{count} of {len(dataset)} images ({count / len(dataset):.2%}) '
-            f'{what} and were replaced by others ('
-            + ', '.join(f'{REASONS[code - 1]}: {number}'
-                        for code, number in sorted(reasons.items()))
-            + f'): {", ".join(first)}{", ..." if count > 10 else ""}; all '
-            f"are in '{osp.join(runner.log_dir, FILE)}'")
+        counts = sorted(Counter(codes[skipped].tolist()).items())
+        reasons = ', '.join(f'{REASONS[code - 1]}: {x}' for code, x in counts)
+        first = ', '.join(dataset.get_data_info(index)['img_path']
+                          for index in skipped[:10].tolist())
+        return (f'{count} of {len(dataset)} images '
+                f'({count / len(dataset):.2%}) {what} and were replaced by '
+                f'others ({reasons}): {first}{", ..." if count > 10 else ""}; '
+                f"all are in '{osp.join(runner.log_dir, FILE)}'")

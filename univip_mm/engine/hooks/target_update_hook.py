@@ -21,14 +21,13 @@ class TargetUpdateHook(Hook):
         model = unwrap_model(runner.model)
         if not hasattr(model, 'steps_since_update'):
             return
-        wrapper = runner.optim_wrapper
         # The first batch updates the target to the initial weights.
         model.steps_since_update = 1
 
         def count(*_) -> None:
             model.steps_since_update += 1
 
-        self._handle = wrapper.optimizer.register_step_post_hook(count)
-        accumulated = getattr(wrapper, '_accumulative_counts', 1)
+        wrapper = runner.optim_wrapper
+        wrapper.optimizer.register_step_post_hook(count)
         model.target_net.max_updates = math.ceil(
-            runner.max_iters / accumulated)
+            runner.max_iters / getattr(wrapper, '_accumulative_counts', 1))

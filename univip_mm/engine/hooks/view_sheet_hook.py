@@ -79,10 +79,8 @@ class ViewSheetHook(Hook):
         picked = np.linspace(0, len(source.dataset) - 1, self.num_images)
         samples = [source.dataset[i] for i in sorted(set(map(int, picked)))]
         preprocessor = unwrap_model(runner.model).data_preprocessor
-        return scene_grid(
-            draw_samples(
-                samples,
-                augmented_views(samples, source.pack, preprocessor)))
+        return scene_grid(draw_samples(
+            samples, augmented_views(samples, source.pack, preprocessor)))
 
 
 def _missing(dataset) -> Optional[str]:
