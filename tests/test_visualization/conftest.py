@@ -23,4 +23,4 @@ def setup(run_files):
     cfg = Config.fromfile(config)
     model = load_model(cfg, torch.load(path), path)
     np.random.seed(0)
-    return Setup(cfg, model, *load_dataset(cfg))
+    return Setup(model, *load_dataset(cfg))

@@ -24,11 +24,7 @@ class Transport(NamedTuple):
 
 def preprocess_views(model: nn.Module,
                      views: list[np.ndarray]) -> torch.Tensor:
-    """Normalize views of one size for the network, without augmentation.
-
-    Args:
-        model (nn.Module): Model with a data preprocessor for BGR images.
-        views (list[np.ndarray]): N views (h, w, 3) uint8, RGB.
+    """Normalize N views (h, w, 3) uint8, RGB, without augmentation.
 
     Returns:
         Tensor: (N, 3, h, w), on the device of the preprocessor.
@@ -51,13 +47,11 @@ def embed(model: nn.Module, views: list[np.ndarray],
     Returns:
         Tensor: (N, C), on the CPU.
     """
-    backbone = backbone_of(model, branch)
-    features = [
-        backbone(preprocess_views(model, views[start:start + _BATCH_SIZE])
-                 )[-1].mean((2, 3))
-        for start in track(range(0, len(views), _BATCH_SIZE), unit='batch',
-                           desc='features')
-    ]  # yapf: disable
+    backbone, features = backbone_of(model, branch), []
+    for start in track(range(0, len(views), _BATCH_SIZE), unit='batch',
+                       desc='features'):
+        inputs = preprocess_views(model, views[start:start + _BATCH_SIZE])
+        features.append(backbone(inputs)[-1].mean((2, 3)))
     return l2_normalize(torch.cat(features)).cpu()
 
 
@@ -69,7 +63,7 @@ def nearest(features: torch.Tensor, groups: list, query: int,
         features (Tensor): Features of length one, (N, C).
         groups (list): Group of each feature, such as its image.
         query (int): Index of the query.
-        k (int): Number of neighbours. Fewer are returned if there are fewer.
+        k (int): Largest number of neighbours.
 
     Returns:
         tuple[np.ndarray, np.ndarray]: Indices and cosines, descending.
@@ -98,18 +92,17 @@ def transport_of(model: nn.Module, views: list[np.ndarray]) -> Transport:
         raise ValueError(f'{type(model).__name__} has no instance_loss with '
                          'a transport plan: give a config of UniVIP with '
                          'SinkhornOTLoss')
-    scenes, instances = (
-        preprocess_views(model, part) for part in (views[:2], views[2:]))
+    scenes = preprocess_views(model, views[:2])
+    instances = preprocess_views(model, views[2:])
 
     def online(x: torch.Tensor) -> torch.Tensor:
         projection = model.neck(model.backbone(x))[0]
         return model.head.predictor([projection])[0]
 
-    found = loss.plan(
-        online(instances)[None],
-        model.target_net(instances)[0][None],
-        online(scenes).mean(0, keepdim=True),
-        model.target_net(scenes)[0].mean(0, keepdim=True))
+    found = loss.plan(online(instances)[None],
+                      model.target_net(instances)[0][None],
+                      online(scenes).mean(0, keepdim=True),
+                      model.target_net(scenes)[0].mean(0, keepdim=True))
     return Transport(*(getattr(found, name)[0].cpu().numpy()
                        for name in Transport._fields))
 
@@ -158,21 +151,12 @@ def similarity_maps(model: nn.Module, scene: np.ndarray,
 
 def cosine_map(feature_map: torch.Tensor,
                features: torch.Tensor) -> torch.Tensor:
-    """Compute the cosine of features with each position of a feature map.
-
-    Args:
-        feature_map (Tensor): (C, h, w).
-        features (Tensor): (K, C).
-
-    Returns:
-        Tensor: (K, h, w).
-    """
+    """Compute cosines (K, h, w) of features (K, C) with a map (C, h, w)."""
     positions = l2_normalize(feature_map.permute(1, 2, 0))
     return torch.einsum('hwc,kc->khw', positions, l2_normalize(features))
 
 
 def upsample(maps: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     """Resize maps (K, h, w) to (K, H, W) bilinearly."""
-    return F.interpolate(
-        maps[None], size=tuple(size), mode='bilinear',
-        align_corners=False)[0]
+    return F.interpolate(maps[None], size=size, mode='bilinear',
+                         align_corners=False)[0]

@@ -40,14 +40,7 @@ def new_figure(width: int, height: int, dpi: int = PIXEL_DPI,
 
 def titled_figure(width: int, height: int, title: str, subtitle: str = '',
                   dpi: int = PIXEL_DPI) -> tuple[Figure, SubFigure]:
-    """Create a figure with a header and constrained layout.
-
-    Args:
-        width (int): Width in pixels.
-        height (int): Height in pixels, one inch of it for the header.
-        title (str): First line of the header.
-        subtitle (str): Second line of the header. Defaults to ''.
-        dpi (int): Pixels per inch. Defaults to ``PIXEL_DPI``.
+    """Create a figure with a header of one inch and constrained layout.
 
     Returns:
         tuple[Figure, SubFigure]: The figure and the part below the header.
@@ -63,33 +56,37 @@ def titled_figure(width: int, height: int, title: str, subtitle: str = '',
     return figure, body
 
 
-def start_row(part: SubFigure, title: str) -> None:
-    """Draw the title of a row of a figure and a line above the row."""
-    part.add_artist(Line2D([0, 1], [1, 1], color='#c8c8c8', linewidth=2))
-    part.suptitle(title, x=0, ha='left', fontsize=14, weight='bold',
-                  color=INK)
+def split_rows(body: SubFigure, rows: Sequence,
+               heights: Optional[list] = None) -> list[SubFigure]:
+    """Split a figure into one part per row, with its title below a line."""
+    parts = body.subfigures(len(rows), 1, height_ratios=heights,
+                            squeeze=False)[:, 0]
+    for part, row in zip(parts, rows):
+        part.add_artist(Line2D([0, 1], [1, 1], color='#c8c8c8', linewidth=2))
+        part.suptitle(row.title, x=0, ha='left', fontsize=14, weight='bold',
+                      color=INK)
+    return parts
+
+
+def caption(axes: Axes, text: str) -> None:
+    """Write a caption above axes, at the left."""
+    axes.set_title(text, loc='left', fontsize=13, color=INK)
 
 
 def pixel_axes(figure: Figure) -> Axes:
     """Add invisible axes over the whole figure, in pixels, y downwards."""
-    width, height = figure.get_size_inches() * figure.dpi
     axes = figure.add_axes([0, 0, 1, 1])
     axes.axis('off')
-    axes.set(xlim=(0, width), ylim=(height, 0), autoscale_on=False)
+    axes.set(xlim=(0, figure.bbox.width), ylim=(figure.bbox.height, 0),
+             autoscale_on=False)
     return axes
 
 
 def photo_axes(figure: Figure, image: np.ndarray, left: int, top: int,
                max_width: int, max_height: int) -> tuple[Axes, float]:
-    """Add axes that show an image as large as fits.
+    """Add axes that show an image (H, W, 3) as large as fits.
 
-    Args:
-        figure (Figure): Figure without a layout engine.
-        image (np.ndarray): (H, W, 3) uint8, RGB.
-        left (int): Left edge in pixels of the figure.
-        top (int): Top edge in pixels of the figure.
-        max_width (int): Available width in pixels.
-        max_height (int): Available height in pixels.
+    The edges and the available size are in pixels of the figure.
 
     Returns:
         tuple[Axes, float]: The axes, whose coordinates are pixels of the
@@ -97,12 +94,10 @@ def photo_axes(figure: Figure, image: np.ndarray, left: int, top: int,
     """
     height, width = image.shape[:2]
     scale = min(max_width / width, max_height / height)
-    total_width, total_height = figure.get_size_inches() * figure.dpi
     shown_width, shown_height = round(width * scale), round(height * scale)
-    axes = figure.add_axes([
-        left / total_width, 1 - (top + shown_height) / total_height,
-        shown_width / total_width, shown_height / total_height
-    ])  # yapf: disable
+    bottom = figure.bbox.height - top - shown_height
+    axes = figure.add_axes(np.array([left, bottom, shown_width, shown_height])
+                           / np.tile(figure.bbox.size, 2))
     axes.axis('off')
     axes.imshow(image, extent=(0, width, height, 0), aspect='auto')
     axes.autoscale(False)
@@ -129,14 +124,12 @@ def halo(width: float, alpha: float) -> list:
 
 
 def draw_box(axes: Axes, box: np.ndarray, color: str, linewidth: float,
-             **kwargs) -> None:
+             facecolor: str = 'none', **kwargs) -> None:
     """Draw a box, xyxy in the coordinates of the axes."""
     x1, y1, x2, y2 = np.asarray(box, dtype=np.float64)
-    axes.add_patch(
-        Rectangle((x1, y1), x2 - x1, y2 - y1, **{
-            'edgecolor': color, 'linewidth': linewidth, 'facecolor': 'none',
-            'clip_on': False, **kwargs
-        }))  # yapf: disable
+    axes.add_patch(Rectangle(
+        (x1, y1), x2 - x1, y2 - y1, edgecolor=color, linewidth=linewidth,
+        facecolor=facecolor, clip_on=False, **kwargs))
 
 
 def draw_proposal(axes: Axes, box: np.ndarray) -> None:
@@ -154,11 +147,10 @@ def draw_instance(axes: Axes, box: np.ndarray, linestyle='-') -> None:
 def draw_number(axes: Axes, x: float, y: float, number: int,
                 fontsize: int = 12) -> None:
     """Draw a number in a yellow circle."""
-    axes.text(
-        x, y, str(number), fontsize=fontsize, weight='bold', color='black',
-        ha='center', va='center',
-        bbox=dict(boxstyle='circle,pad=0.2', facecolor=INSTANCE_COLOR,
-                  edgecolor='black', linewidth=1))
+    axes.text(x, y, str(number), fontsize=fontsize, weight='bold',
+              color='black', ha='center', va='center',
+              bbox=dict(boxstyle='circle,pad=0.2', facecolor=INSTANCE_COLOR,
+                        edgecolor='black', linewidth=1))
 
 
 def number_boxes(axes: Axes, boxes: np.ndarray, scale: float, first: int = 1,
@@ -173,7 +165,7 @@ def number_boxes(axes: Axes, boxes: np.ndarray, scale: float, first: int = 1,
         boxes (np.ndarray): (K, 4) xyxy.
         scale (float): Figure pixels per unit of the coordinates.
         first (int): Number of the first box. Defaults to 1.
-        fontsize (int): Size of the numbers. Defaults to 12.
+        fontsize (int): Font size. Defaults to 12.
     """
     order = [0, 2, 6, 8, 1, 3, 5, 7, 4]  # of the 3 x 3 places in a box
     used: list = []

@@ -38,14 +38,6 @@ def draw_transport(rows: Sequence[PlanRow], path: PathLike,
     instances. The width of a line is the mass that the plan moves, the bars
     are the marginals, that is the sums of the plan's rows and columns. Right:
     the cosines, with a frame around the largest mass of each row of the plan.
-
-    Args:
-        rows (Sequence[PlanRow]): Images with their plans.
-        path (str or Path): File to write. Its folder is created.
-        title (str): Title of the picture. Defaults to ''.
-
-    Raises:
-        ValueError: There are no rows.
     """
     style.check_rows(rows, 'images', path)
     number = max(len(row.instances) for row in rows)
@@ -56,9 +48,7 @@ def draw_transport(rows: Sequence[PlanRow], path: PathLike,
         'Width and number of a line: mass that the plan moves, in percent '
         '(no number below 1 %). Bars: marginals, in percent. Frame: largest '
         "mass of an online instance's row.")
-    parts = body.subfigures(len(rows), 1, squeeze=False)[:, 0]
-    for part, row in zip(parts, rows):
-        style.start_row(part, row.title)
+    for part, row in zip(style.split_rows(body, rows), rows):
         scene, plan, cosines = part.subplots(1, 3, width_ratios=widths)
         scene.axis('off')
         scale = min(widths[0] / row.scene.shape[1],
@@ -147,8 +137,7 @@ def _draw_lines(axes: Axes, plan: np.ndarray, left: float, right: float,
 def _draw_cosines(axes: Axes, row: PlanRow) -> None:
     number = len(row.similarity)
     shown = axes.imshow(row.similarity, cmap=style.COLORMAP)
-    axes.set_title('cosine of online (row) and target', loc='left',
-                   fontsize=13, color=style.INK)
+    style.caption(axes, 'cosine of online (row) and target')
     ticks = dict(labels=range(1, number + 1), fontsize=13, weight='bold')
     axes.set_yticks(range(number), color=_ONLINE, **ticks)
     axes.set_xticks(range(number), color=_TARGET, **ticks)

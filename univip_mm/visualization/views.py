@@ -6,7 +6,7 @@ from typing import Optional
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
-from matplotlib.patches import Patch, Rectangle
+from matplotlib.patches import Patch
 
 from ..io.atomic import PathLike
 from . import style
@@ -22,14 +22,10 @@ _VIEWS_HEIGHT = 480  # the zoom of the views is chosen to come close to this
 _SCENE_LINE_WIDTHS = (6.5, 3)
 
 
-def draw_scenes(image: np.ndarray,
-                proposals: np.ndarray,
-                scene_boxes: np.ndarray,
-                overlap_box: np.ndarray,
-                instance_boxes: np.ndarray,
-                num_proposed: int,
-                views: Sequence[np.ndarray],
-                title: str = '',
+def draw_scenes(image: np.ndarray, proposals: np.ndarray,
+                scene_boxes: np.ndarray, overlap_box: np.ndarray,
+                instance_boxes: np.ndarray, num_proposed: int,
+                views: Sequence[np.ndarray], title: str = '',
                 augmented: Optional[Sequence[np.ndarray]] = None,
                 image_size: int = style.PHOTO_SIZE) -> np.ndarray:
     """Draw an image with its boxes, and its views to the right.
@@ -68,9 +64,9 @@ def draw_scenes(image: np.ndarray,
     canvas = style.pixel_axes(figure)
     canvas.text(_MARGIN, top / 2, title, fontsize=16, weight='bold',
                 color=style.INK, va='center')
-    axes, scale = style.photo_axes(
-        figure, image, _MARGIN, top + _CAPTION_HEIGHT, image_size,
-        height - _CAPTION_HEIGHT)
+    axes, scale = style.photo_axes(figure, image, _MARGIN,
+                                   top + _CAPTION_HEIGHT, image_size,
+                                   height - _CAPTION_HEIGHT)
     _draw_boxes(axes, scale, proposals, scene_boxes, overlap_box,
                 instance_boxes, num_proposed)
     for index, (line, places) in enumerate(zip(lines, corners)):
@@ -82,17 +78,7 @@ def draw_scenes(image: np.ndarray,
 
 
 def scene_grid(rows: Sequence[np.ndarray]) -> np.ndarray:
-    """Stack rows of :func:`draw_scenes` below a legend.
-
-    Args:
-        rows (Sequence[np.ndarray]): Pictures (height, width, 3) uint8, RGB.
-
-    Returns:
-        np.ndarray: The grid, (height, width, 3) uint8, RGB.
-
-    Raises:
-        ValueError: There are no rows.
-    """
+    """Stack pictures of :func:`draw_scenes` below a legend."""
     if len(rows) == 0:
         raise ValueError('there are no rows to draw: give at least one '
                          'picture of draw_scenes')
@@ -105,15 +91,7 @@ def scene_grid(rows: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def draw_scene_grid(rows: Sequence[np.ndarray], path: PathLike) -> None:
-    """Write a :func:`scene_grid` as a PNG.
-
-    Args:
-        rows (Sequence[np.ndarray]): Pictures (height, width, 3) uint8, RGB.
-        path (str or Path): File to write. Its folder is created.
-
-    Raises:
-        ValueError: There are no rows.
-    """
+    """Write the :func:`scene_grid` of pictures as a PNG."""
     style.save_image(scene_grid(rows), path)
 
 
@@ -132,13 +110,10 @@ def _check_views(image: np.ndarray, lines: list, num_instances: int) -> None:
 def _place_views(lines: list) -> tuple[int, list, tuple[int, int]]:
     """Compute the zoom, the corner of each view, and the total size.
 
+    The corners are the top left pixels (x, y) of the views of each line.
     Views are shown pixel for pixel, enlarged by a whole number. Matplotlib's
     layouts place axes at fractions of pixels and would resample the views, so
     the places are computed here. Instances form two rows beside the scenes.
-
-    Returns:
-        tuple: The zoom; for each line the top left pixel (x, y) of each view;
-        and (width, height) of all lines.
     """
     def largest(views: list) -> np.ndarray:
         return np.max([view.shape[:2] for view in views], axis=0)
@@ -189,10 +164,10 @@ def _draw_boxes(axes: Axes, scale: float, proposals: np.ndarray,
             ('scene 1', 'scene 2'), style.SCENE_COLORS,
             (scene_boxes[0][:2], scene_boxes[1][2:]), ('left', 'right'),
             ('bottom', 'top')):
+        label = dict(boxstyle='square,pad=0.25', facecolor=color,
+                     edgecolor='none')
         axes.text(x, y, name, fontsize=12, color='white', weight='bold',
-                  ha=ha, va=va,
-                  bbox=dict(boxstyle='square,pad=0.25', facecolor=color,
-                            edgecolor='none'))
+                  ha=ha, va=va, bbox=label)
 
 
 def _draw_view(canvas: Axes, view: np.ndarray, x: int, y: int, index: int,
@@ -206,10 +181,9 @@ def _draw_view(canvas: Axes, view: np.ndarray, x: int, y: int, index: int,
         caption, color = str(index - 1), style.INSTANCE_COLOR
         kind = ': random' if is_random else ': proposal'
     height, width = view.shape[:2]
-    canvas.add_patch(
-        Rectangle((x - 2, y - 2), width + 4, height + 4, facecolor='none',
-                  edgecolor=color, linewidth=4,
-                  linestyle=(0, (3, 1.5)) if is_random else '-'))
+    style.draw_box(canvas, np.array([x - 2, y - 2, x + width + 2,
+                                     y + height + 2]), color, 4,
+                   linestyle=(0, (3, 1.5)) if is_random else '-')
     canvas.text(x, y - 6, caption + (' augmented' if is_augmented else kind),
                 fontsize=13, color=style.INK)
     # Unlike imshow, figimage never resamples. It counts from the bottom.
@@ -217,26 +191,23 @@ def _draw_view(canvas: Axes, view: np.ndarray, x: int, y: int, index: int,
 
 
 def _draw_legend(width: int) -> np.ndarray:
+    lines = [
+        Line2D([], [], color=color, label=label, linewidth=linewidth,
+               linestyle=linestyle, path_effects=halo)
+        for color, label, linewidth, linestyle, halo in (
+            (style.SCENE_COLORS[0], 'scene 1', _SCENE_LINE_WIDTHS[0], '-', []),
+            (style.SCENE_COLORS[1], 'scene 2', _SCENE_LINE_WIDTHS[1], '-', []),
+            (style.INSTANCE_COLOR, 'instance: a proposal', 3, '-',
+             style.halo(4.5, 0.75)),
+            (style.INSTANCE_COLOR, 'instance: a random box', 3,
+             (0, (2.6, 1.4)), style.halo(4.5, 0.75)),
+            (style.PROPOSAL_COLOR, 'other proposals', 1.2, '-',
+             style.halo(2.4, 0.5)))
+    ]  # yapf: disable
+    overlap = Patch(facecolor=style.OVERLAP_COLOR, edgecolor=style.INK,
+                    alpha=0.5, hatch='//', linewidth=0, label='overlap')
     figure = style.new_figure(width, 44)
-
-    def line(color: str, label: str, linewidth: float, **kwargs) -> Line2D:
-        return Line2D([], [], color=color, label=label, linewidth=linewidth,
-                      **kwargs)
-
-    figure.legend(
-        handles=[
-            line(style.SCENE_COLORS[0], 'scene 1', _SCENE_LINE_WIDTHS[0]),
-            line(style.SCENE_COLORS[1], 'scene 2', _SCENE_LINE_WIDTHS[1]),
-            Patch(facecolor=style.OVERLAP_COLOR, edgecolor=style.INK,
-                  alpha=0.5, hatch='//', linewidth=0, label='overlap'),
-            line(style.INSTANCE_COLOR, 'instance: a proposal', 3,
-                 path_effects=style.halo(4.5, 0.75)),
-            line(style.INSTANCE_COLOR, 'instance: a random box', 3,
-                 linestyle=(0, (2.6, 1.4)),
-                 path_effects=style.halo(4.5, 0.75)),
-            line(style.PROPOSAL_COLOR, 'other proposals', 1.2,
-                 path_effects=style.halo(2.4, 0.5)),
-        ],
-        loc='center left', ncols=6, fontsize=15, frameon=False,
-        handlelength=2.6, borderaxespad=0.6, columnspacing=2)
+    figure.legend(handles=[*lines[:2], overlap, *lines[2:]], ncols=6,
+                  loc='center left', fontsize=15, frameon=False,
+                  handlelength=2.6, borderaxespad=0.6, columnspacing=2)
     return style.render(figure)
