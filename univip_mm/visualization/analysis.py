@@ -57,7 +57,7 @@ def embed(model: nn.Module, views: list[np.ndarray],
 
 def nearest(features: torch.Tensor, groups: list, query: int,
             k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Find the k most similar features of other groups.
+    """Find up to k features most similar to a query, in other groups.
 
     Args:
         features (Tensor): Features of length one, (N, C).
@@ -89,9 +89,9 @@ def transport_of(model: nn.Module, views: list[np.ndarray]) -> Transport:
     """
     loss = getattr(model, 'instance_loss', None)
     if not hasattr(loss, 'plan'):
-        raise ValueError(f'{type(model).__name__} has no instance_loss with '
-                         'a transport plan: give a config of UniVIP with '
-                         'SinkhornOTLoss')
+        raise ValueError(
+            f'{type(model).__name__} has no instance_loss with a transport '
+            'plan: give a config of UniVIP with SinkhornOTLoss')
     scenes = preprocess_views(model, views[:2])
     instances = preprocess_views(model, views[2:])
 
@@ -108,11 +108,7 @@ def transport_of(model: nn.Module, views: list[np.ndarray]) -> Transport:
 
 
 def cut_scene(sample: dict, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Cut out the first scene of a sample, with its own aspect ratio.
-
-    Args:
-        sample (dict): Sample of a data set of :func:`open_views`.
-        size (int): Longer side of the scene in pixels.
+    """Cut out the first scene of a sample, with ``size`` as its longer side.
 
     Returns:
         tuple[np.ndarray, np.ndarray]: The scene (h, w, 3) uint8, RGB, and the

@@ -81,7 +81,7 @@ def plot_loss_curves(source: Source, path: PathLike) -> None:
         _plot_loss(panels[name], *_series(log, name), name, bound)
     steps, values = _series(log, 'lr')
     panels['lr'].plot(steps, values, color=style.INK, linewidth=2,
-                      marker=_marker(steps))
+                      marker='o' if len(steps) < 2 else '')
     panels['lr'].set_ylim(bottom=0)
     panels['lr'].ticklabel_format(axis='y', style='sci', scilimits=(-2, 3))
     _style_training_axes(panels['lr'], 'learning rate')
@@ -184,10 +184,6 @@ def _series(log: list[dict], name: str) -> tuple[np.ndarray, np.ndarray]:
     return np.array(steps), np.array(values, dtype=np.float64)
 
 
-def _marker(steps: np.ndarray) -> Optional[str]:
-    return 'o' if len(steps) < 2 else None  # a single point has no line
-
-
 def _plot_smoothed(axes: Axes, steps: np.ndarray, values: np.ndarray,
                    color: str, label: Optional[str] = None) -> np.ndarray:
     """Plot values (light) and their moving average; return the average."""
@@ -195,7 +191,7 @@ def _plot_smoothed(axes: Axes, steps: np.ndarray, values: np.ndarray,
     average = smooth(values, max(3, len(values) // 25))
     axes.plot(steps, values, color=color, alpha=0.3, linewidth=1)
     axes.plot(steps, average, color=color, linewidth=2.2, label=label,
-              marker=_marker(steps))
+              marker='o' if len(steps) < 2 else '')  # a point has no line
     return average
 
 

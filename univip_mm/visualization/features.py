@@ -1,6 +1,7 @@
 """Pictures of features: points, nearest neighbours, similarity maps."""
 from collections import Counter
 from collections.abc import Sequence
+from itertools import cycle, product
 from typing import NamedTuple, Optional
 
 import numpy as np
@@ -49,18 +50,17 @@ def draw_points(points: np.ndarray, names: Sequence[Optional[str]],
     counts = Counter(names)
     groups = sorted((name for name in counts if name is not None),
                     key=lambda name: (-counts[name], name))
-    styles = [(name, _COLORS[i % len(_COLORS)],
-               _MARKERS[i // len(_COLORS) % len(_MARKERS)])
-              for i, name in enumerate(groups)]
+    styles = [(name, color, marker) for name, (marker, color) in zip(
+        groups, cycle(product(_MARKERS, _COLORS)))]
     if None in counts:
         styles.insert(0, (None, style.GRAY, 'o'))
     for name, color, marker in styles:
         chosen = np.array([other == name for other in names])
-        axes.scatter(
-            *points[chosen].T, s=70 if len(points) < 300 else 34,
-            linewidths=0.5, edgecolors='white', alpha=0.85, color=color,
-            marker=marker, label=style.shorten(name or 'no category', 20) +
-            f' ({counts[name]})')
+        label = style.shorten(name or 'no category', 20)
+        axes.scatter(*points[chosen].T, s=70 if len(points) < 300 else 34,
+                     linewidths=0.5, edgecolors='white', alpha=0.85,
+                     color=color, marker=marker,
+                     label=f'{label} ({counts[name]})')
     axes.set(xticks=[], yticks=[])
     axes.margins(0.03)
     axes.spines[:].set_color('#c0c0c0')
@@ -151,14 +151,16 @@ def _draw_maps(part: SubFigure, row: SimilarityRow, columns: int,
     grid = part.subplots(1, columns)
     for axes in grid:
         axes.axis('off')
-    draw_instances(grid[0], row.scene, row.boxes, scale)
+    style.show_image(grid[0], row.scene)
+    style.draw_instances(grid[0], row.boxes, scale)
     style.caption(grid[0], 'scene')
     for k, (axes, box, values) in enumerate(
             zip(grid[1:], row.boxes, row.maps), 1):
         # The scene stays visible in gray.
         heat = colormaps[style.COLORMAP](norm(values))[..., :3]
         blend = (255 * (0.62 * heat + 0.38 * gray)).round().astype(np.uint8)
-        draw_instances(axes, blend, [box], scale, first=k)
+        style.show_image(axes, blend)
+        style.draw_instances(axes, [box], scale, first=k)
         style.caption(
             axes, f'instance {k}: {values.min():.2f} to {values.max():.2f}')
     bar = part.colorbar(ScalarMappable(norm, style.COLORMAP),
@@ -166,15 +168,3 @@ def _draw_maps(part: SubFigure, row: SimilarityRow, columns: int,
                         ticks=[norm.vmin, norm.vmax], format='%.2f')
     bar.ax.tick_params(labelsize=12)
     bar.outline.set_visible(False)
-
-
-def draw_instances(axes: Axes, scene: np.ndarray, boxes: np.ndarray,
-                   scale: float, first: int = 1) -> None:
-    """Draw a scene (h, w, 3) with its numbered instances (K, 4) xyxy.
-
-    ``scale`` is in figure pixels per pixel of the scene.
-    """
-    style.show_image(axes, scene)
-    for box in boxes:
-        style.draw_instance(axes, box)
-    style.number_boxes(axes, np.asarray(boxes), scale, first)

@@ -1,7 +1,4 @@
-"""Common part of tools/visualization: options, network, and samples.
-
-The network is in evaluation mode and sees views without augmentation.
-"""
+"""Common part of tools/visualization: options, network, and samples."""
 import argparse
 import os.path as osp
 from collections import Counter, defaultdict
@@ -11,7 +8,7 @@ from typing import NamedTuple, Optional
 import mmcv
 import numpy as np
 import torch
-from mmengine.config import Config, DictAction
+from mmengine.config import DictAction
 from mmengine.dataset import BaseDataset
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import init_default_scope
@@ -86,11 +83,8 @@ def run_tool(parser: argparse.ArgumentParser,
              *at_least_one: str) -> None:
     """Parse the command line, draw the picture, and print its path.
 
-    Args:
-        parser (ArgumentParser): Parser of :func:`make_parser`.
-        draw (Callable): Function that writes the picture and returns a
-            summary to print.
-        *at_least_one (str): Options whose value must be 1 or more.
+    ``draw`` writes the picture and returns a summary to print. The values of
+    ``at_least_one``, such as '--top-k', must be 1 or more.
 
     Raises:
         SystemExit: An input is wrong; the message is one line.
@@ -110,28 +104,20 @@ def run_tool(parser: argparse.ArgumentParser,
 
 
 def load_setup(args: argparse.Namespace) -> Setup:
-    """Load the network and the data of a command line."""
+    """Load the network, in evaluation mode, and the data of a command line.
+
+    Raises:
+        FileNotFoundError: A file is missing.
+        ValueError: The config is not a pre-training config, or the checkpoint
+            belongs to another network.
+    """
     cfg = load_config(args)
     check_part(cfg, 'model')
     check_part(cfg, 'train_dataloader')
-    checkpoint = load_checkpoint(args.checkpoint)
+    weights = load_checkpoint(args.checkpoint).get('state_dict', {})
     init_default_scope(cfg.get('default_scope', 'univip_mm'))
     set_random_seed(args.seed)
-    model = load_model(cfg, checkpoint, args.checkpoint)
-    dataset, crop = load_dataset(cfg)
-    if hasattr(dataset, 'set_epoch'):
-        dataset.set_epoch(args.seed, 0)
-    return Setup(model, dataset, crop)
-
-
-def load_model(cfg: Config, checkpoint: dict, path: str) -> nn.Module:
-    """Build the network in evaluation mode with the checkpoint's weights.
-
-    Raises:
-        ValueError: The names or shapes of the weights differ.
-    """
     model = revert_sync_batchnorm(MODELS.build(cfg.model))
-    weights = checkpoint.get('state_dict', {})
     own = model.state_dict()
     wrong = sorted(
         name for name in own.keys() | weights.keys()
@@ -139,17 +125,16 @@ def load_model(cfg: Config, checkpoint: dict, path: str) -> nn.Module:
         or own[name].shape != weights[name].shape)
     if wrong:
         raise ValueError(
-            f"'{path}' does not belong to the network of '{cfg.filename}': "
-            f'{len(wrong)} weights do not fit, the first {wrong[0]}; give '
-            'the config that the checkpoint was trained with')
+            f"'{args.checkpoint}' does not belong to the network of "
+            f"'{cfg.filename}': {len(wrong)} weights do not fit, the first "
+            f'{wrong[0]}; give the config that the checkpoint was trained '
+            'with')
     model.load_state_dict(weights)
-    model.eval()
-    return model.to('cuda' if torch.cuda.is_available() else 'cpu')
-
-
-def load_dataset(cfg: Config) -> tuple[BaseDataset, OverlapSceneCrop]:
-    """Build the training data without packing, see :func:`open_views`."""
-    return open_views(DATASETS.build(cfg.train_dataloader.dataset))[:2]
+    model.eval().to('cuda' if torch.cuda.is_available() else 'cpu')
+    source = open_views(DATASETS.build(cfg.train_dataloader.dataset))
+    if hasattr(source.dataset, 'set_epoch'):
+        source.dataset.set_epoch(args.seed, 0)
+    return Setup(model, source.dataset, source.crop)
 
 
 def pick_samples(setup: Setup, number: int) -> list[dict]:
@@ -168,10 +153,8 @@ def pick_crops(setup: Setup, number: int, what: str = 'objects',
         what (str): 'objects': annotated boxes with both sides of at least
             ``min_size`` of ``OverlapSceneCrop``, resized to the size of an
             instance. 'images': whole images, resized to the size of a scene,
-            with the category of their largest object, if any. Defaults to
-            'objects'.
-        num_classes (int, optional): Number of categories, the most frequent
-            ones. Defaults to None, all.
+            with the category of their largest object, if any.
+        num_classes (int, optional): Keep the most frequent categories only.
 
     Raises:
         ValueError: There is no such object, or an image cannot be read.
@@ -236,7 +219,6 @@ def _cut(image: np.ndarray, box: Optional[list],
         x, y, w, h = box
         image = image[max(0, int(y)):int(np.ceil(y + h)),
                       max(0, int(x)):int(np.ceil(x + w))]
-    view = mmcv.imresize(image, (size, size),
-                         interpolation=crop.interpolation,
-                         backend=crop.backend)
+    view = mmcv.imresize(image, (size, size), backend=crop.backend,
+                         interpolation=crop.interpolation)
     return np.ascontiguousarray(view[..., ::-1])

@@ -80,9 +80,7 @@ def draw_proposals(image: np.ndarray, boxes: np.ndarray,
     for box in [] if annotated is None else annotated:
         style.draw_box(axes, box, style.OVERLAP_COLOR, 2.5,
                        linestyle=(0, (4, 2)), path_effects=style.halo(4, 0.6))
-    for box in boxes[:strongest]:
-        style.draw_instance(axes, box)
-    style.number_boxes(axes, boxes[:strongest], scale)
+    style.draw_instances(axes, boxes[:strongest], scale)
     return style.render(figure)
 
 

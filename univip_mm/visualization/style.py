@@ -138,12 +138,6 @@ def draw_proposal(axes: Axes, box: np.ndarray) -> None:
              path_effects=halo(1.6, 0.25))
 
 
-def draw_instance(axes: Axes, box: np.ndarray, linestyle='-') -> None:
-    """Draw an instance, bold and yellow."""
-    draw_box(axes, box, INSTANCE_COLOR, 2.2, linestyle=linestyle,
-             path_effects=halo(4, 0.75))
-
-
 def draw_number(axes: Axes, x: float, y: float, number: int,
                 fontsize: int = 12) -> None:
     """Draw a number in a yellow circle."""
@@ -153,24 +147,24 @@ def draw_number(axes: Axes, x: float, y: float, number: int,
                         edgecolor='black', linewidth=1))
 
 
-def number_boxes(axes: Axes, boxes: np.ndarray, scale: float, first: int = 1,
-                 fontsize: int = 12) -> None:
-    """Draw a number on each box so that numbers do not cover each other.
+def draw_instances(axes: Axes, boxes: np.ndarray, scale: float,
+                   first: int = 1, fontsize: int = 12,
+                   num_solid: Optional[int] = None) -> None:
+    """Draw instances (K, 4) xyxy, bold, yellow, and numbered from ``first``.
 
     Each number goes to the first free corner of its box, else to the middle
-    of a side or to the center, else to the freest of these places.
-
-    Args:
-        axes (Axes): Axes whose coordinates are those of the boxes.
-        boxes (np.ndarray): (K, 4) xyxy.
-        scale (float): Figure pixels per unit of the coordinates.
-        first (int): Number of the first box. Defaults to 1.
-        fontsize (int): Font size. Defaults to 12.
+    of a side or to the center, else to the freest of these places. ``scale``
+    is in figure pixels per unit of the coordinates. Boxes after the first
+    ``num_solid`` are dashed.
     """
+    boxes = np.asarray(boxes, dtype=np.float64)
+    for k, box in enumerate(boxes):
+        is_solid = num_solid is None or k < num_solid
+        draw_box(axes, box, INSTANCE_COLOR, 2.2, path_effects=halo(4, 0.75),
+                 linestyle='-' if is_solid else (0, (4, 2.2)))
     order = [0, 2, 6, 8, 1, 3, 5, 7, 4]  # of the 3 x 3 places in a box
     used: list = []
-    scaled = np.asarray(boxes, dtype=np.float64) * scale
-    for x1, y1, x2, y2 in scaled + [13, 13, -13, -13]:
+    for x1, y1, x2, y2 in boxes * scale + [13, 13, -13, -13]:
         places = np.array([(x, y) for y in (y1, (y1 + y2) / 2, y2)
                            for x in (x1, (x1 + x2) / 2, x2)])[order]
         distances = np.min([np.full(len(order), np.inf)] +

@@ -53,12 +53,9 @@ def _keep_photo(results: dict) -> dict:
 
 def augmented_views(samples: Sequence[dict], pack: Compose,
                     preprocessor: nn.Module) -> list[list[np.ndarray]]:
-    """Augment views as in training and undo the normalization.
+    """Augment the views of samples as in training, without normalization.
 
-    Args:
-        samples (Sequence[dict]): Samples of a :class:`ViewSource`.
-        pack (Compose): ``pack`` of the same :class:`ViewSource`.
-        preprocessor (nn.Module): Data preprocessor of the model.
+    The samples and ``pack`` are of one :class:`ViewSource`.
 
     Returns:
         list: For each sample its 2 + K views, (h, w, 3) uint8, RGB. If the
@@ -80,11 +77,7 @@ def draw_samples(samples: Sequence[dict],
                  **kwargs) -> list[np.ndarray]:
     """Draw each sample of a :class:`ViewSource` with :func:`draw_scenes`.
 
-    Args:
-        samples (Sequence[dict]): Samples of a :class:`ViewSource`.
-        augmented (list, optional): Views of :func:`augmented_views`, for a
-            second line. Defaults to None.
-        **kwargs: Further arguments of :func:`draw_scenes`.
+    The views of :func:`augmented_views` form a second line.
     """
     keys = ('proposals', 'scene_boxes', 'overlap_box', 'instance_boxes',
             'num_proposed')

@@ -8,7 +8,6 @@ from matplotlib.axes import Axes
 
 from ..io.atomic import PathLike
 from . import style
-from .features import draw_instances
 
 _ONLINE, _TARGET = style.SCENE_COLORS
 # Lengths in the coordinates of the plan, about pixels of the picture.
@@ -53,7 +52,8 @@ def draw_transport(rows: Sequence[PlanRow], path: PathLike,
         scene.axis('off')
         scale = min(widths[0] / row.scene.shape[1],
                     height / row.scene.shape[0])
-        draw_instances(scene, row.scene, row.boxes, scale)
+        style.show_image(scene, row.scene)
+        style.draw_instances(scene, row.boxes, scale)
         _draw_plan(plan, row)
         _draw_cosines(cosines, row)
     style.save_figure(figure, path)

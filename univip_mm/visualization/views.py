@@ -42,7 +42,8 @@ def draw_scenes(image: np.ndarray, proposals: np.ndarray,
         instance_boxes (np.ndarray): (K, 4), proposals first.
         num_proposed (int): Number of instances that are proposals.
         views (Sequence[np.ndarray]): [scene_1, scene_2, instance_1, ...,
-            instance_K], each (h, w, 3) uint8, RGB.
+            instance_K], each (h, w, 3) uint8, RGB. The scenes have one
+            size, and so have the instances.
         title (str): Title of the row. Defaults to ''.
         augmented (Sequence[np.ndarray], optional): The views after
             augmentation, for a second line. Defaults to None.
@@ -115,15 +116,10 @@ def _place_views(lines: list) -> tuple[int, list, tuple[int, int]]:
     layouts place axes at fractions of pixels and would resample the views, so
     the places are computed here. Instances form two rows beside the scenes.
     """
-    def largest(views: list) -> np.ndarray:
-        return np.max([view.shape[:2] for view in views], axis=0)
-
-    scenes = largest([view for line in lines for view in line[:2]])
-    instances = largest([view for line in lines
-                         for view in line[2:] or line[:1]])
-    zoom = max(1, int(_VIEWS_HEIGHT // (len(lines) * scenes[0])))
-    (height, width), (small_height, small_width) = (
-        (zoom * size).tolist() for size in (scenes, instances))
+    scene, *_, instance = lines[0]
+    zoom = max(1, _VIEWS_HEIGHT // (len(lines) * len(scene)))
+    height, width = zoom * scene.shape[0], zoom * scene.shape[1]
+    small_height, small_width = (zoom * x for x in instance.shape[:2])
     number = len(lines[0]) - 2
     columns = math.ceil(number / 2)
     column_width = max(small_width, _MIN_COLUMN_WIDTH) + _GAP
@@ -155,10 +151,8 @@ def _draw_boxes(axes: Axes, scale: float, proposals: np.ndarray,
     for box, color, width in zip(scene_boxes, style.SCENE_COLORS,
                                  _SCENE_LINE_WIDTHS):
         style.draw_box(axes, box, color, width)
-    for k, box in enumerate(instance_boxes):
-        style.draw_instance(
-            axes, box, '-' if k < num_proposed else (0, (4, 2.2)))
-    style.number_boxes(axes, instance_boxes, scale, fontsize=14)
+    style.draw_instances(axes, instance_boxes, scale, fontsize=14,
+                         num_solid=num_proposed)
     # In opposite corners: the scenes often share an edge.
     for name, color, (x, y), ha, va in zip(
             ('scene 1', 'scene 2'), style.SCENE_COLORS,
@@ -191,23 +185,22 @@ def _draw_view(canvas: Axes, view: np.ndarray, x: int, y: int, index: int,
 
 
 def _draw_legend(width: int) -> np.ndarray:
-    lines = [
-        Line2D([], [], color=color, label=label, linewidth=linewidth,
-               linestyle=linestyle, path_effects=halo)
-        for color, label, linewidth, linestyle, halo in (
-            (style.SCENE_COLORS[0], 'scene 1', _SCENE_LINE_WIDTHS[0], '-', []),
-            (style.SCENE_COLORS[1], 'scene 2', _SCENE_LINE_WIDTHS[1], '-', []),
-            (style.INSTANCE_COLOR, 'instance: a proposal', 3, '-',
-             style.halo(4.5, 0.75)),
-            (style.INSTANCE_COLOR, 'instance: a random box', 3,
-             (0, (2.6, 1.4)), style.halo(4.5, 0.75)),
-            (style.PROPOSAL_COLOR, 'other proposals', 1.2, '-',
-             style.halo(2.4, 0.5)))
-    ]  # yapf: disable
+    scenes = [Line2D([], [], color=color, lw=width, label=f'scene {k}')
+              for k, (color, width) in enumerate(
+                  zip(style.SCENE_COLORS, _SCENE_LINE_WIDTHS), 1)]
     overlap = Patch(facecolor=style.OVERLAP_COLOR, edgecolor=style.INK,
                     alpha=0.5, hatch='//', linewidth=0, label='overlap')
+    boxes = [Line2D([], [], color=color, lw=width, label=label, linestyle=dash,
+                    path_effects=halo)
+             for color, width, label, dash, halo in (
+                 (style.INSTANCE_COLOR, 3, 'instance: a proposal', '-',
+                  style.halo(4.5, 0.75)),
+                 (style.INSTANCE_COLOR, 3, 'instance: a random box',
+                  (0, (2.6, 1.4)), style.halo(4.5, 0.75)),
+                 (style.PROPOSAL_COLOR, 1.2, 'other proposals', '-',
+                  style.halo(2.4, 0.5)))]
     figure = style.new_figure(width, 44)
-    figure.legend(handles=[*lines[:2], overlap, *lines[2:]], ncols=6,
-                  loc='center left', fontsize=15, frameon=False,
-                  handlelength=2.6, borderaxespad=0.6, columnspacing=2)
+    figure.legend(handles=[*scenes, overlap, *boxes], loc='center left',
+                  ncols=6, fontsize=15, frameon=False, handlelength=2.6,
+                  borderaxespad=0.6, columnspacing=2)
     return style.render(figure)
