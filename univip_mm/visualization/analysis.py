@@ -24,12 +24,8 @@ class Transport(NamedTuple):
 
 def preprocess_views(model: nn.Module,
                      views: list[np.ndarray]) -> torch.Tensor:
-    """Normalize N views (h, w, 3) uint8, RGB, without augmentation.
-
-    Returns:
-        Tensor: (N, 3, h, w), on the device of the preprocessor.
-    """
-    bgr = np.stack([view[..., ::-1] for view in views]).transpose(0, 3, 1, 2)
+    """Normalize views (h, w, 3) uint8, RGB, to (N, 3, h, w) for the model."""
+    bgr = np.stack(views)[..., ::-1].transpose(0, 3, 1, 2)
     inputs = torch.from_numpy(np.ascontiguousarray(bgr))
     return model.data_preprocessor(dict(inputs=inputs), False)['inputs']
 
@@ -37,15 +33,12 @@ def preprocess_views(model: nn.Module,
 @torch.no_grad()
 def embed(model: nn.Module, views: list[np.ndarray],
           branch: str = 'online') -> torch.Tensor:
-    """Compute the backbone's pooled features, normalized to length one.
+    """Compute pooled features of length one, (N, C), on the CPU.
 
     Args:
         model (nn.Module): Model in evaluation mode.
         views (list[np.ndarray]): N views of one size, (h, w, 3) uint8, RGB.
         branch (str): 'online' or 'target'. Defaults to 'online'.
-
-    Returns:
-        Tensor: (N, C), on the CPU.
     """
     backbone, features = backbone_of(model, branch), []
     for start in track(range(0, len(views), _BATCH_SIZE), unit='batch',
@@ -127,16 +120,13 @@ def cut_scene(sample: dict, size: int) -> tuple[np.ndarray, np.ndarray]:
 def similarity_maps(model: nn.Module, scene: np.ndarray,
                     instances: list[np.ndarray],
                     branch: str = 'online') -> np.ndarray:
-    """Compare each instance's feature with the feature map of a scene.
+    """Compute cosines (K, H, W) of instances with each pixel of a scene.
 
     Args:
         model (nn.Module): Model in evaluation mode.
         scene (np.ndarray): (H, W, 3) uint8, RGB.
         instances (list[np.ndarray]): K views of one size, likewise.
         branch (str): 'online' or 'target'. Defaults to 'online'.
-
-    Returns:
-        np.ndarray: Cosines at each pixel of the scene, (K, H, W).
     """
     backbone = backbone_of(model, branch)
     pooled = backbone(preprocess_views(model, instances))[-1].mean((2, 3))

@@ -69,7 +69,7 @@ def plot_loss_curves(source: Source, path: PathLike) -> None:
     marked.
     """
     log = read_scalars(source)
-    health = [name for name in HEALTH if len(_series(log, name)[0])]
+    health = [name for name in HEALTH if _series(log, name).size]
     figure = style.new_figure(1800, 1000, dpi=100, layout='constrained')
     panels = figure.subplot_mosaic(
         [[*LOWER_BOUNDS], ['lr', *['health' if health else 'lr'] * 2]])
@@ -79,12 +79,12 @@ def plot_loss_curves(source: Source, path: PathLike) -> None:
                     fontsize=18, weight='bold', color=style.INK)
     for name, bound in LOWER_BOUNDS.items():
         _plot_loss(panels[name], *_series(log, name), name, bound)
-    steps, values = _series(log, 'lr')
-    panels['lr'].plot(steps, values, color=style.INK, linewidth=2,
-                      marker='o' if len(steps) < 2 else '')
-    panels['lr'].set_ylim(bottom=0)
-    panels['lr'].ticklabel_format(axis='y', style='sci', scilimits=(-2, 3))
-    _style_training_axes(panels['lr'], 'learning rate')
+    axes, (steps, values) = panels['lr'], _series(log, 'lr')
+    axes.plot(steps, values, color=style.INK, linewidth=2,
+              marker='o' if len(steps) < 2 else '')
+    axes.set_ylim(bottom=0)
+    axes.ticklabel_format(axis='y', style='sci', scilimits=(-2, 3))
+    _style_training_axes(axes, 'learning rate')
     if health:
         _plot_health(panels['health'], log, health)
     style.save_figure(figure, path)
@@ -107,8 +107,7 @@ def plot_growth(series: dict[str, dict[str, dict[int, float]]],
     panels = figure.subplots(1, len(series), squeeze=False)[0]
     for axes, (name, curves) in zip(panels, series.items()):
         for color, (label, points) in zip(_COLORS, curves.items()):
-            x = np.array(list(points), dtype=float)
-            y = np.array(list(points.values()))
+            x, y = np.array(list(points.items()), dtype=float).T
             axes.plot(x, y, 'o-', color=color, linewidth=2.2, label=label)
             axes.plot(x, y[0] * x / x[0], ':', color=color, alpha=0.6)
         axes.set_xscale('log', base=2)
@@ -176,12 +175,11 @@ def _read_lines(path: Path) -> list[dict]:
     return lines
 
 
-def _series(log: list[dict], name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return the steps and values of a logged name, (N,) each."""
+def _series(log: list[dict], name: str) -> np.ndarray:
+    """Return the steps and the values of a logged name, (2, N)."""
     points = [(line['step'], line[name]) for line in log
               if line.get(name) is not None]
-    steps, values = zip(*points) if points else ((), ())
-    return np.array(steps), np.array(values, dtype=np.float64)
+    return np.array(points, dtype=np.float64).reshape(-1, 2).T
 
 
 def _plot_smoothed(axes: Axes, steps: np.ndarray, values: np.ndarray,
@@ -212,7 +210,7 @@ def _plot_loss(axes: Axes, steps: np.ndarray, values: np.ndarray, name: str,
         axes.plot(broken, np.full(len(broken), 0.97), 'x', color='red',
                   transform=axes.get_xaxis_transform())
         axes.text(0.5, 0.9, f'{len(broken)} not finite, first at iteration '
-                  f'{broken[0]:,}', transform=axes.transAxes, ha='center',
+                  f'{broken[0]:,.0f}', transform=axes.transAxes, ha='center',
                   fontsize=13, color='red')
     last = [f'{x:.3f}' for x in average[np.isfinite(average)][-1:]]
     _style_training_axes(axes, ': '.join([name, *last]))

@@ -8,6 +8,8 @@ from ..io.atomic import PathLike
 from . import style
 
 _MARGIN = 20
+_STRONGEST = 8  # proposals that are bold and numbered
+_COLUMNS = 3
 
 
 def draw_proposal_histograms(counts: np.ndarray, boxes: np.ndarray,
@@ -49,8 +51,8 @@ def draw_proposal_histograms(counts: np.ndarray, boxes: np.ndarray,
 
 
 def draw_proposals(image: np.ndarray, boxes: np.ndarray,
-                   annotated: Optional[np.ndarray] = None, title: str = '',
-                   strongest: int = 8) -> np.ndarray:
+                   annotated: Optional[np.ndarray] = None,
+                   title: str = '') -> np.ndarray:
     """Draw an image with its proposals and, if given, its annotated boxes.
 
     The first proposals are bold and numbered, the others thin and gray.
@@ -61,7 +63,6 @@ def draw_proposals(image: np.ndarray, boxes: np.ndarray,
         boxes (np.ndarray): Proposals (N, 4), xyxy in pixels of the image.
         annotated (np.ndarray, optional): (M, 4), likewise. Defaults to None.
         title (str): Title of the picture. Defaults to ''.
-        strongest (int): Number of bold proposals. Defaults to 8.
 
     Returns:
         np.ndarray: Picture of 660 pixels width, uint8, RGB.
@@ -75,25 +76,23 @@ def draw_proposals(image: np.ndarray, boxes: np.ndarray,
         color=style.INK, va='center')
     axes, _ = style.photo_axes(figure, image, _MARGIN, style.TITLE_HEIGHT,
                                style.PHOTO_SIZE, style.PHOTO_SIZE)
-    for box in boxes[strongest:]:
+    for box in boxes[_STRONGEST:]:
         style.draw_proposal(axes, box)
     for box in [] if annotated is None else annotated:
         style.draw_box(axes, box, style.OVERLAP_COLOR, 2.5,
                        linestyle=(0, (4, 2)), path_effects=style.halo(4, 0.6))
-    style.draw_instances(axes, boxes[:strongest], scale)
+    style.draw_instances(axes, boxes[:_STRONGEST], scale)
     return style.render(figure)
 
 
-def draw_image_grid(images: Sequence[np.ndarray], path: PathLike,
-                    columns: int = 3) -> None:
+def draw_image_grid(images: Sequence[np.ndarray], path: PathLike) -> None:
     """Write images (height, width, 3) uint8, RGB, of one width as a PNG."""
     style.check_rows(images, 'images', path)
     width = images[0].shape[1]
     rows = []
-    for start in range(0, len(images), columns):
-        row = images[start:start + columns]
-        height = max(image.shape[0] for image in row)
-        row = [style.pad_image(image, height, width) for image in row]
-        rows.append(style.pad_image(
-            np.concatenate(row, axis=1), height, columns * width))
+    for start in range(0, len(images), _COLUMNS):
+        row = images[start:start + _COLUMNS]
+        height = max(map(len, row))
+        row = np.hstack([style.pad_image(x, height, width) for x in row])
+        rows.append(style.pad_image(row, height, _COLUMNS * width))
     style.save_image(np.concatenate(rows), path)

@@ -40,11 +40,7 @@ def new_figure(width: int, height: int, dpi: int = PIXEL_DPI,
 
 def titled_figure(width: int, height: int, title: str, subtitle: str = '',
                   dpi: int = PIXEL_DPI) -> tuple[Figure, SubFigure]:
-    """Create a figure with a header of one inch and constrained layout.
-
-    Returns:
-        tuple[Figure, SubFigure]: The figure and the part below the header.
-    """
+    """Return a figure with a header of one inch, and the part below."""
     figure = new_figure(width, height, dpi, layout='constrained')
     margin = 0.25 * dpi / width
     figure.get_layout_engine().set(rect=(margin, 0, 1 - 2 * margin, 1),
@@ -86,11 +82,8 @@ def photo_axes(figure: Figure, image: np.ndarray, left: int, top: int,
                max_width: int, max_height: int) -> tuple[Axes, float]:
     """Add axes that show an image (H, W, 3) as large as fits.
 
-    The edges and the available size are in pixels of the figure.
-
-    Returns:
-        tuple[Axes, float]: The axes, whose coordinates are pixels of the
-        image, and the scale: figure pixels per image pixel.
+    The edges and the available size are in pixels of the figure. Returns the
+    axes, in pixels of the image, and the figure pixels per image pixel.
     """
     height, width = image.shape[:2]
     scale = min(max_width / width, max_height / height)
@@ -167,11 +160,11 @@ def draw_instances(axes: Axes, boxes: np.ndarray, scale: float,
     for x1, y1, x2, y2 in boxes * scale + [13, 13, -13, -13]:
         places = np.array([(x, y) for y in (y1, (y1 + y2) / 2, y2)
                            for x in (x1, (x1 + x2) / 2, x2)])[order]
-        distances = np.min([np.full(len(order), np.inf)] +
+        # Numbers more than 26 pixels apart do not touch.
+        distances = np.min([np.full(len(order), 26)] +
                            [np.hypot(*(places - place).T) for place in used],
                            axis=0)
-        # Numbers more than 26 pixels apart do not touch.
-        used.append(places[distances.clip(max=26).argmax()])
+        used.append(places[distances.argmax()])
         draw_number(axes, *used[-1] / scale, first + len(used) - 1, fontsize)
 
 

@@ -124,10 +124,10 @@ def _draw_lines(axes: Axes, plan: np.ndarray, left: float, right: float,
         places = [(left + t * (right - left),
                    centers[m] + t * (centers[n] - centers[m]))
                   for t in (0.22, 0.32, 0.42, 0.78, 0.68, 0.58, 0.12, 0.88)]
-        distances = [min([math.hypot(x - a, 1.6 * (y - b)) for a, b in used],
-                         default=99) for x, y in places]
         # Numbers more than 36 pixels apart do not touch.
-        used.append(places[int(np.argmax(np.minimum(distances, 36)))])
+        distances = [min([36, *(math.hypot(x - a, 1.6 * (y - b))
+                                for a, b in used)]) for x, y in places]
+        used.append(places[np.argmax(distances)])
         axes.text(*used[-1], f'{100 * plan[m, n]:.0f}', fontsize=11,
                   color=style.INK, ha='center', va='center',
                   bbox=dict(boxstyle='round,pad=0.15', facecolor='white',

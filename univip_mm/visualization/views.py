@@ -84,10 +84,10 @@ def scene_grid(rows: Sequence[np.ndarray]) -> np.ndarray:
         raise ValueError('there are no rows to draw: give at least one '
                          'picture of draw_scenes')
     width = max(row.shape[1] for row in rows)
-    separator = np.full((1, width, 3), 200, np.uint8)
     parts = [_draw_legend(width)]
     for row in rows:
-        parts += [separator, style.pad_image(row, row.shape[0], width)]
+        parts += [np.full((1, width, 3), 200, np.uint8),  # a gray line
+                  style.pad_image(row, row.shape[0], width)]
     return np.concatenate(parts)
 
 
