@@ -31,8 +31,7 @@ examples:
 def parse_args() -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(
-        description=__doc__,
-        epilog=EXAMPLE,
+        description=__doc__, epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', help='config of the pre-training')
     parser.add_argument(
@@ -61,32 +60,27 @@ def parse_args() -> argparse.Namespace:
         help='override values of the config, such as train_dataloader.'
         'dataset.data_root=/data/coco/; write a list as key="[a,b]"')
     args = parser.parse_args()
-    if args.show_number < 1:
-        parser.error(f'--show-number is {args.show_number}: it must be at '
-                     'least 1')
-    if args.image_size < 32:
-        parser.error(f'--image-size is {args.image_size}: it must be at '
-                     'least 32')
-    if args.epoch < 1:
-        parser.error(f'--epoch is {args.epoch}: the first is 1')
+    for option, value, lowest in (('--show-number', args.show_number, 1),
+                                  ('--image-size', args.image_size, 32),
+                                  ('--epoch', args.epoch, 1)):
+        if value < lowest:
+            parser.error(f'{option} is {value}: it must be at least {lowest}')
     return args
 
 
-def browse(cfg: Config, output_dir: str, show_number: int,
-           with_augmentation: bool, image_size: int, seed: int,
-           epoch: int) -> None:
+def browse(cfg: Config, args: argparse.Namespace) -> None:
     """Write the pictures and print their paths."""
-    set_random_seed(seed)
+    folder = args.output_dir or osp.join(
+        'work_dirs', osp.splitext(osp.basename(args.config))[0], 'browse')
+    set_random_seed(args.seed)
     dataset, _, pack = open_views(DATASETS.build(cfg.train_dataloader.dataset))
     if hasattr(dataset, 'set_epoch'):
-        dataset.set_epoch(seed, epoch - 1)
+        dataset.set_epoch(args.seed, args.epoch - 1)
     preprocessor = None
-    if with_augmentation:
-        preprocessor = MODELS.build({
-            'type': 'UniVIPDataPreprocessor',
-            **cfg.model.get('data_preprocessor', {})
-        })
-    picked = np.random.permutation(len(dataset))[:show_number]
+    if args.augment:
+        preprocessor = MODELS.build({'type': 'UniVIPDataPreprocessor',
+                                     **cfg.model.get('data_preprocessor', {})})
+    picked = np.random.permutation(len(dataset))[:args.show_number]
     paths, num_proposed, num_instances = [], 0, 0
     with track(picked) as bar:
         for start in range(0, len(picked), ROWS):
@@ -94,16 +88,14 @@ def browse(cfg: Config, output_dir: str, show_number: int,
             augmented = None
             if preprocessor is not None:
                 augmented = augmented_views(samples, pack, preprocessor)
-            paths.append(
-                osp.join(output_dir, f'scenes_{len(paths) + 1:03}.png'))
+            paths.append(osp.join(folder, f'scenes_{len(paths) + 1:03}.png'))
             draw_scene_grid(
-                draw_samples(samples, augmented, image_size=image_size),
+                draw_samples(samples, augmented, image_size=args.image_size),
                 paths[-1])
             num_proposed += sum(x['num_proposed'] for x in samples)
             num_instances += sum(len(x['instance_boxes']) for x in samples)
             bar.update(len(samples))
-    for path in paths:
-        print(f'picture: {path}')
+    print(*(f'picture: {path}' for path in paths), sep='\n')
     print(f'{len(picked)} images of {len(dataset)}: {num_proposed} of '
           f'{num_instances} instances ({num_proposed / num_instances:.0%}) '
           'are proposals, the others random boxes')
@@ -117,10 +109,7 @@ def main() -> None:
         if args.cfg_options is not None:
             cfg.merge_from_dict(args.cfg_options)
         init_default_scope(cfg.get('default_scope', 'univip_mm'))
-        output_dir = args.output_dir or osp.join(
-            'work_dirs', osp.splitext(osp.basename(args.config))[0], 'browse')
-        browse(cfg, output_dir, args.show_number, args.augment,
-               args.image_size, args.seed, args.epoch)
+        browse(cfg, args)
     except (ValueError, FileNotFoundError) as e:
         raise SystemExit(f'error: {e}') from None
 

@@ -14,29 +14,23 @@ examples:
 def parse_args() -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(
-        description=__doc__,
-        epilog=EXAMPLE,
+        description=__doc__, epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        'work_dir',
-        help='work dir of the training, or a scalars.json; the logs of '
-        'resumed runs are joined')
-    parser.add_argument(
-        '--out',
-        metavar='PNG',
-        help='picture to write (default: losses.png in the work dir)')
+    parser.add_argument('work_dir', help='work dir of the training, or a '
+                        'scalars.json; the logs of resumed runs are joined')
+    parser.add_argument('--out', metavar='PNG', help='picture to write '
+                        '(default: losses.png in the work dir)')
     return parser.parse_args()
 
 
 def main() -> None:
     """Run the command."""
     args = parse_args()
-    folder = args.work_dir
-    if osp.isfile(folder):
-        folder = osp.dirname(folder)
+    source = args.work_dir
+    folder = osp.dirname(source) if osp.isfile(source) else source
     out = args.out or osp.join(folder, 'losses.png')
     try:
-        plot_loss_curves(args.work_dir, out)
+        plot_loss_curves(source, out)
     except (ValueError, FileNotFoundError) as e:
         raise SystemExit(f'error: {e}') from None
     print(f'curves: {out}')

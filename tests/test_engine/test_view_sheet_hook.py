@@ -122,4 +122,4 @@ def test_browse_dataset_shows_views_of_epoch(coco_folder, capsys):
     assert (pictures[1] != pictures[2]).any()
     with pytest.raises(SystemExit):
         run_tool('browse_dataset', coco_folder / 'tiny.py', '--epoch', 0)
-    assert 'the first is 1' in capsys.readouterr().err
+    assert '--epoch is 0: it must be at least 1' in capsys.readouterr().err

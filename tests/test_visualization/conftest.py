@@ -1,14 +1,7 @@
-import numpy as np
 import pytest
-import torch
-from mmengine.config import Config
 from visual_files import write_run
 
-from univip_mm.visualization.inspection import (
-    Setup,
-    load_dataset,
-    load_model,
-)
+from univip_mm.visualization.inspection import load_setup, make_parser
 
 
 @pytest.fixture
@@ -19,8 +12,5 @@ def run_files(coco_folder, univip_scope):
 
 @pytest.fixture
 def setup(run_files):
-    config, path = run_files
-    cfg = Config.fromfile(config)
-    model = load_model(cfg, torch.load(path), path)
-    np.random.seed(0)
-    return Setup(cfg, model, *load_dataset(cfg))
+    return load_setup(make_parser('', '', 1, 'images').parse_args(
+        [*map(str, run_files), '--out', 'x.png']))

@@ -1,7 +1,9 @@
 import pytest
 from mmengine.config import Config
 
-from univip_mm.visualization.inspection import load_dataset, pick_crops
+from univip_mm.registry import DATASETS
+from univip_mm.visualization.inspection import pick_crops
+from univip_mm.visualization.training_views import open_views
 
 
 def test_pick_crops_selects_large_objects(setup):
@@ -21,7 +23,7 @@ def test_image_category_is_of_largest_object(setup):
 
 
 def test_config_without_crop_is_rejected(run_files):
-    cfg = Config.fromfile(run_files[0])
-    cfg.train_dataloader.dataset.pipeline = [dict(type='LoadEncodedImage')]
+    cfg = Config.fromfile(run_files[0]).train_dataloader.dataset
+    cfg.pipeline = [dict(type='LoadEncodedImage')]
     with pytest.raises(ValueError, match='without OverlapSceneCrop'):
-        load_dataset(cfg)
+        open_views(DATASETS.build(cfg))

@@ -4,15 +4,8 @@ import os.path as osp
 
 import numpy as np
 
-from univip_mm.visualization import NeighbourRow, draw_neighbours
+from univip_mm.visualization import NeighbourRow, draw_neighbours, inspection
 from univip_mm.visualization.analysis import embed, nearest
-from univip_mm.visualization.inspection import (
-    Setup,
-    check_at_least_one,
-    make_parser,
-    pick_crops,
-    run_tool,
-)
 
 EXAMPLE = '''
 examples:
@@ -25,10 +18,9 @@ whole images, which need no annotations:
 '''
 
 
-def draw(setup: Setup, args: argparse.Namespace) -> str:
+def draw(setup: inspection.Setup, args: argparse.Namespace) -> str:
     """Write the picture and return a summary."""
-    check_at_least_one(args, 'queries', 'top_k')
-    crops = pick_crops(setup, args.number, args.what)
+    crops = inspection.pick_crops(setup, args.number, args.what)
     paths = [crop.img_path for crop in crops]
     if len(set(paths)) < 2:
         raise ValueError(f'all {args.what} are of one image, but neighbours '
@@ -45,10 +37,8 @@ def draw(setup: Setup, args: argparse.Namespace) -> str:
         if name is not None:
             num_named += len(names)
             num_same += names.count(name)
-    draw_neighbours(
-        rows, args.out,
-        title=f'Nearest of {len(crops)} {args.what} in the features of '
-        f'{osp.basename(args.checkpoint)}')
+    draw_neighbours(rows, args.out, f'Nearest of {len(crops)} {args.what} in '
+                    f'the features of {osp.basename(args.checkpoint)}')
     summary = f'{len(rows)} queries among {len(crops)} {args.what}'
     if num_named:
         summary += (f'; {num_same} of {num_named} neighbours '
@@ -58,15 +48,14 @@ def draw(setup: Setup, args: argparse.Namespace) -> str:
 
 def main() -> None:
     """Run the command."""
-    parser = make_parser(__doc__, EXAMPLE, 1000, 'objects or images to search',
-                         has_what=True)
+    parser = inspection.make_parser(
+        __doc__, EXAMPLE, 1000, 'objects or images to search', has_what=True)
     parser.add_argument(
         '--queries', type=int, default=8, metavar='N',
         help='rows of the picture, sampled at random (default: %(default)s)')
-    parser.add_argument(
-        '--top-k', type=int, default=8, metavar='K',
-        help='neighbours per row (default: %(default)s)')
-    run_tool(parser, draw)
+    parser.add_argument('--top-k', type=int, default=8, metavar='K',
+                        help='neighbours per row (default: %(default)s)')
+    inspection.run_tool(parser, draw, '--queries', '--top-k')
 
 
 if __name__ == '__main__':

@@ -2,14 +2,8 @@
 import argparse
 import os.path as osp
 
-from univip_mm.visualization import SimilarityRow, draw_similarity
+from univip_mm.visualization import SimilarityRow, draw_similarity, inspection
 from univip_mm.visualization.analysis import cut_scene, similarity_maps
-from univip_mm.visualization.inspection import (
-    Setup,
-    make_parser,
-    pick_samples,
-    run_tool,
-)
 
 EXAMPLE = '''
 examples:
@@ -21,7 +15,7 @@ examples:
 '''
 
 
-def draw(setup: Setup, args: argparse.Namespace) -> str:
+def draw(setup: inspection.Setup, args: argparse.Namespace) -> str:
     """Write the picture and return a summary."""
     size = args.scene_size
     if size is None:
@@ -29,27 +23,26 @@ def draw(setup: Setup, args: argparse.Namespace) -> str:
     if size < 32:
         raise ValueError(f'--scene-size is {size}: it must be at least 32')
     rows = []
-    for sample in pick_samples(setup, args.number):
+    for sample in inspection.pick_samples(setup, args.number):
         scene, boxes = cut_scene(sample, size)
         views = [view[..., ::-1] for view in sample['img'][2:]]
         maps = similarity_maps(setup.model, scene, views, args.branch)
         rows.append(SimilarityRow(osp.basename(sample['img_path']), scene,
                                   boxes, maps))
     draw_similarity(
-        rows, args.out,
-        title='Similarity of each instance with its scene, in the features '
-        f'of {osp.basename(args.checkpoint)}')
+        rows, args.out, 'Similarity of each instance with its scene, in the '
+        f'features of {osp.basename(args.checkpoint)}')
     return f'{len(rows)} scenes of {size} pixels'
 
 
 def main() -> None:
     """Run the command."""
-    parser = make_parser(__doc__, EXAMPLE, 4, 'images')
+    parser = inspection.make_parser(__doc__, EXAMPLE, 4, 'images')
     parser.add_argument(
         '--scene-size', type=int, metavar='PIXELS',
         help='longer side of the scene. Larger scenes have finer maps, but '
         "differ more from the training's (default: twice the config's)")
-    run_tool(parser, draw)
+    inspection.run_tool(parser, draw)
 
 
 if __name__ == '__main__':

@@ -2,14 +2,8 @@
 import argparse
 import os.path as osp
 
-from univip_mm.visualization import PlanRow, draw_transport
+from univip_mm.visualization import PlanRow, draw_transport, inspection
 from univip_mm.visualization.analysis import cut_scene, transport_of
-from univip_mm.visualization.inspection import (
-    Setup,
-    make_parser,
-    pick_samples,
-    run_tool,
-)
 
 EXAMPLE = '''
 examples:
@@ -21,24 +15,21 @@ examples:
 '''
 
 
-def draw(setup: Setup, args: argparse.Namespace) -> str:
+def draw(setup: inspection.Setup, args: argparse.Namespace) -> str:
     """Write the picture and return a summary."""
     rows, kept, number = [], 0, 0
-    for sample in pick_samples(setup, args.number):
+    for sample in inspection.pick_samples(setup, args.number):
         views = [view[..., ::-1] for view in sample['img']]
         transport = transport_of(setup.model, views)
         scene, boxes = cut_scene(sample, 800)
         loss = -(transport.similarity * transport.plan).sum()
-        rows.append(
-            PlanRow(f'{osp.basename(sample["img_path"])}   '
-                    f'loss_instance {loss:.3f}', scene, boxes, views[2:],
-                    *transport))
+        name = osp.basename(sample['img_path'])
+        rows.append(PlanRow(f'{name}   loss_instance {loss:.3f}', scene,
+                            boxes, views[2:], *transport))
         kept += transport.plan.trace()
         number += len(boxes)
-    draw_transport(
-        rows, args.out,
-        title='Transport plans between the instances, by '
-        f'{osp.basename(args.checkpoint)}')
+    draw_transport(rows, args.out, 'Transport plans between the instances, by '
+                   f'{osp.basename(args.checkpoint)}')
     return (f'{len(rows)} images with {number} instances; '
             f'{kept / len(rows):.0%} of the mass moves from an instance to '
             'itself')
@@ -46,8 +37,8 @@ def draw(setup: Setup, args: argparse.Namespace) -> str:
 
 def main() -> None:
     """Run the command."""
-    run_tool(make_parser(__doc__, EXAMPLE, 3, 'images', has_branch=False),
-             draw)
+    inspection.run_tool(inspection.make_parser(
+        __doc__, EXAMPLE, 3, 'images', has_branch=False), draw)
 
 
 if __name__ == '__main__':

@@ -1,21 +1,12 @@
 """Draw a t-SNE of the features of objects or images, colored by category."""
 import argparse
 import os.path as osp
-from collections.abc import Sequence
 
 import numpy as np
 import torch
 
-from univip_mm.visualization import draw_points
+from univip_mm.visualization import draw_points, inspection
 from univip_mm.visualization.analysis import embed, nearest
-from univip_mm.visualization.inspection import (
-    Crop,
-    Setup,
-    check_at_least_one,
-    make_parser,
-    pick_crops,
-    run_tool,
-)
 
 MIN_POINTS = 5
 
@@ -29,30 +20,30 @@ whole images, colored by the category of their largest object:
 '''
 
 
-def draw(setup: Setup, args: argparse.Namespace) -> str:
+def draw(setup: inspection.Setup, args: argparse.Namespace) -> str:
     """Write the picture and return a summary."""
     # Slow to import, and not needed for the help.
     from sklearn.manifold import TSNE
-    check_at_least_one(args, 'num_classes', 'perplexity')
-    crops = pick_crops(setup, args.number, args.what, args.num_classes)
+    crops = inspection.pick_crops(setup, args.number, args.what,
+                                  args.num_classes)
     if len(crops) < MIN_POINTS:
         raise ValueError(f'there are {len(crops)} {args.what} to draw, but a '
                          f't-SNE needs at least {MIN_POINTS}: raise --number '
                          'or give more data')
     features = embed(setup.model, [crop.view for crop in crops], args.branch)
     perplexity = min(args.perplexity, (len(crops) - 1) / 3)
-    points = TSNE(
-        perplexity=perplexity, init='pca',
-        random_state=args.seed).fit_transform(features.numpy())
+    tsne = TSNE(perplexity=perplexity, init='pca', random_state=args.seed)
     draw_points(
-        points, [crop.category for crop in crops], args.out,
-        title=f'{len(crops)} {args.what} in the features of '
-        f'{osp.basename(args.checkpoint)}',
-        subtitle=describe_agreement(features, crops))
+        tsne.fit_transform(features.numpy()),
+        [crop.category for crop in crops], args.out,
+        f'{len(crops)} {args.what} in the features of '
+        f'{osp.basename(args.checkpoint)}', describe_agreement(features, crops)
+    )
     return f'{len(crops)} {args.what}, perplexity {perplexity:g}'
 
 
-def describe_agreement(features: torch.Tensor, crops: Sequence[Crop]) -> str:
+def describe_agreement(features: torch.Tensor,
+                       crops: list[inspection.Crop]) -> str:
     """Describe how often the nearest feature has the same category."""
     named = [i for i, crop in enumerate(crops) if crop.category is not None]
     paths = np.array([crops[i].img_path for i in named])
@@ -70,8 +61,8 @@ def describe_agreement(features: torch.Tensor, crops: Sequence[Crop]) -> str:
 
 def main() -> None:
     """Run the command."""
-    parser = make_parser(__doc__, EXAMPLE, 800, 'objects or images',
-                         has_what=True)
+    parser = inspection.make_parser(__doc__, EXAMPLE, 800, 'objects or images',
+                                    has_what=True)
     parser.add_argument(
         '--num-classes', type=int, default=10, metavar='N',
         help='number of categories, the most frequent ones (default: '
@@ -80,7 +71,7 @@ def main() -> None:
         '--perplexity', type=float, default=30,
         help='perplexity of the t-SNE, roughly the number of neighbours of '
         'a point (default: %(default)s)')
-    run_tool(parser, draw)
+    inspection.run_tool(parser, draw, '--num-classes', '--perplexity')
 
 
 if __name__ == '__main__':

@@ -20,9 +20,10 @@ HEALTH = dict(
     proposal_share='proposal_share: share of instances that are proposals',
     uniform_marginals='uniform_marginals: share of marginals set to uniform')
 _COLORS = (style.BLUE, style.ORANGE, style.GREEN, style.PINK)
+Source = Union[PathLike, Sequence[PathLike]]
 
 
-def read_scalars(source: Union[PathLike, Sequence[PathLike]]) -> list[dict]:
+def read_scalars(source: Source) -> list[dict]:
     """Read the training log that MMEngine's ``LocalVisBackend`` wrote.
 
     A resumed training writes a new file. From its first step on, the new file
@@ -36,13 +37,11 @@ def read_scalars(source: Union[PathLike, Sequence[PathLike]]) -> list[dict]:
             newest last.
 
     Returns:
-        list[dict]: The logged steps in order, each with ``step`` and the
-        other logged values.
+        list[dict]: The logged values in the order of their ``step``.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: A file does not consist of JSON lines, or no file has a
-            loss.
+        ValueError: A file has no JSON lines, or no file has a loss.
     """
     paths = _scalar_files(source)
     merged: list[dict] = []
@@ -61,25 +60,16 @@ def read_scalars(source: Union[PathLike, Sequence[PathLike]]) -> list[dict]:
     return merged
 
 
-def plot_loss_curves(source: Union[PathLike, Sequence[PathLike]],
-                     path: PathLike) -> None:
-    """Write the curves of a training as a PNG of 1800 x 1000 pixels.
+def plot_loss_curves(source: Source, path: PathLike) -> None:
+    """Write the curves of :func:`read_scalars` as a PNG of 1800 x 1000 pixels.
 
     The picture has the three losses, as logged (light) and smoothed, with
     their lower bounds for loss weights of 1; the learning rate; and, if
     logged, the values of ``HEALTH``. Steps with a loss that is not finite are
     marked.
-
-    Args:
-        source (str or Path or Sequence): See :func:`read_scalars`.
-        path (str or Path): File to write. Its folder is created.
-
-    Raises:
-        FileNotFoundError: There is no log.
-        ValueError: The log has no loss.
     """
     log = read_scalars(source)
-    health = [name for name in HEALTH if len(_series(log, name)[0])]
+    health = [name for name in HEALTH if _series(log, name).size]
     figure = style.new_figure(1800, 1000, dpi=100, layout='constrained')
     panels = figure.subplot_mosaic(
         [[*LOWER_BOUNDS], ['lr', *['health' if health else 'lr'] * 2]])
@@ -89,15 +79,14 @@ def plot_loss_curves(source: Union[PathLike, Sequence[PathLike]],
                     fontsize=18, weight='bold', color=style.INK)
     for name, bound in LOWER_BOUNDS.items():
         _plot_loss(panels[name], *_series(log, name), name, bound)
-    steps, values = _series(log, 'lr')
-    panels['lr'].plot(steps, values, color=style.INK, linewidth=2,
-                      marker=_marker(steps))
-    panels['lr'].set_ylim(bottom=0)
-    panels['lr'].ticklabel_format(axis='y', style='sci', scilimits=(-2, 3))
-    _style_training_axes(panels['lr'], 'learning rate')
+    axes, (steps, values) = panels['lr'], _series(log, 'lr')
+    axes.plot(steps, values, color=style.INK, linewidth=2,
+              marker='o' if len(steps) < 2 else '')
+    axes.set_ylim(bottom=0)
+    axes.ticklabel_format(axis='y', style='sci', scilimits=(-2, 3))
+    _style_training_axes(axes, 'learning rate')
     if health:
-        _plot_health(panels['health'],
-                     {name: _series(log, name) for name in health})
+        _plot_health(panels['health'], log, health)
     style.save_figure(figure, path)
 
 
@@ -111,15 +100,14 @@ def plot_growth(series: dict[str, dict[str, dict[int, float]]],
     Args:
         series (dict): Maps a variable, such as 'batch size', to its curves,
             and the name of a curve to its points {x: y}.
-        path (str or Path): File to write. Its folder is created.
+        path (str or Path): File to write.
     """
     figure = style.new_figure(650 * len(series), 550, dpi=100,
                               layout='constrained')
     panels = figure.subplots(1, len(series), squeeze=False)[0]
     for axes, (name, curves) in zip(panels, series.items()):
         for color, (label, points) in zip(_COLORS, curves.items()):
-            x = np.array(list(points), dtype=float)
-            y = np.array(list(points.values()))
+            x, y = np.array(list(points.items()), dtype=float).T
             axes.plot(x, y, 'o-', color=color, linewidth=2.2, label=label)
             axes.plot(x, y[0] * x / x[0], ':', color=color, alpha=0.6)
         axes.set_xscale('log', base=2)
@@ -131,33 +119,25 @@ def plot_growth(series: dict[str, dict[str, dict[int, float]]],
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.yaxis.set_major_formatter('{x:g}')
         axes.minorticks_off()
-        axes.legend(loc='upper center', bbox_to_anchor=(0.5, -0.12),
-                    fontsize=12, frameon=False)
+        _legend_below(axes, -0.12)
     style.save_figure(figure, path)
 
 
 def smooth(values: np.ndarray, window: int) -> np.ndarray:
-    """Compute the centered moving average of the finite values.
+    """Compute the centered moving average of the finite values (N,).
 
-    Args:
-        values (np.ndarray): (N,).
-        window (int): Width of the window, truncated at both ends.
-
-    Returns:
-        np.ndarray: (N,), NaN where the value itself is not finite.
+    The window is truncated at both ends. Values that are not finite give NaN.
     """
-    values = np.asarray(values, dtype=np.float64)
     finite = np.isfinite(values)
-    sums = np.concatenate([[0], np.where(finite, values, 0).cumsum()])
-    counts = np.concatenate([[0], finite.cumsum()])
-    index = np.arange(len(values))
-    low = np.maximum(index - window // 2, 0)
-    high = np.minimum(index + window // 2 + 1, len(values))
+    sums, counts = (np.concatenate([[0], np.cumsum(x)])
+                    for x in (np.where(finite, values, 0.), finite))
+    index, half = np.arange(len(values)), window // 2
+    low, high = (index + [[-half], [half + 1]]).clip(0, len(values))
     number = np.maximum(counts[high] - counts[low], 1)
     return np.where(finite, (sums[high] - sums[low]) / number, np.nan)
 
 
-def _scalar_files(source: Union[PathLike, Sequence[PathLike]]) -> list[Path]:
+def _scalar_files(source: Source) -> list[Path]:
     if not isinstance(source, (str, Path)):
         return [path for part in source for path in _scalar_files(part)]
     source = Path(source)
@@ -195,26 +175,21 @@ def _read_lines(path: Path) -> list[dict]:
     return lines
 
 
-def _series(log: list[dict], name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return the steps and values of a logged name, (N,) each."""
+def _series(log: list[dict], name: str) -> np.ndarray:
+    """Return the steps and the values of a logged name, (2, N)."""
     points = [(line['step'], line[name]) for line in log
               if line.get(name) is not None]
-    steps, values = zip(*points) if points else ((), ())
-    return np.array(steps), np.array(values, dtype=np.float64)
-
-
-def _marker(steps: np.ndarray) -> Optional[str]:
-    return 'o' if len(steps) < 2 else None  # a single point has no line
+    return np.array(points, dtype=np.float64).reshape(-1, 2).T
 
 
 def _plot_smoothed(axes: Axes, steps: np.ndarray, values: np.ndarray,
                    color: str, label: Optional[str] = None) -> np.ndarray:
-    """Plot values (light) and their moving average, and return the latter."""
+    """Plot values (light) and their moving average; return the average."""
     values = np.where(np.isfinite(values), values, np.nan)
     average = smooth(values, max(3, len(values) // 25))
     axes.plot(steps, values, color=color, alpha=0.3, linewidth=1)
     axes.plot(steps, average, color=color, linewidth=2.2, label=label,
-              marker=_marker(steps))
+              marker='o' if len(steps) < 2 else '')  # a point has no line
     return average
 
 
@@ -224,33 +199,35 @@ def _plot_loss(axes: Axes, steps: np.ndarray, values: np.ndarray, name: str,
     axes.axhline(bound, color=style.ORANGE, linewidth=1.5,
                  linestyle=(0, (5, 3)))
     finite = values[np.isfinite(values)]
-    top = max([0, *finite])
-    axes.set_ylim(min([bound, *finite]) - 0.08 * (top - bound),
-                  top + 0.08 * (top - bound))
+    top = finite.max(initial=0)
+    margin = 0.08 * (top - bound)
+    axes.set_ylim(finite.min(initial=bound) - margin, top + margin)
     axes.annotate(f'lower bound {bound:g}', (0.99, bound), (0, 4),
-                  xycoords=('axes fraction', 'data'),
-                  textcoords='offset points', ha='right', fontsize=12,
-                  color=style.ORANGE)
+                  xycoords=('axes fraction', 'data'), ha='right', fontsize=12,
+                  textcoords='offset points', color=style.ORANGE)
     broken = steps[~np.isfinite(values)]
     if len(broken):
         axes.plot(broken, np.full(len(broken), 0.97), 'x', color='red',
                   transform=axes.get_xaxis_transform())
         axes.text(0.5, 0.9, f'{len(broken)} not finite, first at iteration '
-                  f'{broken[0]:,}', transform=axes.transAxes, ha='center',
+                  f'{broken[0]:,.0f}', transform=axes.transAxes, ha='center',
                   fontsize=13, color='red')
-    last = average[np.isfinite(average)][-1:]
-    _style_training_axes(axes,
-                         ': '.join([name, *(f'{x:.3f}' for x in last)]))
+    last = [f'{x:.3f}' for x in average[np.isfinite(average)][-1:]]
+    _style_training_axes(axes, ': '.join([name, *last]))
 
 
-def _plot_health(axes: Axes, series: dict) -> None:
+def _plot_health(axes: Axes, log: list[dict], names: list[str]) -> None:
     for color, (name, label) in zip(_COLORS, HEALTH.items()):
-        if name in series:
-            _plot_smoothed(axes, *series[name], color, label)
+        if name in names:
+            _plot_smoothed(axes, *_series(log, name), color, label)
     low, high = axes.get_ylim()
     axes.set_ylim(min(0, low), max(1.05, high))
     _style_training_axes(axes, 'health')
-    axes.legend(loc='upper center', bbox_to_anchor=(0.5, -0.11), ncols=2,
+    _legend_below(axes, -0.11, ncols=2)
+
+
+def _legend_below(axes: Axes, y: float, ncols: int = 1) -> None:
+    axes.legend(loc='upper center', bbox_to_anchor=(0.5, y), ncols=ncols,
                 fontsize=12, frameon=False)
 
 

@@ -1,6 +1,7 @@
 """Pictures of features: points, nearest neighbours, similarity maps."""
 from collections import Counter
 from collections.abc import Sequence
+from itertools import cycle, product
 from typing import NamedTuple, Optional
 
 import numpy as np
@@ -40,32 +41,26 @@ class SimilarityRow(NamedTuple):
 
 def draw_points(points: np.ndarray, names: Sequence[Optional[str]],
                 path: PathLike, title: str = '', subtitle: str = '') -> None:
-    """Write points, colored by name, as a PNG of 1400 x 1000 pixels.
+    """Write points (N, 2) as a PNG of 1400 x 1000 pixels.
 
-    Args:
-        points (np.ndarray): (N, 2).
-        names (Sequence): N names; None is gray.
-        path (str or Path): File to write. Its folder is created.
-        title (str): Title of the picture. Defaults to ''.
-        subtitle (str): Line below the title. Defaults to ''.
+    Each of the N names has its own color and marker; None is gray.
     """
     figure, body = style.titled_figure(1400, 1000, title, subtitle, dpi=100)
     axes = body.subplots()
     counts = Counter(names)
     groups = sorted((name for name in counts if name is not None),
                     key=lambda name: (-counts[name], name))
-    styles = [(name, _COLORS[i % len(_COLORS)],
-               _MARKERS[i // len(_COLORS) % len(_MARKERS)])
-              for i, name in enumerate(groups)]
+    styles = [(name, color, marker) for name, (marker, color) in zip(
+        groups, cycle(product(_MARKERS, _COLORS)))]
     if None in counts:
         styles.insert(0, (None, style.GRAY, 'o'))
     for name, color, marker in styles:
         chosen = np.array([other == name for other in names])
-        axes.scatter(
-            *points[chosen].T, s=70 if len(points) < 300 else 34,
-            linewidths=0.5, edgecolors='white', alpha=0.85, color=color,
-            marker=marker, label=style.shorten(name or 'no category', 20) +
-            f' ({counts[name]})')
+        label = style.shorten(name or 'no category', 20)
+        axes.scatter(*points[chosen].T, s=70 if len(points) < 300 else 34,
+                     linewidths=0.5, edgecolors='white', alpha=0.85,
+                     color=color, marker=marker,
+                     label=f'{label} ({counts[name]})')
     axes.set(xticks=[], yticks=[])
     axes.margins(0.03)
     axes.spines[:].set_color('#c0c0c0')
@@ -83,20 +78,12 @@ def draw_neighbours(rows: Sequence[NeighbourRow], path: PathLike,
     Below each neighbour are the cosine and the name. Neighbours with the
     query's name have a solid green frame, others a dashed orange one, and
     neighbours without a name a gray one.
-
-    Args:
-        rows (Sequence[NeighbourRow]): Queries with up to k neighbours each.
-        path (str or Path): File to write. Its folder is created.
-        title (str): Title of the picture. Defaults to ''.
-
-    Raises:
-        ValueError: There are no rows.
     """
     style.check_rows(rows, 'queries', path)
     side, columns = 120, max(4, *(len(row.found) for row in rows))
+    height = 104 + len(rows) * (side + 52)
     figure, body = style.titled_figure(
-        max((columns + 1) * (side + 14) + 62, 760),
-        104 + len(rows) * (side + 52), title)
+        max((columns + 1) * (side + 14) + 62, 760), height, title)
     grid = body.subplots(len(rows), 2 + columns, squeeze=False,
                          width_ratios=[side, 20] + [side] * columns)
     for axes in grid.flat:
@@ -116,13 +103,12 @@ def draw_neighbours(rows: Sequence[NeighbourRow], path: PathLike,
     grid[0, 2].set_title('most similar in other images', **heading)
     if any(row.query_name is not None for row in rows):
         frame = dict(facecolor='none', linewidth=3.5)
-        figure.legend(
-            handles=[
-                Patch(edgecolor=style.GREEN, label='same category', **frame),
-                Patch(edgecolor=style.ORANGE, label='other category',
+        same = Patch(edgecolor=style.GREEN, label='same category', **frame)
+        other = Patch(edgecolor=style.ORANGE, label='other category',
                       linestyle=(0, (3, 1.2)), **frame)
-            ], loc='center left', ncols=2, fontsize=13, frameon=False,
-            bbox_to_anchor=(0.008, 1 - 56 / (104 + len(rows) * (side + 52))))
+        figure.legend(handles=[same, other], loc='center left', ncols=2,
+                      bbox_to_anchor=(0.008, 1 - 56 / height), fontsize=13,
+                      frameon=False)
     style.save_figure(figure, path)
 
 
@@ -141,14 +127,6 @@ def draw_similarity(rows: Sequence[SimilarityRow], path: PathLike,
     Each row has the scene with its instances, then a map for each instance:
     the cosine of its feature with each position of the scene's feature map,
     from the lowest (dark) to the highest (bright) of the row.
-
-    Args:
-        rows (Sequence[SimilarityRow]): Scenes with their maps.
-        path (str or Path): File to write. Its folder is created.
-        title (str): Title of the picture. Defaults to ''.
-
-    Raises:
-        ValueError: There are no rows.
     """
     style.check_rows(rows, 'scenes', path)
     side = 284
@@ -159,53 +137,34 @@ def draw_similarity(rows: Sequence[SimilarityRow], path: PathLike,
         columns * side + 114, round(72 + sum(heights)), title,
         "Cosine of an instance's feature with each position of the scene's "
         'feature map. The box is the instance. Each row has its own scale.')
-    parts = body.subfigures(len(rows), 1, height_ratios=heights,
-                            squeeze=False)[:, 0]
-    for part, row in zip(parts, rows):
-        style.start_row(part, row.title)
+    for part, row in zip(style.split_rows(body, rows, heights), rows):
         _draw_maps(part, row, columns, side)
     style.save_figure(figure, path)
 
 
 def _draw_maps(part: SubFigure, row: SimilarityRow, columns: int,
                side: int) -> None:
-    norm = Normalize(row.maps.min(),
-                     max(row.maps.max(), row.maps.min() + 1e-6))
+    low = row.maps.min()
+    norm = Normalize(low, max(row.maps.max(), low + 1e-6))
     gray = row.scene.mean(axis=2, keepdims=True) / 255
     scale = side / max(row.scene.shape[:2])
     grid = part.subplots(1, columns)
     for axes in grid:
         axes.axis('off')
-    draw_instances(grid[0], row.scene, row.boxes, scale)
-    grid[0].set_title('scene', loc='left', fontsize=13, color=style.INK)
+    style.show_image(grid[0], row.scene)
+    style.draw_instances(grid[0], row.boxes, scale)
+    style.caption(grid[0], 'scene')
     for k, (axes, box, values) in enumerate(
             zip(grid[1:], row.boxes, row.maps), 1):
         # The scene stays visible in gray.
         heat = colormaps[style.COLORMAP](norm(values))[..., :3]
         blend = (255 * (0.62 * heat + 0.38 * gray)).round().astype(np.uint8)
-        draw_instances(axes, blend, [box], scale, first=k)
-        axes.set_title(
-            f'instance {k}: {values.min():.2f} to {values.max():.2f}',
-            loc='left', fontsize=13, color=style.INK)
+        style.show_image(axes, blend)
+        style.draw_instances(axes, [box], scale, first=k)
+        style.caption(
+            axes, f'instance {k}: {values.min():.2f} to {values.max():.2f}')
     bar = part.colorbar(ScalarMappable(norm, style.COLORMAP),
                         cax=grid[-1].inset_axes([1.05, 0, 0.08, 1]),
                         ticks=[norm.vmin, norm.vmax], format='%.2f')
     bar.ax.tick_params(labelsize=12)
     bar.outline.set_visible(False)
-
-
-def draw_instances(axes: Axes, scene: np.ndarray, boxes: np.ndarray,
-                   scale: float, first: int = 1) -> None:
-    """Draw a scene (h, w, 3) with its numbered instances (K, 4) xyxy.
-
-    Args:
-        axes (Axes): Axes for the scene.
-        scene (np.ndarray): (h, w, 3) uint8, RGB.
-        boxes (np.ndarray): (K, 4) xyxy in pixels of the scene.
-        scale (float): Figure pixels per pixel of the scene.
-        first (int): Number of the first instance. Defaults to 1.
-    """
-    style.show_image(axes, scene)
-    for box in boxes:
-        style.draw_instance(axes, box)
-    style.number_boxes(axes, np.asarray(boxes), scale, first)

@@ -1,18 +1,14 @@
-"""Common part of tools/visualization: options, network, and samples.
-
-The network is in evaluation mode and sees views without augmentation.
-"""
+"""Common part of tools/visualization: options, network, and samples."""
 import argparse
 import os.path as osp
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable
-from pathlib import Path
 from typing import NamedTuple, Optional
 
 import mmcv
 import numpy as np
 import torch
-from mmengine.config import Config, DictAction
+from mmengine.config import DictAction
 from mmengine.dataset import BaseDataset
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import init_default_scope
@@ -24,7 +20,7 @@ from ..engine.branches import BRANCHES
 from ..engine.checkpoint import load_checkpoint
 from ..engine.config import check_part, load_config
 from ..io.coco_json import read_coco
-from ..io.images import decode_image
+from ..io.images import read_image
 from ..registry import DATASETS, MODELS
 from ..utils.progress import track
 from .training_views import open_views
@@ -32,7 +28,6 @@ from .training_views import open_views
 
 class Setup(NamedTuple):
     """Network and training data of a config and a checkpoint."""
-    cfg: Config
     model: nn.Module
     dataset: BaseDataset
     crop: OverlapSceneCrop
@@ -50,21 +45,15 @@ def make_parser(description: str, examples: str, number: int, unit: str,
                 has_what: bool = False) -> argparse.ArgumentParser:
     """Create the parser with the options that the tools share.
 
-    Args:
-        description (str): What the tool does.
-        examples (str): Text below the options.
-        number (int): Default of ``--number``.
-        unit (str): What ``--number`` counts.
-        has_branch (bool): Whether to add ``--branch``. Defaults to True.
-        has_what (bool): Whether to add ``--what``. Defaults to False.
+    ``number`` is the default of ``--number``, ``unit`` what the option counts.
     """
     parser = argparse.ArgumentParser(
         description=description, epilog=examples,
         formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', help='config of the pre-training')
     parser.add_argument('checkpoint', help='checkpoint of tools/train.py')
-    parser.add_argument(
-        '--out', '-o', required=True, metavar='PNG', help='picture to write')
+    parser.add_argument('--out', '-o', required=True, metavar='PNG',
+                        help='picture to write')
     parser.add_argument(
         '--number', '-n', type=int, default=number, metavar='N',
         help=f'number of {unit}, sampled at random (default: %(default)s)')
@@ -89,23 +78,13 @@ def make_parser(description: str, examples: str, number: int, unit: str,
     return parser
 
 
-def check_at_least_one(args: argparse.Namespace, *names: str) -> None:
-    """Raise ValueError if one of the named options is below 1."""
-    for name in names:
-        value = getattr(args, name)
-        if value < 1:
-            raise ValueError(f'--{name.replace("_", "-")} is {value}: it must '
-                             'be at least 1')
-
-
 def run_tool(parser: argparse.ArgumentParser,
-             draw: Callable[[Setup, argparse.Namespace], str]) -> None:
+             draw: Callable[[Setup, argparse.Namespace], str],
+             *at_least_one: str) -> None:
     """Parse the command line, draw the picture, and print its path.
 
-    Args:
-        parser (ArgumentParser): Parser of :func:`make_parser`.
-        draw (Callable): Function that writes the picture and returns a
-            summary to print.
+    ``draw`` writes the picture and returns a summary to print. The values of
+    ``at_least_one``, such as '--top-k', must be 1 or more.
 
     Raises:
         SystemExit: An input is wrong; the message is one line.
@@ -114,7 +93,10 @@ def run_tool(parser: argparse.ArgumentParser,
     try:
         if not args.out.lower().endswith('.png'):
             raise ValueError(f"--out is '{args.out}': it must end in .png")
-        check_at_least_one(args, 'number')
+        for option in ('--number', *at_least_one):
+            value = getattr(args, option.strip('-').replace('-', '_'))
+            if value < 1:
+                raise ValueError(f'{option} is {value}: it must be at least 1')
         summary = draw(load_setup(args), args)
     except (ValueError, FileNotFoundError) as e:
         raise SystemExit(f'error: {e}') from None
@@ -122,7 +104,7 @@ def run_tool(parser: argparse.ArgumentParser,
 
 
 def load_setup(args: argparse.Namespace) -> Setup:
-    """Load the network and the data of a command line.
+    """Load the network, in evaluation mode, and the data of a command line.
 
     Raises:
         FileNotFoundError: A file is missing.
@@ -132,24 +114,10 @@ def load_setup(args: argparse.Namespace) -> Setup:
     cfg = load_config(args)
     check_part(cfg, 'model')
     check_part(cfg, 'train_dataloader')
-    checkpoint = load_checkpoint(args.checkpoint)
+    weights = load_checkpoint(args.checkpoint).get('state_dict', {})
     init_default_scope(cfg.get('default_scope', 'univip_mm'))
     set_random_seed(args.seed)
-    model = load_model(cfg, checkpoint, args.checkpoint)
-    dataset, crop = load_dataset(cfg)
-    if hasattr(dataset, 'set_epoch'):
-        dataset.set_epoch(args.seed, 0)
-    return Setup(cfg, model, dataset, crop)
-
-
-def load_model(cfg: Config, checkpoint: dict, path: str) -> nn.Module:
-    """Build the network in evaluation mode with the checkpoint's weights.
-
-    Raises:
-        ValueError: The names or shapes of the weights differ.
-    """
     model = revert_sync_batchnorm(MODELS.build(cfg.model))
-    weights = checkpoint.get('state_dict', {})
     own = model.state_dict()
     wrong = sorted(
         name for name in own.keys() | weights.keys()
@@ -157,25 +125,16 @@ def load_model(cfg: Config, checkpoint: dict, path: str) -> nn.Module:
         or own[name].shape != weights[name].shape)
     if wrong:
         raise ValueError(
-            f"'{path}' does not belong to the network of '{cfg.filename}': "
-            f'{len(wrong)} weights do not fit, the first {wrong[0]}; give '
-            'the config that the checkpoint was trained with')
+            f"'{args.checkpoint}' does not belong to the network of "
+            f"'{cfg.filename}': {len(wrong)} weights do not fit, the first "
+            f'{wrong[0]}; give the config that the checkpoint was trained '
+            'with')
     model.load_state_dict(weights)
-    model.eval()
-    return model.to('cuda' if torch.cuda.is_available() else 'cpu')
-
-
-def load_dataset(cfg: Config) -> tuple[BaseDataset, OverlapSceneCrop]:
-    """Build the training data without packing, see :func:`open_views`.
-
-    Returns:
-        tuple[BaseDataset, OverlapSceneCrop]: The data set and its crop.
-
-    Raises:
-        ValueError: The pipeline has no ``OverlapSceneCrop``.
-    """
+    model.eval().to('cuda' if torch.cuda.is_available() else 'cpu')
     source = open_views(DATASETS.build(cfg.train_dataloader.dataset))
-    return source.dataset, source.crop
+    if hasattr(source.dataset, 'set_epoch'):
+        source.dataset.set_epoch(args.seed, 0)
+    return Setup(model, source.dataset, source.crop)
 
 
 def pick_samples(setup: Setup, number: int) -> list[dict]:
@@ -186,7 +145,7 @@ def pick_samples(setup: Setup, number: int) -> list[dict]:
 
 def pick_crops(setup: Setup, number: int, what: str = 'objects',
                num_classes: Optional[int] = None) -> list[Crop]:
-    """Return random objects or images of the training data.
+    """Return up to ``number`` random objects or images of the training data.
 
     Args:
         setup (Setup): Data set and crop.
@@ -194,10 +153,8 @@ def pick_crops(setup: Setup, number: int, what: str = 'objects',
         what (str): 'objects': annotated boxes with both sides of at least
             ``min_size`` of ``OverlapSceneCrop``, resized to the size of an
             instance. 'images': whole images, resized to the size of a scene,
-            with the category of their largest object, if any. Defaults to
-            'objects'.
-        num_classes (int, optional): Number of categories, the most frequent
-            ones. Defaults to None, all.
+            with the category of their largest object, if any.
+        num_classes (int, optional): Keep the most frequent categories only.
 
     Raises:
         ValueError: There is no such object, or an image cannot be read.
@@ -209,13 +166,11 @@ def pick_crops(setup: Setup, number: int, what: str = 'objects',
         found = [x for x in found if x[2] in kept]
     picked = np.random.permutation(len(found))[:number]
     picked = sorted((found[i] for i in picked), key=lambda x: x[0])
-    size = (setup.crop.scene_size if what == 'images' else
-            setup.crop.instance_size)
     crops, last = [], None
     for path, box, name in track(picked, desc='reading'):
         if path != last:
             image, last = _read(path), path
-        crops.append(Crop(_cut(image, box, size, setup.crop), path, name))
+        crops.append(Crop(_cut(image, box, setup.crop), path, name))
     return crops
 
 
@@ -226,10 +181,15 @@ def _find_crops(setup: Setup, what: str) -> list[tuple]:
     for ann_file, folder in zip(dataset.ann_file,
                                 dataset.data_prefix['img_path']):
         content = read_coco(ann_file)
-        objects = _objects(content)
+        names = {x['id']: x['name'] for x in content.get('categories', [])}
+        objects = defaultdict(list)
+        for x in content.get('annotations', []):
+            if x.get('bbox') and not x.get('iscrowd'):
+                name = names.get(x['category_id'], str(x['category_id']))
+                objects[x['image_id']].append((x['bbox'], name))
         for image in content['images']:
             path = osp.join(folder, image['file_name'])
-            own = sorted(objects.get(image['id'], []),
+            own = sorted(objects[image['id']],
                          key=lambda x: -x[0][2] * x[0][3])
             if what == 'images':
                 found.append((path, None, own[0][1] if own else None))
@@ -243,32 +203,22 @@ def _find_crops(setup: Setup, what: str) -> list[tuple]:
     return found
 
 
-def _objects(content: dict) -> dict[int, list]:
-    """Map image ids to boxes (x, y, w, h) with categories, without crowds."""
-    names = {x['id']: x['name'] for x in content.get('categories', [])}
-    objects: dict[int, list] = {}
-    for x in content.get('annotations', []):
-        if x.get('bbox') and not x.get('iscrowd'):
-            name = names.get(x['category_id'], str(x['category_id']))
-            objects.setdefault(x['image_id'], []).append((x['bbox'], name))
-    return objects
-
-
 def _read(path: str) -> np.ndarray:
     try:
-        return decode_image(Path(path).read_bytes())
+        return read_image(path)
     except ValueError as e:
         raise ValueError(f"cannot read the image '{path}' ({e}): repair the "
                          'file, or remove it from the json') from None
 
 
-def _cut(image: np.ndarray, box: Optional[list], size: int,
+def _cut(image: np.ndarray, box: Optional[list],
          crop: OverlapSceneCrop) -> np.ndarray:
+    size = crop.scene_size
     if box is not None:
+        size = crop.instance_size
         x, y, w, h = box
         image = image[max(0, int(y)):int(np.ceil(y + h)),
                       max(0, int(x)):int(np.ceil(x + w))]
-    view = mmcv.imresize(image, (size, size),
-                         interpolation=crop.interpolation,
-                         backend=crop.backend)
+    view = mmcv.imresize(image, (size, size), backend=crop.backend,
+                         interpolation=crop.interpolation)
     return np.ascontiguousarray(view[..., ::-1])

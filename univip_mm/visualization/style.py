@@ -40,18 +40,7 @@ def new_figure(width: int, height: int, dpi: int = PIXEL_DPI,
 
 def titled_figure(width: int, height: int, title: str, subtitle: str = '',
                   dpi: int = PIXEL_DPI) -> tuple[Figure, SubFigure]:
-    """Create a figure with a header and constrained layout.
-
-    Args:
-        width (int): Width in pixels.
-        height (int): Height in pixels, one inch of it for the header.
-        title (str): First line of the header.
-        subtitle (str): Second line of the header. Defaults to ''.
-        dpi (int): Pixels per inch. Defaults to ``PIXEL_DPI``.
-
-    Returns:
-        tuple[Figure, SubFigure]: The figure and the part below the header.
-    """
+    """Return a figure with a header of one inch, and the part below."""
     figure = new_figure(width, height, dpi, layout='constrained')
     margin = 0.25 * dpi / width
     figure.get_layout_engine().set(rect=(margin, 0, 1 - 2 * margin, 1),
@@ -63,46 +52,45 @@ def titled_figure(width: int, height: int, title: str, subtitle: str = '',
     return figure, body
 
 
-def start_row(part: SubFigure, title: str) -> None:
-    """Draw the title of a row of a figure and a line above the row."""
-    part.add_artist(Line2D([0, 1], [1, 1], color='#c8c8c8', linewidth=2))
-    part.suptitle(title, x=0, ha='left', fontsize=14, weight='bold',
-                  color=INK)
+def split_rows(body: SubFigure, rows: Sequence,
+               heights: Optional[list] = None) -> list[SubFigure]:
+    """Split a figure into one part per row, with its title below a line."""
+    parts = body.subfigures(len(rows), 1, height_ratios=heights,
+                            squeeze=False)[:, 0]
+    for part, row in zip(parts, rows):
+        part.add_artist(Line2D([0, 1], [1, 1], color='#c8c8c8', linewidth=2))
+        part.suptitle(row.title, x=0, ha='left', fontsize=14, weight='bold',
+                      color=INK)
+    return parts
+
+
+def caption(axes: Axes, text: str) -> None:
+    """Write a caption above axes, at the left."""
+    axes.set_title(text, loc='left', fontsize=13, color=INK)
 
 
 def pixel_axes(figure: Figure) -> Axes:
     """Add invisible axes over the whole figure, in pixels, y downwards."""
-    width, height = figure.get_size_inches() * figure.dpi
     axes = figure.add_axes([0, 0, 1, 1])
     axes.axis('off')
-    axes.set(xlim=(0, width), ylim=(height, 0), autoscale_on=False)
+    axes.set(xlim=(0, figure.bbox.width), ylim=(figure.bbox.height, 0),
+             autoscale_on=False)
     return axes
 
 
 def photo_axes(figure: Figure, image: np.ndarray, left: int, top: int,
                max_width: int, max_height: int) -> tuple[Axes, float]:
-    """Add axes that show an image as large as fits.
+    """Add axes that show an image (H, W, 3) as large as fits.
 
-    Args:
-        figure (Figure): Figure without a layout engine.
-        image (np.ndarray): (H, W, 3) uint8, RGB.
-        left (int): Left edge in pixels of the figure.
-        top (int): Top edge in pixels of the figure.
-        max_width (int): Available width in pixels.
-        max_height (int): Available height in pixels.
-
-    Returns:
-        tuple[Axes, float]: The axes, whose coordinates are pixels of the
-        image, and the scale: figure pixels per image pixel.
+    The edges and the available size are in pixels of the figure. Returns the
+    axes, in pixels of the image, and the figure pixels per image pixel.
     """
     height, width = image.shape[:2]
     scale = min(max_width / width, max_height / height)
-    total_width, total_height = figure.get_size_inches() * figure.dpi
     shown_width, shown_height = round(width * scale), round(height * scale)
-    axes = figure.add_axes([
-        left / total_width, 1 - (top + shown_height) / total_height,
-        shown_width / total_width, shown_height / total_height
-    ])  # yapf: disable
+    bottom = figure.bbox.height - top - shown_height
+    axes = figure.add_axes(np.array([left, bottom, shown_width, shown_height])
+                           / np.tile(figure.bbox.size, 2))
     axes.axis('off')
     axes.imshow(image, extent=(0, width, height, 0), aspect='auto')
     axes.autoscale(False)
@@ -129,14 +117,12 @@ def halo(width: float, alpha: float) -> list:
 
 
 def draw_box(axes: Axes, box: np.ndarray, color: str, linewidth: float,
-             **kwargs) -> None:
+             facecolor: str = 'none', **kwargs) -> None:
     """Draw a box, xyxy in the coordinates of the axes."""
     x1, y1, x2, y2 = np.asarray(box, dtype=np.float64)
-    axes.add_patch(
-        Rectangle((x1, y1), x2 - x1, y2 - y1, **{
-            'edgecolor': color, 'linewidth': linewidth, 'facecolor': 'none',
-            'clip_on': False, **kwargs
-        }))  # yapf: disable
+    axes.add_patch(Rectangle(
+        (x1, y1), x2 - x1, y2 - y1, edgecolor=color, linewidth=linewidth,
+        facecolor=facecolor, clip_on=False, **kwargs))
 
 
 def draw_proposal(axes: Axes, box: np.ndarray) -> None:
@@ -145,47 +131,40 @@ def draw_proposal(axes: Axes, box: np.ndarray) -> None:
              path_effects=halo(1.6, 0.25))
 
 
-def draw_instance(axes: Axes, box: np.ndarray, linestyle='-') -> None:
-    """Draw an instance, bold and yellow."""
-    draw_box(axes, box, INSTANCE_COLOR, 2.2, linestyle=linestyle,
-             path_effects=halo(4, 0.75))
-
-
 def draw_number(axes: Axes, x: float, y: float, number: int,
                 fontsize: int = 12) -> None:
     """Draw a number in a yellow circle."""
-    axes.text(
-        x, y, str(number), fontsize=fontsize, weight='bold', color='black',
-        ha='center', va='center',
-        bbox=dict(boxstyle='circle,pad=0.2', facecolor=INSTANCE_COLOR,
-                  edgecolor='black', linewidth=1))
+    axes.text(x, y, str(number), fontsize=fontsize, weight='bold',
+              color='black', ha='center', va='center',
+              bbox=dict(boxstyle='circle,pad=0.2', facecolor=INSTANCE_COLOR,
+                        edgecolor='black', linewidth=1))
 
 
-def number_boxes(axes: Axes, boxes: np.ndarray, scale: float, first: int = 1,
-                 fontsize: int = 12) -> None:
-    """Draw a number on each box so that numbers do not cover each other.
+def draw_instances(axes: Axes, boxes: np.ndarray, scale: float,
+                   first: int = 1, fontsize: int = 12,
+                   num_solid: Optional[int] = None) -> None:
+    """Draw instances (K, 4) xyxy, bold, yellow, and numbered from ``first``.
 
     Each number goes to the first free corner of its box, else to the middle
-    of a side or to the center, else to the freest of these places.
-
-    Args:
-        axes (Axes): Axes whose coordinates are those of the boxes.
-        boxes (np.ndarray): (K, 4) xyxy.
-        scale (float): Figure pixels per unit of the coordinates.
-        first (int): Number of the first box. Defaults to 1.
-        fontsize (int): Size of the numbers. Defaults to 12.
+    of a side or to the center, else to the freest of these places. ``scale``
+    is in figure pixels per unit of the coordinates. Boxes after the first
+    ``num_solid`` are dashed.
     """
+    boxes = np.asarray(boxes, dtype=np.float64)
+    for k, box in enumerate(boxes):
+        is_solid = num_solid is None or k < num_solid
+        draw_box(axes, box, INSTANCE_COLOR, 2.2, path_effects=halo(4, 0.75),
+                 linestyle='-' if is_solid else (0, (4, 2.2)))
     order = [0, 2, 6, 8, 1, 3, 5, 7, 4]  # of the 3 x 3 places in a box
     used: list = []
-    scaled = np.asarray(boxes, dtype=np.float64) * scale
-    for x1, y1, x2, y2 in scaled + [13, 13, -13, -13]:
+    for x1, y1, x2, y2 in boxes * scale + [13, 13, -13, -13]:
         places = np.array([(x, y) for y in (y1, (y1 + y2) / 2, y2)
                            for x in (x1, (x1 + x2) / 2, x2)])[order]
-        distances = np.min([np.full(len(order), np.inf)] +
+        # Numbers more than 26 pixels apart do not touch.
+        distances = np.min([np.full(len(order), 26)] +
                            [np.hypot(*(places - place).T) for place in used],
                            axis=0)
-        # Numbers more than 26 pixels apart do not touch.
-        used.append(places[distances.clip(max=26).argmax()])
+        used.append(places[distances.argmax()])
         draw_number(axes, *used[-1] / scale, first + len(used) - 1, fontsize)
 
 

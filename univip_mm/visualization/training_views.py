@@ -27,8 +27,7 @@ class ViewSource(NamedTuple):
 def open_views(dataset: BaseDataset) -> ViewSource:
     """Return a copy of the data set that does not pack its samples.
 
-    The data set itself is not changed. Setting its epoch also sets the epoch
-    of the copy.
+    Setting the epoch of the data set also sets the epoch of the copy.
 
     Raises:
         ValueError: The pipeline has no ``OverlapSceneCrop``.
@@ -54,56 +53,39 @@ def _keep_photo(results: dict) -> dict:
 
 def augmented_views(samples: Sequence[dict], pack: Compose,
                     preprocessor: nn.Module) -> list[list[np.ndarray]]:
-    """Augment views as in training and undo the normalization.
+    """Augment the views of samples as in training, without normalization.
 
-    Args:
-        samples (Sequence[dict]): Samples of a :class:`ViewSource`.
-        pack (Compose): ``pack`` of the same :class:`ViewSource`.
-        preprocessor (nn.Module): Data preprocessor of the model.
+    The samples and ``pack`` are of one :class:`ViewSource`.
 
     Returns:
         list: For each sample its 2 + K views, (h, w, 3) uint8, RGB. If the
         target branch has its own views, these are the online branch's.
     """
+    batch = default_collate([pack(dict(sample)) for sample in samples])
     with torch.no_grad():
-        data = preprocessor(
-            default_collate([pack(dict(sample)) for sample in samples]),
-            training=True)
+        data = preprocessor(batch, training=True)
     mean, std = preprocessor.mean, preprocessor.std
     views = [
         (view * std + mean).round().clamp(0, 255).byte().permute(0, 2, 3, 1)
         .cpu().numpy() for view in data['inputs'][:len(samples[0]['img'])]
     ]
-    return [[view[i] for view in views] for i in range(len(samples))]
+    return list(map(list, zip(*views)))
 
 
-def draw_samples(
-        samples: Sequence[dict],
-        augmented: Optional[list[list[np.ndarray]]] = None,
-        **kwargs) -> list[np.ndarray]:
-    """Draw each sample with :func:`draw_scenes`.
+def draw_samples(samples: Sequence[dict],
+                 augmented: Optional[list[list[np.ndarray]]] = None,
+                 **kwargs) -> list[np.ndarray]:
+    """Draw each sample of a :class:`ViewSource` with :func:`draw_scenes`.
 
-    Args:
-        samples (Sequence[dict]): Samples of a :class:`ViewSource`.
-        augmented (list, optional): Views of :func:`augmented_views`, for a
-            second line. Defaults to None.
-        **kwargs: Further arguments of :func:`draw_scenes`.
-
-    Returns:
-        list[np.ndarray]: Pictures, (height, width, 3) uint8, RGB.
+    The views of :func:`augmented_views` form a second line.
     """
+    keys = ('proposals', 'scene_boxes', 'overlap_box', 'instance_boxes',
+            'num_proposed')
     return [
-        draw_scenes(
-            image=sample['photo'][..., ::-1],
-            proposals=sample['proposals'],
-            scene_boxes=sample['scene_boxes'],
-            overlap_box=sample['overlap_box'],
-            instance_boxes=sample['instance_boxes'],
-            num_proposed=sample['num_proposed'],
-            views=[view[..., ::-1] for view in sample['img']],
-            title=_title(sample),
-            augmented=views,
-            **kwargs)
+        draw_scenes(sample['photo'][..., ::-1],
+                    **{key: sample[key] for key in keys},
+                    views=[view[..., ::-1] for view in sample['img']],
+                    title=_title(sample), augmented=views, **kwargs)
         for sample, views in zip(samples, augmented or [None] * len(samples))
     ]
 

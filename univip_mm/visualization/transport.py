@@ -8,7 +8,6 @@ from matplotlib.axes import Axes
 
 from ..io.atomic import PathLike
 from . import style
-from .features import draw_instances
 
 _ONLINE, _TARGET = style.SCENE_COLORS
 # Lengths in the coordinates of the plan, about pixels of the picture.
@@ -38,14 +37,6 @@ def draw_transport(rows: Sequence[PlanRow], path: PathLike,
     instances. The width of a line is the mass that the plan moves, the bars
     are the marginals, that is the sums of the plan's rows and columns. Right:
     the cosines, with a frame around the largest mass of each row of the plan.
-
-    Args:
-        rows (Sequence[PlanRow]): Images with their plans.
-        path (str or Path): File to write. Its folder is created.
-        title (str): Title of the picture. Defaults to ''.
-
-    Raises:
-        ValueError: There are no rows.
     """
     style.check_rows(rows, 'images', path)
     number = max(len(row.instances) for row in rows)
@@ -56,14 +47,13 @@ def draw_transport(rows: Sequence[PlanRow], path: PathLike,
         'Width and number of a line: mass that the plan moves, in percent '
         '(no number below 1 %). Bars: marginals, in percent. Frame: largest '
         "mass of an online instance's row.")
-    parts = body.subfigures(len(rows), 1, squeeze=False)[:, 0]
-    for part, row in zip(parts, rows):
-        style.start_row(part, row.title)
+    for part, row in zip(style.split_rows(body, rows), rows):
         scene, plan, cosines = part.subplots(1, 3, width_ratios=widths)
         scene.axis('off')
         scale = min(widths[0] / row.scene.shape[1],
                     height / row.scene.shape[0])
-        draw_instances(scene, row.scene, row.boxes, scale)
+        style.show_image(scene, row.scene)
+        style.draw_instances(scene, row.boxes, scale)
         _draw_plan(plan, row)
         _draw_cosines(cosines, row)
     style.save_figure(figure, path)
@@ -134,10 +124,10 @@ def _draw_lines(axes: Axes, plan: np.ndarray, left: float, right: float,
         places = [(left + t * (right - left),
                    centers[m] + t * (centers[n] - centers[m]))
                   for t in (0.22, 0.32, 0.42, 0.78, 0.68, 0.58, 0.12, 0.88)]
-        distances = [min([math.hypot(x - a, 1.6 * (y - b)) for a, b in used],
-                         default=99) for x, y in places]
         # Numbers more than 36 pixels apart do not touch.
-        used.append(places[int(np.argmax(np.minimum(distances, 36)))])
+        distances = [min([36, *(math.hypot(x - a, 1.6 * (y - b))
+                                for a, b in used)]) for x, y in places]
+        used.append(places[np.argmax(distances)])
         axes.text(*used[-1], f'{100 * plan[m, n]:.0f}', fontsize=11,
                   color=style.INK, ha='center', va='center',
                   bbox=dict(boxstyle='round,pad=0.15', facecolor='white',
@@ -147,8 +137,7 @@ def _draw_lines(axes: Axes, plan: np.ndarray, left: float, right: float,
 def _draw_cosines(axes: Axes, row: PlanRow) -> None:
     number = len(row.similarity)
     shown = axes.imshow(row.similarity, cmap=style.COLORMAP)
-    axes.set_title('cosine of online (row) and target', loc='left',
-                   fontsize=13, color=style.INK)
+    style.caption(axes, 'cosine of online (row) and target')
     ticks = dict(labels=range(1, number + 1), fontsize=13, weight='bold')
     axes.set_yticks(range(number), color=_ONLINE, **ticks)
     axes.set_xticks(range(number), color=_TARGET, **ticks)

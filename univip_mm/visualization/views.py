@@ -6,7 +6,7 @@ from typing import Optional
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
-from matplotlib.patches import Patch, Rectangle
+from matplotlib.patches import Patch
 
 from ..io.atomic import PathLike
 from . import style
@@ -22,14 +22,10 @@ _VIEWS_HEIGHT = 480  # the zoom of the views is chosen to come close to this
 _SCENE_LINE_WIDTHS = (6.5, 3)
 
 
-def draw_scenes(image: np.ndarray,
-                proposals: np.ndarray,
-                scene_boxes: np.ndarray,
-                overlap_box: np.ndarray,
-                instance_boxes: np.ndarray,
-                num_proposed: int,
-                views: Sequence[np.ndarray],
-                title: str = '',
+def draw_scenes(image: np.ndarray, proposals: np.ndarray,
+                scene_boxes: np.ndarray, overlap_box: np.ndarray,
+                instance_boxes: np.ndarray, num_proposed: int,
+                views: Sequence[np.ndarray], title: str = '',
                 augmented: Optional[Sequence[np.ndarray]] = None,
                 image_size: int = style.PHOTO_SIZE) -> np.ndarray:
     """Draw an image with its boxes, and its views to the right.
@@ -46,7 +42,8 @@ def draw_scenes(image: np.ndarray,
         instance_boxes (np.ndarray): (K, 4), proposals first.
         num_proposed (int): Number of instances that are proposals.
         views (Sequence[np.ndarray]): [scene_1, scene_2, instance_1, ...,
-            instance_K], each (h, w, 3) uint8, RGB.
+            instance_K], each (h, w, 3) uint8, RGB. The scenes have one
+            size, and so have the instances.
         title (str): Title of the row. Defaults to ''.
         augmented (Sequence[np.ndarray], optional): The views after
             augmentation, for a second line. Defaults to None.
@@ -68,9 +65,9 @@ def draw_scenes(image: np.ndarray,
     canvas = style.pixel_axes(figure)
     canvas.text(_MARGIN, top / 2, title, fontsize=16, weight='bold',
                 color=style.INK, va='center')
-    axes, scale = style.photo_axes(
-        figure, image, _MARGIN, top + _CAPTION_HEIGHT, image_size,
-        height - _CAPTION_HEIGHT)
+    axes, scale = style.photo_axes(figure, image, _MARGIN,
+                                   top + _CAPTION_HEIGHT, image_size,
+                                   height - _CAPTION_HEIGHT)
     _draw_boxes(axes, scale, proposals, scene_boxes, overlap_box,
                 instance_boxes, num_proposed)
     for index, (line, places) in enumerate(zip(lines, corners)):
@@ -82,38 +79,20 @@ def draw_scenes(image: np.ndarray,
 
 
 def scene_grid(rows: Sequence[np.ndarray]) -> np.ndarray:
-    """Stack rows of :func:`draw_scenes` below a legend.
-
-    Args:
-        rows (Sequence[np.ndarray]): Pictures (height, width, 3) uint8, RGB.
-
-    Returns:
-        np.ndarray: The grid, (height, width, 3) uint8, RGB.
-
-    Raises:
-        ValueError: There are no rows.
-    """
+    """Stack pictures of :func:`draw_scenes` below a legend."""
     if len(rows) == 0:
         raise ValueError('there are no rows to draw: give at least one '
                          'picture of draw_scenes')
     width = max(row.shape[1] for row in rows)
-    separator = np.full((1, width, 3), 200, np.uint8)
     parts = [_draw_legend(width)]
     for row in rows:
-        parts += [separator, style.pad_image(row, row.shape[0], width)]
+        parts += [np.full((1, width, 3), 200, np.uint8),  # a gray line
+                  style.pad_image(row, row.shape[0], width)]
     return np.concatenate(parts)
 
 
 def draw_scene_grid(rows: Sequence[np.ndarray], path: PathLike) -> None:
-    """Write a :func:`scene_grid` as a PNG.
-
-    Args:
-        rows (Sequence[np.ndarray]): Pictures (height, width, 3) uint8, RGB.
-        path (str or Path): File to write. Its folder is created.
-
-    Raises:
-        ValueError: There are no rows.
-    """
+    """Write the :func:`scene_grid` of pictures as a PNG."""
     style.save_image(scene_grid(rows), path)
 
 
@@ -132,23 +111,15 @@ def _check_views(image: np.ndarray, lines: list, num_instances: int) -> None:
 def _place_views(lines: list) -> tuple[int, list, tuple[int, int]]:
     """Compute the zoom, the corner of each view, and the total size.
 
+    The corners are the top left pixels (x, y) of the views of each line.
     Views are shown pixel for pixel, enlarged by a whole number. Matplotlib's
     layouts place axes at fractions of pixels and would resample the views, so
     the places are computed here. Instances form two rows beside the scenes.
-
-    Returns:
-        tuple: The zoom; for each line the top left pixel (x, y) of each view;
-        and (width, height) of all lines.
     """
-    def largest(views: list) -> np.ndarray:
-        return np.max([view.shape[:2] for view in views], axis=0)
-
-    scenes = largest([view for line in lines for view in line[:2]])
-    instances = largest([view for line in lines
-                         for view in line[2:] or line[:1]])
-    zoom = max(1, int(_VIEWS_HEIGHT // (len(lines) * scenes[0])))
-    (height, width), (small_height, small_width) = (
-        (zoom * size).tolist() for size in (scenes, instances))
+    scene, *_, instance = lines[0]
+    zoom = max(1, _VIEWS_HEIGHT // (len(lines) * len(scene)))
+    height, width = zoom * scene.shape[0], zoom * scene.shape[1]
+    small_height, small_width = (zoom * x for x in instance.shape[:2])
     number = len(lines[0]) - 2
     columns = math.ceil(number / 2)
     column_width = max(small_width, _MIN_COLUMN_WIDTH) + _GAP
@@ -180,19 +151,17 @@ def _draw_boxes(axes: Axes, scale: float, proposals: np.ndarray,
     for box, color, width in zip(scene_boxes, style.SCENE_COLORS,
                                  _SCENE_LINE_WIDTHS):
         style.draw_box(axes, box, color, width)
-    for k, box in enumerate(instance_boxes):
-        style.draw_instance(
-            axes, box, '-' if k < num_proposed else (0, (4, 2.2)))
-    style.number_boxes(axes, instance_boxes, scale, fontsize=14)
+    style.draw_instances(axes, instance_boxes, scale, fontsize=14,
+                         num_solid=num_proposed)
     # In opposite corners: the scenes often share an edge.
     for name, color, (x, y), ha, va in zip(
             ('scene 1', 'scene 2'), style.SCENE_COLORS,
             (scene_boxes[0][:2], scene_boxes[1][2:]), ('left', 'right'),
             ('bottom', 'top')):
+        label = dict(boxstyle='square,pad=0.25', facecolor=color,
+                     edgecolor='none')
         axes.text(x, y, name, fontsize=12, color='white', weight='bold',
-                  ha=ha, va=va,
-                  bbox=dict(boxstyle='square,pad=0.25', facecolor=color,
-                            edgecolor='none'))
+                  ha=ha, va=va, bbox=label)
 
 
 def _draw_view(canvas: Axes, view: np.ndarray, x: int, y: int, index: int,
@@ -206,10 +175,9 @@ def _draw_view(canvas: Axes, view: np.ndarray, x: int, y: int, index: int,
         caption, color = str(index - 1), style.INSTANCE_COLOR
         kind = ': random' if is_random else ': proposal'
     height, width = view.shape[:2]
-    canvas.add_patch(
-        Rectangle((x - 2, y - 2), width + 4, height + 4, facecolor='none',
-                  edgecolor=color, linewidth=4,
-                  linestyle=(0, (3, 1.5)) if is_random else '-'))
+    style.draw_box(canvas, np.array([x - 2, y - 2, x + width + 2,
+                                     y + height + 2]), color, 4,
+                   linestyle=(0, (3, 1.5)) if is_random else '-')
     canvas.text(x, y - 6, caption + (' augmented' if is_augmented else kind),
                 fontsize=13, color=style.INK)
     # Unlike imshow, figimage never resamples. It counts from the bottom.
@@ -217,26 +185,22 @@ def _draw_view(canvas: Axes, view: np.ndarray, x: int, y: int, index: int,
 
 
 def _draw_legend(width: int) -> np.ndarray:
+    scenes = [Line2D([], [], color=color, lw=width, label=f'scene {k}')
+              for k, (color, width) in enumerate(
+                  zip(style.SCENE_COLORS, _SCENE_LINE_WIDTHS), 1)]
+    overlap = Patch(facecolor=style.OVERLAP_COLOR, edgecolor=style.INK,
+                    alpha=0.5, hatch='//', linewidth=0, label='overlap')
+    boxes = [Line2D([], [], color=color, lw=width, label=label, linestyle=dash,
+                    path_effects=halo)
+             for color, width, label, dash, halo in (
+                 (style.INSTANCE_COLOR, 3, 'instance: a proposal', '-',
+                  style.halo(4.5, 0.75)),
+                 (style.INSTANCE_COLOR, 3, 'instance: a random box',
+                  (0, (2.6, 1.4)), style.halo(4.5, 0.75)),
+                 (style.PROPOSAL_COLOR, 1.2, 'other proposals', '-',
+                  style.halo(2.4, 0.5)))]
     figure = style.new_figure(width, 44)
-
-    def line(color: str, label: str, linewidth: float, **kwargs) -> Line2D:
-        return Line2D([], [], color=color, label=label, linewidth=linewidth,
-                      **kwargs)
-
-    figure.legend(
-        handles=[
-            line(style.SCENE_COLORS[0], 'scene 1', _SCENE_LINE_WIDTHS[0]),
-            line(style.SCENE_COLORS[1], 'scene 2', _SCENE_LINE_WIDTHS[1]),
-            Patch(facecolor=style.OVERLAP_COLOR, edgecolor=style.INK,
-                  alpha=0.5, hatch='//', linewidth=0, label='overlap'),
-            line(style.INSTANCE_COLOR, 'instance: a proposal', 3,
-                 path_effects=style.halo(4.5, 0.75)),
-            line(style.INSTANCE_COLOR, 'instance: a random box', 3,
-                 linestyle=(0, (2.6, 1.4)),
-                 path_effects=style.halo(4.5, 0.75)),
-            line(style.PROPOSAL_COLOR, 'other proposals', 1.2,
-                 path_effects=style.halo(2.4, 0.5)),
-        ],
-        loc='center left', ncols=6, fontsize=15, frameon=False,
-        handlelength=2.6, borderaxespad=0.6, columnspacing=2)
+    figure.legend(handles=[*scenes, overlap, *boxes], loc='center left',
+                  ncols=6, fontsize=15, frameon=False, handlelength=2.6,
+                  borderaxespad=0.6, columnspacing=2)
     return style.render(figure)
