@@ -9,6 +9,7 @@ from mmengine.runner import set_random_seed
 
 import univip_mm  # noqa: F401
 from univip_mm.registry import DATASETS, MODELS
+from univip_mm.utils.errors import one_line_errors
 from univip_mm.utils.progress import track
 from univip_mm.visualization import draw_scene_grid
 from univip_mm.visualization.training_views import (
@@ -104,14 +105,12 @@ def browse(cfg: Config, args: argparse.Namespace) -> None:
 def main() -> None:
     """Run the command."""
     args = parse_args()
-    try:
+    with one_line_errors():
         cfg = Config.fromfile(args.config)
         if args.cfg_options is not None:
             cfg.merge_from_dict(args.cfg_options)
         init_default_scope(cfg.get('default_scope', 'univip_mm'))
         browse(cfg, args)
-    except (ValueError, FileNotFoundError) as e:
-        raise SystemExit(f'error: {e}') from None
 
 
 if __name__ == '__main__':

@@ -23,7 +23,7 @@ from univip_mm.proposals.command_line import (
 )
 from univip_mm.proposals.importers import import_proposals
 from univip_mm.proposals.readers import READERS
-from univip_mm.utils.errors import one_line_errors
+from univip_mm.utils.errors import ALL_ERRORS, one_line_errors
 
 EXAMPLE = '''
 examples:
@@ -59,7 +59,7 @@ def main() -> None:
     """Convert the proposals and report the numbers of boxes."""
     args = parse_args()
     start = time.time()
-    with one_line_errors('nothing was written'):
+    with one_line_errors('nothing was written', ALL_ERRORS):
         images = read_coco(args.ann_file)['images']
         counts = import_proposals(
             args.format, args.source, images, args.out,

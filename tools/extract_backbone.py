@@ -8,6 +8,7 @@ from univip_mm.downstream.export import (
 )
 from univip_mm.engine.branches import BRANCHES
 from univip_mm.engine.checkpoint import load_checkpoint
+from univip_mm.utils.errors import one_line_errors
 
 EXAMPLE = '''
 example:
@@ -42,10 +43,8 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Extract the backbone, write it, and print a summary."""
     args = parse_args()
-    try:
+    with one_line_errors():
         checkpoint = load_checkpoint(args.checkpoint)
-    except (ValueError, FileNotFoundError) as e:
-        raise SystemExit(f'error: {e}') from None
     try:
         backbone = extract_backbone(checkpoint, args.branch)
         name = 'backbone'

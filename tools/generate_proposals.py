@@ -78,7 +78,7 @@ def main() -> None:
     args = parse_args()
     start = time.time()
     with one_line_errors(f"finished images are in '{args.out}.parts': repeat "
-                         'the command to resume'):
+                         'the command to resume', ALL_ERRORS):
         # A rank may wait long for the slowest rank.
         start_gloo(args.launcher, timedelta(days=30))
         search = Search(args.method, rules_from_args(args), args.top_n,

@@ -13,7 +13,7 @@ from univip_mm.io.coco_json import read_coco
 from univip_mm.io.images import UnreadableImageError, read_image
 from univip_mm.proposals import ProposalFile
 from univip_mm.proposals.inspect import describe, recall
-from univip_mm.utils.errors import one_line_errors
+from univip_mm.utils.errors import ALL_ERRORS, one_line_errors
 from univip_mm.visualization import (
     draw_image_grid,
     draw_proposal_histograms,
@@ -84,7 +84,7 @@ def draw_sheet(proposals: ProposalFile, content: dict, img_prefix: str,
 def main() -> None:
     """Print the statistics and the recall, then draw."""
     args = parse_args()
-    with one_line_errors('pictures may be missing'):
+    with one_line_errors('pictures may be missing', ALL_ERRORS):
         proposals = ProposalFile(args.proposals)
         content = read_coco(args.ann_file) if args.ann_file else None
         out = args.output_dir or f'{osp.splitext(args.proposals)[0]}.inspect'

@@ -2,6 +2,7 @@
 import argparse
 import os.path as osp
 
+from univip_mm.utils.errors import one_line_errors
 from univip_mm.visualization import plot_loss_curves
 
 EXAMPLE = '''
@@ -29,10 +30,8 @@ def main() -> None:
     source = args.work_dir
     folder = osp.dirname(source) if osp.isfile(source) else source
     out = args.out or osp.join(folder, 'losses.png')
-    try:
+    with one_line_errors():
         plot_loss_curves(source, out)
-    except (ValueError, FileNotFoundError) as e:
-        raise SystemExit(f'error: {e}') from None
     print(f'curves: {out}')
 
 

@@ -41,7 +41,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Run the tool; a mistake of the user ends in one line."""
     args = parse_args()
-    with one_line_errors(types=(ValueError, FileNotFoundError)):
+    with one_line_errors():
         cfg = load_config(args)
         check_part(cfg, 'test_dataloader')
         cfg.load_from = args.checkpoint

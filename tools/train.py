@@ -82,7 +82,7 @@ def apply_options(cfg: Config, args: argparse.Namespace) -> None:
 def main() -> None:
     """Run the tool; a mistake of the user ends in one line."""
     args = parse_args()
-    with one_line_errors(types=(ValueError, FileNotFoundError)):
+    with one_line_errors():
         cfg = load_config(args)
         apply_options(cfg, args)
         prepare_for_cpu(cfg)

@@ -1,8 +1,9 @@
 """Entry point of the experiment. Each command is a function below."""
 import argparse
-import sys
 from collections.abc import Sequence
 from typing import Optional
+
+from univip_mm.utils.errors import one_line_errors
 
 from .options import experiment_of, parse_args, runs_of
 from .report import indicator_table, read_results, report
@@ -74,13 +75,8 @@ COMMANDS = dict(
 def main(argv: Optional[Sequence[str]] = None) -> None:
     """Run a command. Mistakes of the user end with a message of one line."""
     args = parse_args(argv)
-    try:
+    with one_line_errors('the same command resumes', (ValueError, OSError)):
         COMMANDS[args.command](args, experiment_of(args))
-    except (ValueError, OSError) as e:
-        raise SystemExit(f'error: {e}') from None
-    except KeyboardInterrupt:
-        print('\nstopped: the same command resumes', file=sys.stderr)
-        raise SystemExit(130) from None
 
 
 if __name__ == '__main__':

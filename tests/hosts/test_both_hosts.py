@@ -1,4 +1,4 @@
-"""Both hosts installed: MMSelfSup's environment, plus MMPretrain in a folder."""
+"""Both hosts installed: the environment of MMSelfSup, plus MMPretrain."""
 import sys
 from pathlib import Path
 

@@ -15,6 +15,7 @@ from mmengine.config import Config, DictAction
 
 from ..engine.branches import BRANCHES
 from ..engine.checkpoint import load_checkpoint
+from ..utils.errors import one_line_errors
 from .backbone import (
     check_fit,
     find_backbone,
@@ -161,12 +162,10 @@ def main() -> None:
     args = parse_args()
     environment = dict(os.environ)
     command = slurm_command if args.launcher == 'slurm' else torchrun_command
-    try:
+    with one_line_errors():
         if args.gpus < 0:
             raise ValueError(f'GPUS is {args.gpus}: give 0 or more')
         words = command(args.gpus, worker_arguments(args), environment)
-    except (ValueError, FileNotFoundError) as e:
-        raise SystemExit(f'error: {e}') from None
     if args.gpus == 0:
         environment['CUDA_VISIBLE_DEVICES'] = ''
     try:

@@ -3,12 +3,14 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-EXPECTED = (ValueError, ImportError, OSError, RuntimeError)
+USER_ERRORS = (ValueError, FileNotFoundError)
+# Also errors of the disk, of missing packages and of killed workers.
+ALL_ERRORS = (ValueError, ImportError, OSError, RuntimeError)
 
 
 @contextmanager
 def one_line_errors(if_stopped: str = '',
-                    types: tuple = EXPECTED) -> Iterator[None]:
+                    types: tuple = USER_ERRORS) -> Iterator[None]:
     """End the program in one line on errors of these types, and on Ctrl-C.
 
     ``if_stopped`` says what the user needs to know after Ctrl-C; without a

@@ -22,6 +22,7 @@ from ..engine.config import check_part, load_config
 from ..io.coco_json import read_coco
 from ..io.images import read_image
 from ..registry import DATASETS, MODELS
+from ..utils.errors import one_line_errors
 from ..utils.progress import track
 from .training_views import open_views
 
@@ -90,7 +91,7 @@ def run_tool(parser: argparse.ArgumentParser,
         SystemExit: An input is wrong; the message is one line.
     """
     args = parser.parse_args()
-    try:
+    with one_line_errors():
         if not args.out.lower().endswith('.png'):
             raise ValueError(f"--out is '{args.out}': it must end in .png")
         for option in ('--number', *at_least_one):
@@ -98,8 +99,6 @@ def run_tool(parser: argparse.ArgumentParser,
             if value < 1:
                 raise ValueError(f'{option} is {value}: it must be at least 1')
         summary = draw(load_setup(args), args)
-    except (ValueError, FileNotFoundError) as e:
-        raise SystemExit(f'error: {e}') from None
     print(f'picture: {args.out}\n{summary}')
 
 
