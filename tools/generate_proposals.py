@@ -28,7 +28,7 @@ from univip_mm.utils.distributed import (
     rank_and_world_size,
     start_gloo,
 )
-from univip_mm.utils.errors import one_line_errors
+from univip_mm.utils.errors import ALL_ERRORS, one_line_errors
 
 EXAMPLE = '''
 examples:
