@@ -6,14 +6,8 @@ pixel, (h, w) of about 0 to 1, and the BGR colors for the tones from 0 to 1.
 import cv2
 import numpy as np
 
-from .textures import (
-    PALE,
-    WHITE,
-    block_pattern,
-    color_ramp,
-    fractal_noise,
-    random_color,
-)
+from . import textures
+from .textures import block_pattern, color_ramp, fractal_noise
 
 PLANE_SIDE = 400  # pixels of a texture that is seen in perspective
 
@@ -61,8 +55,7 @@ def grass(rng, h, w) -> tuple:
     ground = fractal_noise(rng, h, w, 5)
     blades = fractal_noise(rng, w, h, 48, 3, stretch=5).T
     tone = 0.5 + 0.25 * ground + 0.5 * blades
-    return tone, color_ramp(rng, rng.uniform(.16, .3), high=.75,
-                            max_saturation=.7)
+    return tone, color_ramp(rng, rng.uniform(.16, .3), .25, .75, .7)
 
 
 def sand(rng, h, w) -> tuple:
@@ -72,8 +65,7 @@ def sand(rng, h, w) -> tuple:
                     + 5 * fractal_noise(rng, h, w, 3, 3))
     tone = (0.6 + 0.12 * ripple + 0.15 * fractal_noise(rng, h, w, 8)
             + 0.08 * rng.standard_normal((h, w), np.float32))
-    return tone, color_ramp(rng, rng.uniform(.07, .14), low=.5, high=.95,
-                            max_saturation=.4)
+    return tone, color_ramp(rng, rng.uniform(.07, .14), .5, .95, .4)
 
 
 def stone(rng, h, w) -> tuple:
@@ -95,10 +87,9 @@ def plaster(rng, h, w) -> tuple:
 def sky(rng, h, w) -> tuple:
     """Return sky with clouds."""
     y = np.linspace(0, 0.5, h, dtype=np.float32)[:, None]
-    ramp = color_ramp(rng, rng.uniform(.52, .62), low=.6, high=1,
-                      max_saturation=.6)
+    ramp = color_ramp(rng, rng.uniform(.52, .62), .6, 1, .6)
     clouds = np.maximum(fractal_noise(rng, h, w, 3, 5, stretch=1.6), 0)
-    return 0.25 + y + 0.7 * clouds, [ramp[1], ramp[2], PALE, WHITE]
+    return 0.25 + y + 0.7 * clouds, [*ramp[1:], textures.PALE, textures.WHITE]
 
 
 # A name that occurs twice is twice as likely.
@@ -109,11 +100,6 @@ WALLS = (brick, plaster, plaster, tiles, wood, sky, sky, stone, grass)
 def make_background(rng: np.random.Generator, width: int,
                     height: int) -> tuple:
     """Return a floor seen from above, or a floor in front of a wall or sky.
-
-    Args:
-        rng (np.random.Generator): Source of materials and perspective.
-        width (int): Pixels.
-        height (int): Pixels.
 
     Returns:
         tuple: Image (H, W, 3) uint8 BGR, and the first row of the floor, 0
@@ -128,7 +114,7 @@ def make_background(rng: np.random.Generator, width: int,
     image = np.concatenate([wall, floor])
     edge = rng.integers(1, 7)  # rows of a baseboard or a curb
     strip = image[horizon - edge:horizon]
-    strip[:] = strip * 0.3 + np.multiply(random_color(rng), 0.7)
+    strip[:] = strip * 0.3 + np.multiply(textures.random_color(rng), 0.7)
     image[horizon:horizon + 3] = image[horizon:horizon + 3] * 0.6
     return image, horizon
 
@@ -156,7 +142,6 @@ def _render(material, rng, h, w, perspective=None) -> np.ndarray:
     tone = np.clip(tone * 255, 0, 255).astype(np.uint8)
     if perspective is not None:
         tone = cv2.warpPerspective(tone, perspective, (w, h),
-                                   flags=cv2.INTER_LINEAR,
                                    borderMode=cv2.BORDER_REFLECT)
     stops = np.linspace(0, 255, len(ramp))
     table = np.stack([np.interp(np.arange(256), stops, channel)

@@ -8,16 +8,10 @@ from .textures import fractal_noise, random_color
 
 def add_clutter(image: np.ndarray, horizon: int, rng: np.random.Generator,
                 light: np.ndarray) -> np.ndarray:
-    """Draw small things without a label below the horizon.
+    """Draw unlabeled clutter below the horizon, the first row of the floor.
 
-    Args:
-        image (np.ndarray): (H, W, 3) uint8 BGR.
-        horizon (int): First row of the floor.
-        rng (np.random.Generator): Source of the clutter.
-        light (np.ndarray): (3,) unit vector to the light.
-
-    Returns:
-        np.ndarray: (H, W, 3) float32 BGR.
+    ``image`` is (H, W, 3) uint8 BGR; the result is float32. ``light`` is a
+    (3,) unit vector to the light.
     """
     height, width = image.shape[:2]
     unit = min(height, width) / 240
@@ -28,16 +22,15 @@ def add_clutter(image: np.ndarray, horizon: int, rng: np.random.Generator,
         color = np.add(image[y, x] * 0.4, random_color(rng, 0.15)) * 0.7
         for canvas, value in ((layer, color.tolist()), (cover, 255)):
             if line_width:
-                cv2.polylines(canvas, pixels, False, value,
-                              max(1, round(line_width * unit)), cv2.LINE_AA,
-                              FRACTION_BITS)
+                thickness = max(1, round(line_width * unit))
+                cv2.polylines(canvas, pixels, False, value, thickness,
+                              cv2.LINE_AA, FRACTION_BITS)
             else:
                 cv2.fillPoly(canvas, pixels, value, cv2.LINE_AA, FRACTION_BITS)
     return layer * _shading(cover, unit, light)[..., None]
 
 
-def _random_paths(rng, width: int, height: int, horizon: int,
-                  unit: float) -> list:
+def _random_paths(rng, width: int, height: int, horizon: int, unit) -> list:
     """Return pairs of points (N, 2) and line width, 0 for a filled polygon."""
     paths = []
     for _ in range(rng.integers(8, 36)):
@@ -62,13 +55,10 @@ def _random_paths(rng, width: int, height: int, horizon: int,
 
 def _shading(cover: np.ndarray, unit: float, light: np.ndarray) -> np.ndarray:
     """Return the factor (H, W) float32 of the clutter's light and shadow."""
-    height, width = cover.shape
-    shift = np.float32([[1, 0, -3 * unit * light[0]],
-                        [0, 1, -3 * unit * light[1]]])
-    shadow = cv2.warpAffine(cover, shift, (width, height))
+    shift = np.column_stack([np.eye(2), -3 * unit * light[:2]])
+    shadow = cv2.warpAffine(cover, np.float32(shift), cover.shape[::-1])
     shadow = cv2.GaussianBlur(shadow, (0, 0), 1.2 * unit).astype(np.float32)
     # The difference to the shifted cover is the slope towards the light.
     rim = cv2.addWeighted(cover, 0.15 / 255, shadow, -0.15 / 255, 0,
                           dtype=cv2.CV_32F)
-    shading = np.where(cover > 127, 1 + rim, 1 - 0.5 / 255 * shadow)
-    return shading.astype(np.float32)
+    return np.where(cover > 127, 1 + rim, 1 - 0.5 / 255 * shadow)

@@ -4,56 +4,23 @@ Shape and structure define a class. Colors, size and pose are random for every
 class, so they do not reveal the class. Each ``draw_*`` function draws one
 class on a sketch, in the sketch's unit frame, with two contrasting colors.
 """
-from typing import NamedTuple
-
-import cv2
 import numpy as np
 
-from .sketch import Sketch, bounding_slices, ellipse, round_corners
-from .textures import (
-    INK,
-    PALE,
-    WHITE,
-    contrasting_colors,
-    fractal_noise,
-    random_color,
-)
+from .sketch import Sketch, Sprite, ellipse, round_corners
+from .textures import INK, PALE, WHITE, contrasting_colors, random_color
 
 # Objects are drawn at twice their size and reduced, which removes the jagged
 # edges. Above LARGE pixels the factor is smaller, to save time.
 SUPERSAMPLING, LARGE = 2, 200
 
 
-class Sprite(NamedTuple):
-    """A drawn object, cropped to its visible pixels."""
-    color: np.ndarray  # (h, w, 3) float32 BGR, 0 to 255, premultiplied
-    alpha: np.ndarray  # (h, w) float32, 0 to 1
-
-
 def draw_object(name: str, rng: np.random.Generator, side: float,
                 light: np.ndarray) -> Sprite:
-    """Draw one object in a random pose.
-
-    Args:
-        name (str): Class, a key of ``CLASSES``.
-        rng (np.random.Generator): Source of pose and colors.
-        side (float): Side of the object's unit frame, pixels.
-        light (np.ndarray): (3,) unit vector to the light, see
-            :class:`Sketch`.
-    """
+    """Draw an object in a random pose; ``side`` is its frame's, in pixels."""
     scale = min(SUPERSAMPLING, max(LARGE / side, 1))
-    sketch = Sketch.in_random_pose(rng, side * scale, light)
+    sketch = Sketch(rng, side * scale, light)
     CLASSES[name](sketch, rng, *contrasting_colors(rng))
-    roi = bounding_slices(sketch.alpha)
-    h, w = (max(round(n / scale), 1) for n in sketch.alpha[roi].shape)
-    color, alpha, shading, highlight = (
-        cv2.resize(layer[roi], (w, h), interpolation=cv2.INTER_AREA).astype(
-            np.float32) for layer in (sketch.color, sketch.alpha,
-                                      sketch.shading, sketch.highlight))
-    roughness = rng.uniform(0.1, 0.3)
-    shading *= 1 + roughness * fractal_noise(rng, h, w, cells=8, octaves=4)
-    color = color * shading[..., None] + (highlight * alpha)[..., None]
-    return Sprite(np.minimum(color, alpha[..., None]), alpha / 255)
+    return sketch.to_sprite(rng, scale)
 
 
 def draw_ball(s: Sketch, rng, main, accent) -> None:
@@ -113,19 +80,16 @@ def draw_book(s: Sketch, rng, main, accent) -> None:
 
 def draw_star(s: Sketch, rng, main, accent) -> None:
     """Draw a rounded star with a seam and a face."""
-    inner = rng.uniform(0.42, 0.5)
     corners = ellipse(0, 0.05, 1, 1, -90, 270, 11)[:-1]
-    corners[1::2] *= inner
-    corners = np.stack([corners * 1.04, corners * 1.04], 1).reshape(-1, 2)
-    outline = round_corners(corners, 3)
-    body = s.fill(outline, main)
+    corners[1::2] *= rng.uniform(0.42, 0.5)
+    outline = round_corners(np.repeat(corners * 1.04, 2, axis=0))
+    s.shade_cushion(s.fill(outline, main), 0.8)
     for piece in np.array_split(outline * 0.78, 32)[::2]:
         s.stroke(piece, accent, 0.035)
     for side in (-0.17, 0.17):
         s.fill(ellipse(side, -0.1, 0.08, 0.1), INK)
         s.fill(ellipse(side - 0.02, -0.13, 0.03, 0.03), WHITE)
     s.stroke(ellipse(0, 0.1, 0.14, 0.1, 10, 170), INK, 0.045)
-    s.shade_cushion(body, 0.8)
 
 
 def draw_leaf(s: Sketch, rng, main, accent) -> None:
@@ -207,33 +171,31 @@ def draw_cube(s: Sketch, rng, main, accent) -> None:
              (low, right, up, (0.7, 0.4, 0.6)),
              (low + up, left, right, (0, -0.75, 0.66))]
     for corner, a, b, normal in faces:
-        part = s.fill([corner, corner + a, corner + a + b, corner + b], main)
+        face = s.fill([corner, corner + a, corner + a + b, corner + b], main)
+        s.shade_plane(face, normal)
         for i in range(cells):
             for j in range(i % 2, cells, 2):
                 cell = [(i, j), (i + 1, j), (i + 1, j + 1), (i, j + 1)]
                 s.fill(corner + np.array(cell) / cells @ [a, b], accent)
-        s.shade_plane(part, normal)
 
 
 def draw_flower(s: Sketch, rng, main, accent) -> None:
     """Draw a flower with five to eight petals and a disk of seeds."""
     petals = rng.integers(5, 9)
     wide = min(0.36, 1.75 / petals)
+    petal = round_corners([(.1, 0), (.45, -wide), (.9, -wide), (1.02, -.1),
+                           (1.02, .1), (.9, wide), (.45, wide)], 2)
     for angle in np.linspace(0, 2 * np.pi, petals, endpoint=False):
         rotation = np.array([[np.cos(angle), np.sin(angle)],
                              [-np.sin(angle), np.cos(angle)]])
-        petal = [(.1, 0), (.45, -wide), (.9, -wide), (1.02, -.1), (1.02, .1),
-                 (.9, wide), (.45, wide)]
-        part = s.fill(round_corners(petal, 2) @ rotation, main)
+        s.shade_cushion(s.fill(petal @ rotation, main), 0.7)
         for bend in (-0.35, 0, 0.35):
             vein = np.array([(0.3, bend * 0.15), (0.75, bend * wide)])
             s.stroke(vein @ rotation, accent, 0.03)
-        s.shade_cushion(part, 0.7)
-    disk = s.fill(ellipse(0, 0, 0.3, 0.3), accent)
+    s.shade_cushion(s.fill(ellipse(0, 0, 0.3, 0.3), accent), 0.7)
     for k in range(26):  # seeds, in a sunflower's spiral
         r, a = 0.27 * np.sqrt((k + 0.5) / 26), k * 2.39996
         s.fill(ellipse(r * np.cos(a), r * np.sin(a), 0.03, 0.03, steps=8), INK)
-    s.shade_cushion(disk, 0.7)
 
 
 def draw_mushroom(s: Sketch, rng, main, accent) -> None:
@@ -243,8 +205,7 @@ def draw_mushroom(s: Sketch, rng, main, accent) -> None:
     s.revolve([-0.1, 0.35, 0.75, 0.92], [thin, thin, thin * 1.3, thin * 1.4],
               pale, 0.1)
     ring = [(-.34, .42), (-.24, .2), (.24, .2), (.34, .42), (0, .5)]
-    ring = s.fill(round_corners(ring, 2), pale)
-    s.shade_cushion(ring, 0.6)
+    s.shade_cushion(s.fill(round_corners(ring, 2), pale), 0.6)
     gills = s.fill(ellipse(0, 0.02, 0.86, 0.17), pale)
     s.paint(gills, np.sin(np.arctan2(s.x, s.y + 0.5) * 40) > 0, INK, 0.4)
     s.shading[gills > 0] = 0.65
@@ -271,14 +232,13 @@ def draw_butterfly(s: Sketch, rng, main, accent) -> None:
     for side in (-1, 1):
         for wing, center in ((lower, (.52, .4)), (upper, (.66, -.52))):
             flip = np.array([side, 1])
-            part = s.fill(wing * flip, accent)
+            s.shade_cushion(s.fill(wing * flip, accent), 0.3)
             inner = (wing - center) * 0.8 + center
             s.fill(inner * flip, main)
             for tip in inner[4:-8:6]:
                 s.stroke([(0.08 * side, 0), tip * flip], accent, 0.025)
             for r, color in ((.2, accent), (.14, spot), (.06, WHITE)):
                 s.fill(ellipse(center[0] * side, center[1], r, r), color)
-            s.shade_cushion(part, 0.3)
     for side in (-1, 1):
         s.stroke([(0, -.4), (.1 * side, -.75), (.26 * side, -.95)], INK, 0.04)
         s.fill(ellipse(.27 * side, -.96, .05, .05), INK)
@@ -298,6 +258,7 @@ def draw_clock(s: Sketch, rng, main, accent) -> None:
     rim = s.fill(ellipse(0, 0.1, 0.78, 0.78), main)
     s.shade_cushion(rim, 0.9, gloss=0.3)
     face = s.fill(ellipse(0, 0.1, 0.62, 0.62), accent)
+    s.shade_plane(face, (0, 0, 1))
     for hour in range(12):
         a = hour * np.pi / 6
         tick = np.outer([0.5 if hour % 3 else 0.44, .56],
@@ -308,7 +269,6 @@ def draw_clock(s: Sketch, rng, main, accent) -> None:
         s.stroke([(0, 0.1), (reach * np.cos(a), 0.1 + reach * np.sin(a))],
                main, width)
     s.fill(ellipse(0, 0.1, 0.07, 0.07), INK)
-    s.shade_plane(face, (0, 0, 1))
 
 
 CLASSES = dict(

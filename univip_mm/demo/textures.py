@@ -8,22 +8,16 @@ WHITE, PALE, INK = (250, 250, 250), (205, 228, 238), (28, 24, 26)
 LUMA = (0.11, 0.59, 0.30)  # weights of blue, green, red
 
 
-def random_color(rng: np.random.Generator, low=0.3, high=1.0) -> tuple:
-    """Return a BGR color of any hue, 0 to 255.
-
-    Args:
-        rng (np.random.Generator): Source of the color.
-        low (float): Smallest HSV value. Defaults to 0.3.
-        high (float): Largest HSV value. Defaults to 1.0.
-    """
+def random_color(rng: np.random.Generator, low=0.3) -> tuple:
+    """Return a BGR color of any hue; its HSV value is at least ``low``."""
     return hsv_to_bgr(rng.uniform(), rng.uniform(0.1, 0.95),
-                      rng.uniform(low, high))
+                      rng.uniform(low, 1))
 
 
 def hsv_to_bgr(hue: float, saturation: float, value: float) -> tuple:
     """Convert HSV of 0 to 1 to BGR of 0 to 255."""
-    red, green, blue = colorsys.hsv_to_rgb(hue, saturation, value)
-    return (blue * 255, green * 255, red * 255)
+    rgb = colorsys.hsv_to_rgb(hue, saturation, value)
+    return tuple(255 * x for x in reversed(rgb))
 
 
 def contrasting_colors(rng: np.random.Generator) -> tuple:
@@ -38,13 +32,7 @@ def color_ramp(rng: np.random.Generator, hue: float, low=0.25, high=0.85,
                max_saturation=0.5) -> list:
     """Return three BGR shades of about one hue, from dark to light.
 
-    Args:
-        rng (np.random.Generator): Source of the shades.
-        hue (float): 0 to 1.
-        low (float): With ``high``, the range of the lightest value. Defaults
-            to 0.25.
-        high (float): Largest HSV value. Defaults to 0.85.
-        max_saturation (float): Defaults to 0.5.
+    ``low`` and ``high`` are the range of the lightest HSV value.
     """
     saturation = rng.uniform(0.1, max_saturation)
     top = rng.uniform((low + high) / 2, high)
@@ -55,7 +43,7 @@ def color_ramp(rng: np.random.Generator, hue: float, low=0.25, high=0.85,
 
 def fractal_noise(rng: np.random.Generator, h: int, w: int, cells=4,
                   octaves=5, stretch=1.0) -> np.ndarray:
-    """Return noise of several octaves, about -1 to 1.
+    """Return noise (h, w) float32 of several octaves, about -1 to 1.
 
     Args:
         rng (np.random.Generator): Source of the noise.
@@ -66,9 +54,6 @@ def fractal_noise(rng: np.random.Generator, h: int, w: int, cells=4,
             Defaults to 5.
         stretch (float): Factor of the structure's length along x. Defaults
             to 1.0.
-
-    Returns:
-        np.ndarray: (h, w) float32.
     """
     total = np.zeros((h, w), np.float32)
     for octave in range(octaves):
@@ -83,15 +68,9 @@ def fractal_noise(rng: np.random.Generator, h: int, w: int, cells=4,
 
 def block_pattern(rng: np.random.Generator, h: int, w: int, block_w: float,
                   block_h: float, shift: float) -> tuple:
-    """Return the pattern of a wall of blocks.
+    """Return the pattern of a wall of blocks; sizes are in pixels.
 
-    Args:
-        rng (np.random.Generator): Source of the blocks' tones.
-        h (int): Height, pixels.
-        w (int): Width, pixels.
-        block_w (float): Width of a block, pixels.
-        block_h (float): Height of a block, pixels.
-        shift (float): Shift from row to row, as a share of the block's width.
+    ``shift`` is the shift from row to row, as a share of the block's width.
 
     Returns:
         tuple: Tone of each pixel's block (h, w) float32 of 0 to 1, and mask

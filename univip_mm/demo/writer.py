@@ -1,4 +1,5 @@
 """Writer of the demo's data set: JPEG images and COCO annotations."""
+import itertools
 import json
 import os
 import shutil
@@ -24,9 +25,7 @@ FOLDERS = (*SPLITS, 'annotations')
 
 
 def make_scenes(out_dir: Union[str, os.PathLike],
-                num_train: int = 2000,
-                num_val: int = 400,
-                seed: int = 0,
+                num_train: int = 2000, num_val: int = 400, seed: int = 0,
                 size=(320, 240),
                 workers: Optional[int] = None) -> dict[str, Any]:
     """Write a data set of scenes in the COCO format.
@@ -60,8 +59,11 @@ def make_scenes(out_dir: Union[str, os.PathLike],
     """
     start = time.time()
     workers = number_of_workers(workers)
-    _check_at_least(1, num_train=num_train, num_val=num_val)
-    _check_at_least(0, seed=seed)
+    for name, value, least in (('num_train', num_train, 1),
+                               ('num_val', num_val, 1), ('seed', seed, 0)):
+        if value < least:
+            raise ValueError(f'{name} is {value}, but must be at least '
+                             f'{least}')
     parameters = dict(version=VERSION, seed=seed, size=list(check_size(size)),
                       num_train=num_train, num_val=num_val)
     out_dir = Path(out_dir)
@@ -76,13 +78,6 @@ def make_scenes(out_dir: Union[str, os.PathLike],
         made=made, images=num_train + num_val, objects=len(annotations),
         per_class={name: counts[i] for i, name in enumerate(CLASSES, 1)},
         seconds=time.time() - start)
-
-
-def _check_at_least(least: int, **values: int) -> None:
-    for name, value in values.items():
-        if value < least:
-            raise ValueError(f'{name} is {value}, but must be at least '
-                             f'{least}')
 
 
 def _read_annotations(out_dir: Path) -> dict:
@@ -112,11 +107,8 @@ def _replace(out_dir: Path, contents: dict, parameters: dict,
              workers: int) -> dict:
     """Write a data set to a temporary folder, then replace the old one.
 
-    Returns:
-        dict: Content of each split's JSON.
-
-    Raises:
-        ValueError: The old data was not written by this module.
+    Return the content of each split's JSON. Raise ValueError if the old data
+    was not written by this module.
     """
     # An interrupted call leaves the folder `.part`, which marks the data of
     # `out_dir` as made by this module.
@@ -146,52 +138,40 @@ def _write_splits(folder: Path, parameters: dict, workers: int) -> dict:
              for index in range(parameters[f'num_{split}'])]
     width, height = parameters['size']
     work = partial(write_scene, folder, parameters['seed'], (width, height))
-    results = dict(track(map_unordered(work, tasks, workers), len(tasks)))
+    results = track(map_unordered(work, tasks, workers), len(tasks))
     info = dict(description='Scenes drawn by univip_mm', parameters=parameters)
     categories = [dict(id=i, name=name, supercategory='object')
                   for i, name in enumerate(CLASSES, 1)]
     contents = {split: dict(info=info, licenses=[], images=[], annotations=[],
                             categories=categories) for split in SPLITS}
-    annotation_id = 0
-    for number, (split, index) in enumerate(tasks):
-        image_id = number + 1
-        contents[split]['images'].append(dict(
-            id=image_id, file_name=_file_name(index), width=width,
-            height=height))
-        for annotation in results[number]:
-            annotation_id += 1
-            contents[split]['annotations'].append(
-                dict(id=annotation_id, image_id=image_id, **annotation))
+    annotation_ids = itertools.count(1)
+    for number, (file_name, annotations) in sorted(results):
+        image = dict(id=number + 1, file_name=file_name, width=width,
+                     height=height)
+        content = contents[tasks[number][0]]
+        content['images'].append(image)
+        content['annotations'] += [
+            dict(id=next(annotation_ids), image_id=image['id'], **annotation)
+            for annotation in annotations]
     for split, content in contents.items():
-        path = folder / 'annotations' / f'{split}.json'
-        path.write_text(json.dumps(content))
+        Path(folder, 'annotations', f'{split}.json').write_text(
+            json.dumps(content))
     return contents
 
 
-def _file_name(index: int) -> str:
-    return f'{index + 1:06d}.jpg'
+def write_scene(folder: Path, seed: int, size: tuple, task: tuple) -> tuple:
+    """Write one image; return its name, and its annotations without ids.
 
-
-def write_scene(folder: Path, seed: int, size: tuple, task: tuple) -> list:
-    """Write one image and return its annotations without ids.
-
-    Args:
-        folder (Path): Contains the folders of the splits.
-        seed (int): Seed of the data set.
-        size (tuple): Width and height, pixels.
-        task (tuple): Split and index of the image, from 0.
-
-    Raises:
-        OSError: The image cannot be written.
+    ``task`` is the split and the index of the image, from 0.
     """
     split, index = task
     rng = np.random.default_rng([seed, SPLITS.index(split), index])
     image, objects = make_scene(rng, size)
-    path = folder / split / _file_name(index)
+    path = folder / split / f'{index + 1:06d}.jpg'
     quality = int(rng.integers(85, 96))
     if not cv2.imwrite(str(path), image, [cv2.IMWRITE_JPEG_QUALITY, quality]):
         raise OSError(f"cannot write '{path}'")
-    return [annotate(x) for x in objects]
+    return path.name, [annotate(x) for x in objects]
 
 
 def annotate(scene_object: SceneObject) -> dict[str, Any]:
