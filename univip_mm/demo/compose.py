@@ -5,7 +5,6 @@ import cv2
 import numpy as np
 
 from .backgrounds import make_background
-from .clutter import add_clutter
 from .objects import CLASSES, draw_object
 from .sketch import Sprite, bounding_slices
 
@@ -47,8 +46,8 @@ def make_scene(rng: np.random.Generator, size=(320, 240)) -> tuple:
     width, height = check_size(size)
     while True:
         light = _random_light(rng)
-        background = make_background(rng, width, height)
-        canvas = _Canvas(add_clutter(*background, rng, light), light)
+        background = make_background(rng, width, height, light)
+        canvas = _Canvas(background, light)
         _place_objects(canvas, rng)
         if len(canvas.names) >= MIN_OBJECTS:
             return _apply_camera(canvas.pixels, rng), canvas.visible_objects()

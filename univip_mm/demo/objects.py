@@ -1,8 +1,6 @@
-"""The twelve classes of objects.
+"""The twelve classes of objects, one ``draw_*`` function each.
 
-Shape and structure define a class. Colors, size and pose are random for every
-class, so they do not reveal the class. Each ``draw_*`` function draws one
-class on a sketch, in the sketch's unit frame, with two contrasting colors.
+A class is drawn in the sketch's unit frame, with two contrasting colors.
 """
 import numpy as np
 
@@ -14,8 +12,7 @@ from .textures import INK, PALE, WHITE, contrasting_colors, random_color
 SUPERSAMPLING, LARGE = 2, 200
 
 
-def draw_object(name: str, rng: np.random.Generator, side: float,
-                light: np.ndarray) -> Sprite:
+def draw_object(name: str, rng, side: float, light: np.ndarray) -> Sprite:
     """Draw an object in a random pose; ``side`` is its frame's, in pixels."""
     scale = min(SUPERSAMPLING, max(LARGE / side, 1))
     sketch = Sketch(rng, side * scale, light)
@@ -25,14 +22,13 @@ def draw_object(name: str, rng: np.random.Generator, side: float,
 
 def draw_ball(s: Sketch, rng, main, accent) -> None:
     """Draw a ball with segments and two poles, rotated in 3-D."""
-    body = s.fill(ellipse(0, 0, 0.86, 0.86), main)
+    body = s.shade_cushion(s.fill(ellipse(0, 0, .86, .86), main), .95, .45)
     x, y = s.x / 0.86, s.y / 0.86
     z = np.sqrt(np.maximum(1 - x * x - y * y, 0))
     spin = np.linalg.qr(rng.normal(size=(3, 3)))[0].astype(np.float32)
     u, v, w = (row[0] * x + row[1] * y + row[2] * z for row in spin)
     s.paint(body, np.sin(rng.integers(3, 5) * np.arctan2(v, u)) > 0, accent)
     s.paint(body, np.abs(w) > 0.95, WHITE)
-    s.shade_cushion(body, 0.95, gloss=0.45)
 
 
 def draw_mug(s: Sketch, rng, main, accent) -> None:
@@ -44,8 +40,7 @@ def draw_mug(s: Sketch, rng, main, accent) -> None:
     height = s.y - 0.13 * np.sqrt(1 - across * across)
     for place in rng.permutation([-0.3, 0.05, 0.4])[:rng.integers(1, 3)]:
         s.paint(body, np.abs(height - place) < 0.09, accent)
-    rim = s.fill(ellipse(0, top, wide, 0.19), main)
-    s.shade_plane(rim, (0, -0.5, 0.86))
+    s.shade_plane(s.fill(ellipse(0, top, wide, .19), main), (0, -.5, .86))
     hollow = s.fill(ellipse(0, top + 0.02, wide - 0.09, 0.13), main)
     s.shading[hollow > 0] = 0.38
     drink = s.fill(ellipse(0, top + 0.07, wide - 0.16, 0.08), (30, 45, 70))
@@ -101,7 +96,7 @@ def draw_leaf(s: Sketch, rng, main, accent) -> None:
     edge = np.column_stack([half, 1.75 * t - 0.75])[::-1]
     s.stroke([(0, 0.9), (0.04, 1.0), (0.1, 1.12)], accent, 0.09)
     outline = np.concatenate([edge * (1, -1), edge[::-1] * (-1, -1)])
-    body = s.fill(outline + (0, 0.12), main)
+    body = s.shade_cushion(s.fill(outline + (0, 0.12), main), 0.35)
     s.paint(body, s.x < 0, INK, 0.18)
     s.paint(body, s.x > 0, WHITE, 0.1)
     for y in np.linspace(-0.5, 0.65, 7):
@@ -110,7 +105,6 @@ def draw_leaf(s: Sketch, rng, main, accent) -> None:
             s.stroke([(0, y), (side * reach * 0.5, y - 0.14),
                       (side * reach * 0.86, y - 0.27)], accent, 0.03)
     s.stroke([(0, -0.8), (0, 0.95)], accent, 0.06)
-    s.shade_cushion(body, 0.35)
 
 
 def draw_fish(s: Sketch, rng, main, accent) -> None:
@@ -121,12 +115,11 @@ def draw_fish(s: Sketch, rng, main, accent) -> None:
             [(.5, 0), (.75, -.1), (1.08, -.52), (.95, 0), (1.08, .52),
              (.75, .1)]]
     for fin in fins:
-        part = s.fill(round_corners(fin, 2), accent)
+        part = s.shade_cushion(s.fill(round_corners(fin, 2), accent), 0.4)
         s.paint(part, np.sin(s.x * 42 + s.y * 16) > 0.3, INK, 0.35)
-        s.shade_cushion(part, 0.4)
     outline = [(-1, .05), (-.75, -.3), (-.3, -high), (.15, -high), (.85, -.13),
                (.85, .13), (.15, high), (-.3, high), (-.75, .32)]
-    body = s.fill(round_corners(outline, 3), main)
+    body = s.shade_cushion(s.fill(round_corners(outline), main), 0.75, 0.2)
     # Scales: circular arcs on a grid; every second row is shifted.
     row = np.floor(s.y / 0.14)
     u = (s.x / 0.17 + 0.5 * (row % 2)) % 1 - 1
@@ -135,7 +128,6 @@ def draw_fish(s: Sketch, rng, main, accent) -> None:
     scales = (radius > 0.45) & (radius < 0.95) & (s.x > -0.45)
     s.paint(body, scales, accent, 0.75)
     s.stroke(ellipse(-.68, 0.02, 0.24, 0.34, -65, 65), INK, 0.045)
-    s.shade_cushion(body, 0.75, gloss=0.2)
     s.fill(ellipse(-0.7, -0.1, 0.12, 0.12), WHITE)
     s.fill(ellipse(-0.72, -0.1, 0.065, 0.065), INK)
     s.stroke([(-0.97, 0.12), (-0.78, 0.16)], INK, 0.04)
@@ -190,8 +182,8 @@ def draw_flower(s: Sketch, rng, main, accent) -> None:
                              [-np.sin(angle), np.cos(angle)]])
         s.shade_cushion(s.fill(petal @ rotation, main), 0.7)
         for bend in (-0.35, 0, 0.35):
-            vein = np.array([(0.3, bend * 0.15), (0.75, bend * wide)])
-            s.stroke(vein @ rotation, accent, 0.03)
+            vein = [(0.3, bend * 0.15), (0.75, bend * wide)] @ rotation
+            s.stroke(vein, accent, 0.03)
     s.shade_cushion(s.fill(ellipse(0, 0, 0.3, 0.3), accent), 0.7)
     for k in range(26):  # seeds, in a sunflower's spiral
         r, a = 0.27 * np.sqrt((k + 0.5) / 26), k * 2.39996
@@ -202,8 +194,8 @@ def draw_mushroom(s: Sketch, rng, main, accent) -> None:
     """Draw a mushroom with a stem, a ring, gills and a spotted cap."""
     pale = random_color(rng, 0.6)
     thin = rng.uniform(0.2, 0.27)
-    s.revolve([-0.1, 0.35, 0.75, 0.92], [thin, thin, thin * 1.3, thin * 1.4],
-              pale, 0.1)
+    radii = thin * np.array([1, 1, 1.3, 1.4])
+    s.revolve([-0.1, 0.35, 0.75, 0.92], radii, pale, 0.1)
     ring = [(-.34, .42), (-.24, .2), (.24, .2), (.34, .42), (0, .5)]
     s.shade_cushion(s.fill(round_corners(ring, 2), pale), 0.6)
     gills = s.fill(ellipse(0, 0.02, 0.86, 0.17), pale)
@@ -218,8 +210,7 @@ def draw_mushroom(s: Sketch, rng, main, accent) -> None:
         x, y = np.add((x, y), rng.uniform(-0.06, 0.06, 2))
         r = rng.uniform(0.09, 0.15)
         spots |= ((s.x - x) / r)**2 + ((s.y - y * tall) / r / 0.8)**2 < 1
-    s.paint(cap, spots, accent)
-    s.shade_cushion(cap, 0.75, gloss=0.2)
+    s.paint(s.shade_cushion(cap, 0.75, gloss=0.2), spots, accent)
 
 
 def draw_butterfly(s: Sketch, rng, main, accent) -> None:
@@ -243,8 +234,7 @@ def draw_butterfly(s: Sketch, rng, main, accent) -> None:
         s.stroke([(0, -.4), (.1 * side, -.75), (.26 * side, -.95)], INK, 0.04)
         s.fill(ellipse(.27 * side, -.96, .05, .05), INK)
     body = s.fill(ellipse(0, 0.02, 0.1, 0.55), (50, 60, 75))
-    s.paint(body, np.sin(s.y * 40) > 0.4, INK)
-    s.shade_cushion(body, 0.8)
+    s.paint(s.shade_cushion(body, 0.8), np.sin(s.y * 40) > 0.4, INK)
 
 
 def draw_clock(s: Sketch, rng, main, accent) -> None:
@@ -255,19 +245,15 @@ def draw_clock(s: Sketch, rng, main, accent) -> None:
         bell = ellipse(.5 * side, -.66, .34, .3) @ tilt + (-.17 * side, 0)
         s.shade_cushion(s.fill(bell, accent), 0.9, gloss=0.5)
     s.stroke([(0, -0.7), (0, -1.0)], main, 0.1)
-    rim = s.fill(ellipse(0, 0.1, 0.78, 0.78), main)
-    s.shade_cushion(rim, 0.9, gloss=0.3)
-    face = s.fill(ellipse(0, 0.1, 0.62, 0.62), accent)
-    s.shade_plane(face, (0, 0, 1))
+    s.shade_cushion(s.fill(ellipse(0, .1, .78, .78), main), 0.9, gloss=0.3)
+    s.shade_plane(s.fill(ellipse(0, .1, .62, .62), accent), (0, 0, 1))
     for hour in range(12):
         a = hour * np.pi / 6
-        tick = np.outer([0.5 if hour % 3 else 0.44, .56],
-                        [np.sin(a), np.cos(a)])
+        tick = np.outer([.5 if hour % 3 else .44, .56], [np.sin(a), np.cos(a)])
         s.stroke(tick + (0, .1), main, 0.05)
-    for reach, width in ((0.44, 0.06), (0.3, 0.09)):
+    for r, width in ((0.44, 0.06), (0.3, 0.09)):
         a = rng.uniform(0, 2 * np.pi)
-        s.stroke([(0, 0.1), (reach * np.cos(a), 0.1 + reach * np.sin(a))],
-               main, width)
+        s.stroke([(0, .1), (r * np.cos(a), .1 + r * np.sin(a))], main, width)
     s.fill(ellipse(0, 0.1, 0.07, 0.07), INK)
 
 

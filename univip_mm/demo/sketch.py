@@ -23,15 +23,11 @@ class Sprite(NamedTuple):
 class Sketch:
     """Canvas of (S, S) pixels for one object in a random pose.
 
-    Args:
-        rng (np.random.Generator): Source of rotation, shear and mirror.
-        side (float): Side of the unit frame, pixels.
-        light (np.ndarray): (3,) unit vector to the light: right, down,
-            towards the viewer.
+    ``side`` is the side of the unit frame in pixels, and ``light`` a (3,) unit
+    vector to the light: right, down, towards the viewer.
     """
 
-    def __init__(self, rng: np.random.Generator, side: float,
-                 light: np.ndarray) -> None:
+    def __init__(self, rng, side: float, light: np.ndarray) -> None:
         angle = rng.uniform(-np.pi / 3, np.pi / 3)
         stretch = np.exp(rng.uniform(-0.14, 0.14))
         mirror = rng.choice([-1, 1])
@@ -75,8 +71,7 @@ class Sketch:
             cv2.polylines(canvas, [self._to_pixels(points)], closed, value,
                           width, cv2.LINE_AA, FRACTION_BITS)
 
-    def paint(self, mask: np.ndarray, pattern: np.ndarray, color,
-              opacity=1.0) -> None:
+    def paint(self, mask, pattern, color, opacity=1.0) -> None:
         """Color the pixels that are in a mask and in a boolean pattern."""
         roi = bounding_slices(mask)
         selected = cv2.bitwise_and(mask[roi], pattern[roi].astype(np.uint8))
@@ -87,16 +82,9 @@ class Sketch:
     def revolve(self, ys, radii, color, gloss=0.3, foot=0.12) -> tuple:
         """Draw and shade a solid of revolution, seen slightly from above.
 
-        Args:
-            ys (sequence): Increasing y of the profile's points.
-            radii (sequence): Radius at each of ``ys``.
-            color (tuple): BGR, 0 to 255.
-            gloss (float): Strength of the highlight. Defaults to 0.3.
-            foot (float): Height of the elliptic foot. Defaults to 0.12.
-
-        Returns:
-            tuple: Mask (S, S) uint8, and ``x / radius`` (S, S) float32
-            within [-1, 1].
+        The profile has the given radii at increasing ``ys``; ``foot`` is the
+        height of the elliptic foot. Return the mask (S, S) uint8, and
+        ``x / radius`` (S, S) float32 within [-1, 1].
         """
         ys, radii = np.asarray(ys, float), np.asarray(radii, float)
         bottom = ellipse(0, ys[-1], radii[-1], foot, 0, 180, 16)
@@ -111,11 +99,11 @@ class Sketch:
         self._shade(mask, nx * ax, nx * ay, np.sqrt(1 - nx * nx), gloss)
         return mask, across
 
-    def shade_cushion(self, mask: np.ndarray, depth=0.6, gloss=0.0) -> None:
-        """Shade a part as a cushion; ``gloss`` is the highlight's strength.
+    def shade_cushion(self, mask, depth=0.6, gloss=0.0) -> np.ndarray:
+        """Shade a part as a cushion and return its mask.
 
         ``depth`` is the height relative to the half width: a disk of depth 1
-        becomes a hemisphere.
+        becomes a hemisphere. ``gloss`` is the strength of the highlight.
         """
         inner = cv2.copyMakeBorder(mask[bounding_slices(mask)], 1, 1, 1, 1,
                                    cv2.BORDER_CONSTANT)
@@ -127,6 +115,7 @@ class Sketch:
         ny = -cv2.Sobel(height, cv2.CV_32F, 0, 1, scale=1 / 8)[1:-1, 1:-1]
         nz = 1 / np.sqrt(1 + nx * nx + ny * ny)
         self._shade(mask, nx * nz, ny * nz, nz, gloss)
+        return mask
 
     def shade_plane(self, mask: np.ndarray, normal) -> None:
         """Shade a flat part; its normal (3,) is given in the unit frame."""
@@ -135,11 +124,7 @@ class Sketch:
         self._shade(mask, nx, ny, normal[2])
 
     def _shade(self, mask: np.ndarray, nx, ny, nz, gloss=0.0) -> None:
-        """Shade a part from its normals in pixels.
-
-        Each of nx, ny and nz is a number, or an array of the size of the
-        part's bounding box.
-        """
+        """Shade by normals: numbers, or arrays of the bounding box's size."""
         roi = bounding_slices(mask)
         lx, ly, lz = self.light.tolist()
         diffuse = np.maximum(nx * lx + ny * ly + nz * lz, 0) * (0.58 / lz)
@@ -151,7 +136,7 @@ class Sketch:
             np.copyto(layer[roi], value, where=mask[roi] > 0,
                       casting='same_kind')
 
-    def to_sprite(self, rng: np.random.Generator, scale: float) -> Sprite:
+    def to_sprite(self, rng, scale: float) -> Sprite:
         """Reduce the sketch by ``scale``, and apply the shading and noise."""
         roi = bounding_slices(self.alpha)
         h, w = (max(round(n / scale), 1) for n in self.alpha[roi].shape)
