@@ -57,9 +57,8 @@ def _grass(rng, h, w):
 
 def _sand(rng, h, w):
     y = np.arange(h, dtype=np.float32)[:, None]
-    ripple = np.sin(y * rng.uniform(0.1, 0.3)
-                    + 5 * fractal_noise(rng, h, w, 3, 3))
-    tone = (0.6 + 0.12 * ripple + 0.15 * fractal_noise(rng, h, w, 8)
+    waves = y * rng.uniform(0.1, 0.3) + 5 * fractal_noise(rng, h, w, 3, 3)
+    tone = (0.6 + 0.12 * np.sin(waves) + 0.15 * fractal_noise(rng, h, w, 8)
             + 0.08 * rng.standard_normal((h, w), np.float32))
     return tone, color_ramp(rng, rng.uniform(.07, .14), .5, .95, .4)
 
@@ -99,7 +98,15 @@ def make_background(rng: np.random.Generator, width: int, height: int,
     ``light`` is a (3,) unit vector; the image is (H, W, 3) float32 BGR.
     """
     horizon = int(rng.choice([0, height * rng.uniform(0.12, 0.45)]))
-    image = _make_floor(rng, width, height - horizon, bool(horizon))
+    depth = height - horizon
+    far, near = rng.uniform(0.1, 0.4), rng.uniform(0.5, 1.2)
+    if not horizon:  # the floor is seen from above
+        near = far + rng.uniform(0, 0.2)
+    corners = np.float32([(-far * width, 0), ((1 + far) * width, 0),
+                          ((1 + near) * width, depth), (-near * width, depth)])
+    plane = np.float32([(0, 0), (1, 0), (1, 1), (0, 1)]) * PLANE_SIDE
+    perspective = cv2.getPerspectiveTransform(plane, corners)
+    image = _render(rng.choice(FLOORS), rng, depth, width, perspective)
     if horizon:
         wall = _render(rng.choice(WALLS), rng, horizon, width)
         wall = cv2.GaussianBlur(wall, (0, 0), rng.uniform(0.4, 1.6))
@@ -109,18 +116,6 @@ def make_background(rng: np.random.Generator, width: int, height: int,
         strip[:] = strip * 0.3 + np.multiply(random_color(rng), 0.7)
         image[horizon:horizon + 3] = image[horizon:horizon + 3] * 0.6
     return _add_clutter(image, horizon, rng, light)
-
-
-def _make_floor(rng, width: int, depth: int, tilted: bool) -> np.ndarray:
-    """Return a floor in perspective, (depth, width, 3) uint8."""
-    far, near = rng.uniform(0.1, 0.4), rng.uniform(0.5, 1.2)
-    if not tilted:
-        near = far + rng.uniform(0, 0.2)
-    corners = np.float32([(-far * width, 0), ((1 + far) * width, 0),
-                          ((1 + near) * width, depth), (-near * width, depth)])
-    plane = np.float32([(0, 0), (1, 0), (1, 1), (0, 1)]) * PLANE_SIDE
-    perspective = cv2.getPerspectiveTransform(plane, corners)
-    return _render(rng.choice(FLOORS), rng, depth, width, perspective)
 
 
 def _render(material, rng, h, w, perspective=None) -> np.ndarray:
@@ -157,7 +152,14 @@ def _add_clutter(image, horizon: int, rng, light: np.ndarray) -> np.ndarray:
                               cv2.LINE_AA, FRACTION_BITS)
             else:
                 cv2.fillPoly(canvas, pixels, value, cv2.LINE_AA, FRACTION_BITS)
-    return layer * _shading(cover, unit, light)[..., None]
+    shift = np.column_stack([np.eye(2), -3 * unit * light[:2]])
+    shadow = cv2.warpAffine(cover, np.float32(shift), (width, height))
+    shadow = cv2.GaussianBlur(shadow, (0, 0), 1.2 * unit).astype(np.float32)
+    # The difference to the shifted cover is the slope towards the light.
+    rim = cv2.addWeighted(cover, 0.15 / 255, shadow, -0.15 / 255, 0,
+                          dtype=cv2.CV_32F)
+    shading = np.where(cover > 127, 1 + rim, 1 - 0.5 / 255 * shadow)
+    return layer * shading[..., None]
 
 
 def _random_paths(rng, width, height, horizon, unit) -> list:
@@ -181,14 +183,3 @@ def _random_paths(rng, width, height, horizon, unit) -> list:
         points = points * (width, height - horizon) + (0, horizon)
         paths.append((points, rng.uniform(1, 4)))
     return paths
-
-
-def _shading(cover: np.ndarray, unit: float, light: np.ndarray) -> np.ndarray:
-    """Return the factor (H, W) float32 of the clutter's light and shadow."""
-    shift = np.column_stack([np.eye(2), -3 * unit * light[:2]])
-    shadow = cv2.warpAffine(cover, np.float32(shift), cover.shape[::-1])
-    shadow = cv2.GaussianBlur(shadow, (0, 0), 1.2 * unit).astype(np.float32)
-    # The difference to the shifted cover is the slope towards the light.
-    rim = cv2.addWeighted(cover, 0.15 / 255, shadow, -0.15 / 255, 0,
-                          dtype=cv2.CV_32F)
-    return np.where(cover > 127, 1 + rim, 1 - 0.5 / 255 * shadow)

@@ -74,8 +74,8 @@ def _place_objects(canvas: '_Canvas', rng) -> None:
     """Place objects of a few classes at random, from back to front."""
     height, width = canvas.owner.shape
     count = MIN_OBJECTS + rng.binomial(MAX_OBJECTS - MIN_OBJECTS, 0.35)
-    classes = rng.choice(list(CLASSES), rng.integers(1, MAX_CLASSES + 1),
-                         replace=False)
+    num_classes = rng.integers(1, MAX_CLASSES + 1)
+    classes = rng.choice(list(CLASSES), num_classes, replace=False)
     names = rng.choice(classes, count).tolist()
     # A near object is low in the image and hides the objects behind it.
     for name, y in zip(names, np.sort(rng.uniform(0.15, 0.9, count))):

@@ -137,9 +137,9 @@ def draw_bottle(s: Sketch, rng, main, accent) -> None:
     """Draw a bottle with a label and a ridged cap."""
     wide, neck, shoulder = (rng.uniform(0.4, 0.52), rng.uniform(0.15, 0.2),
                             rng.uniform(-0.3, -0.1))
-    ys = [-0.95, -0.55, shoulder - 0.12, shoulder, 0.92]
-    radii = [neck, neck, wide * 0.86, wide, wide]
-    body, across = s.revolve(ys, radii, main, gloss=0.7)
+    body, across = s.revolve(
+        [-0.95, -0.55, shoulder - 0.12, shoulder, 0.92],
+        [neck, neck, wide * 0.86, wide, wide], main, gloss=0.7)
     curve = s.y - 0.1 * np.sqrt(1 - across * across)
     label = (curve > shoulder + 0.2) & (curve < 0.68)
     s.paint(body, label, accent)
@@ -192,8 +192,7 @@ def draw_flower(s: Sketch, rng, main, accent) -> None:
 
 def draw_mushroom(s: Sketch, rng, main, accent) -> None:
     """Draw a mushroom with a stem, a ring, gills and a spotted cap."""
-    pale = random_color(rng, 0.6)
-    thin = rng.uniform(0.2, 0.27)
+    pale, thin = random_color(rng, 0.6), rng.uniform(0.2, 0.27)
     radii = thin * np.array([1, 1, 1.3, 1.4])
     s.revolve([-0.1, 0.35, 0.75, 0.92], radii, pale, 0.1)
     ring = [(-.34, .42), (-.24, .2), (.24, .2), (.34, .42), (0, .5)]

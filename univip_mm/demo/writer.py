@@ -24,9 +24,8 @@ SPLITS = ('train', 'val')
 FOLDERS = (*SPLITS, 'annotations')
 
 
-def make_scenes(out_dir: Union[str, os.PathLike],
-                num_train: int = 2000, num_val: int = 400, seed: int = 0,
-                size=(320, 240),
+def make_scenes(out_dir: Union[str, os.PathLike], num_train: int = 2000,
+                num_val: int = 400, seed: int = 0, size=(320, 240),
                 workers: Optional[int] = None) -> dict[str, Any]:
     """Write a data set of scenes in the COCO format.
 
@@ -45,11 +44,10 @@ def make_scenes(out_dir: Union[str, os.PathLike],
         num_val (int): Validation images. Defaults to 400.
         seed (int): Non-negative. Defaults to 0.
         size (tuple): Width and height, pixels. Defaults to (320, 240).
-        workers (int, optional): Processes. Defaults to None, one per
-            available core.
+        workers (int, optional): Processes. Defaults to None, one per core.
 
     Returns:
-        dict: ``made`` (bool), False if the data set existed; ``images`` and
+        dict: ``made`` (bool), False if the data set existed; ``images``,
         ``objects`` (int); ``per_class`` (dict), objects of each class; and
         ``seconds`` (float).
 
@@ -84,9 +82,9 @@ def _read_annotations(out_dir: Path) -> dict:
     """Return the content of each split's JSON written by this module."""
     contents = {}
     for split in SPLITS:
+        path = out_dir / 'annotations' / f'{split}.json'
         try:
-            content = json.loads(
-                (out_dir / 'annotations' / f'{split}.json').read_bytes())
+            content = json.loads(path.read_bytes())
             if 'parameters' in content['info']:
                 contents[split] = content
         except (OSError, ValueError, KeyError, TypeError):
@@ -103,19 +101,14 @@ def _is_complete(out_dir: Path, contents: dict, parameters: dict) -> bool:
         for split, content in contents.items())
 
 
-def _replace(out_dir: Path, contents: dict, parameters: dict,
-             workers: int) -> dict:
-    """Write a data set to a temporary folder, then replace the old one.
-
-    Return the content of each split's JSON. Raise ValueError if the old data
-    was not written by this module.
-    """
+def _replace(out_dir: Path, contents: dict, parameters: dict, workers) -> dict:
+    """Write a data set to a temporary folder, then replace the old one."""
     # An interrupted call leaves the folder `.part`, which marks the data of
     # `out_dir` as made by this module.
     part = out_dir / '.part'
     folders = [out_dir / name for name in FOLDERS]
-    if not part.is_dir() and not contents and any(
-            folder.exists() for folder in folders):
+    exists = any(folder.exists() for folder in folders)
+    if exists and not contents and not part.is_dir():
         raise ValueError(f"'{out_dir}' contains data that was not made by "
                          'this tool: give another folder, or move the data')
     shutil.rmtree(part, ignore_errors=True)
@@ -146,12 +139,11 @@ def _write_splits(folder: Path, parameters: dict, workers: int) -> dict:
                             categories=categories) for split in SPLITS}
     annotation_ids = itertools.count(1)
     for number, (file_name, annotations) in sorted(results):
-        image = dict(id=number + 1, file_name=file_name, width=width,
-                     height=height)
         content = contents[tasks[number][0]]
-        content['images'].append(image)
+        content['images'].append(dict(id=number + 1, file_name=file_name,
+                                      width=width, height=height))
         content['annotations'] += [
-            dict(id=next(annotation_ids), image_id=image['id'], **annotation)
+            dict(id=next(annotation_ids), image_id=number + 1, **annotation)
             for annotation in annotations]
     for split, content in contents.items():
         Path(folder, 'annotations', f'{split}.json').write_text(
@@ -179,15 +171,13 @@ def annotate(scene_object: SceneObject) -> dict[str, Any]:
     x1, y1, x2, y2 = scene_object.bbox.tolist()
     # OpenCV's contours connect pixel centers. On a mask of three times the
     # size, they are within a sixth of an original pixel of the true edges.
-    large = np.kron(scene_object.mask[y1:y2, x1:x2],
-                    np.ones((3, 3), np.uint8))
+    mask = scene_object.mask[y1:y2, x1:x2]
+    large = np.kron(mask, np.ones((3, 3), np.uint8))
     contours, _ = cv2.findContours(large, cv2.RETR_EXTERNAL,
                                    cv2.CHAIN_APPROX_SIMPLE)
     contours = [cv2.approxPolyDP(c, 1, True)[:, 0] for c in contours]
     return dict(
         category_id=list(CLASSES).index(scene_object.name) + 1,
-        bbox=[x1, y1, x2 - x1, y2 - y1],
-        area=int(scene_object.mask.sum()),
-        iscrowd=0,
+        bbox=[x1, y1, x2 - x1, y2 - y1], area=int(mask.sum()), iscrowd=0,
         segmentation=[((c + 0.5) / 3 + (x1, y1)).round(2).ravel().tolist()
                       for c in contours if len(c) > 2])

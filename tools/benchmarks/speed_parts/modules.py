@@ -1,5 +1,6 @@
 """Speed of single modules: augmentation, Sinkhorn solver and EMA update."""
 import argparse
+from functools import partial
 
 import torch
 from mmengine.logging import MessageHub
@@ -49,8 +50,8 @@ def measure_sinkhorn(_: argparse.Namespace) -> dict:
     """Compare the solver with a log-domain loop at B 64, K 4, T 50."""
     problem = transport_problem(64, 4)
     seconds = time_on_device({
-        'ours': lambda: sinkhorn(*problem, largest_cost=2.0),
-        'loop': lambda: _log_sinkhorn(*problem)}, repeats=30)
+        'ours': partial(sinkhorn, *problem, largest_cost=2.0),
+        'loop': partial(_log_sinkhorn, *problem)}, repeats=30)
     gap = sinkhorn(*problem, largest_cost=2.0) - _log_sinkhorn(*problem)
     return {'ours, ms': 1e3 * seconds['ours'],
             'logsumexp, ms': 1e3 * seconds['loop'],
@@ -88,8 +89,8 @@ def measure_ema(args: argparse.Namespace) -> dict:
     ours, host = (cls(model, momentum=0.01).to(device())
                   for cls in (ForeachCosineEMA, MODELS.get('CosineEMA')))
     seconds = time_on_device({
-        'ours': lambda: ours.update_parameters(model),
-        'loop': lambda: host.update_parameters(model)}, repeats=10)
+        'ours': partial(ours.update_parameters, model),
+        'loop': partial(host.update_parameters, model)}, repeats=10)
     parameters = sum(x.numel() for x in model.parameters())
     return {'million numbers': parameters / 1e6,
             'ours, ms': 1e3 * seconds['ours'],
