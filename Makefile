@@ -112,8 +112,8 @@ $(NUMPY1): $(READY)
 data/demo/annotations: | $(READY)
 	$(BIN)/python tools/demo/make_data.py
 
-quality: env  ## does UniVIP learn better than BYOL? hours on 2 cores; killed, it goes on
-	$(BIN)/python experiments/byol_comparison/run.py --jobs 2
+quality: env  ## does UniVIP learn better than BYOL? hours on 2 cores; if killed, the same command resumes
+	$(BIN)/python -m experiments.byol_comparison run --jobs 2
 
 docs: env  ## build the documentation site in docs/_build/html
 	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html

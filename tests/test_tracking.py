@@ -6,7 +6,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import (
     EventAccumulator,
 )
-from tiny import ROOT, watched, write_config
+from tiny import PYTHONPATH, ROOT, watched, write_config
 
 LOSSES = {'loss', 'loss_scene', 'loss_scene_instance', 'loss_instance'}
 
@@ -20,7 +20,7 @@ default_hooks = dict(view_sheet=dict(interval=1))
     ended = subprocess.run(
         [sys.executable, '-W', 'ignore', ROOT / 'tools/train.py', path,
          '--work-dir', folder / 'out'], text=True, capture_output=True,
-        cwd=folder, env=dict(PYTHONPATH=str(ROOT / 'tests'), HOME=str(folder),
+        cwd=folder, env=dict(PYTHONPATH=PYTHONPATH, HOME=str(folder),
                              PATH=sys.exec_prefix, CUDA_VISIBLE_DEVICES=''))
     assert ended.returncode == 0, ended.stderr[-3000:]
     return folder / 'out'

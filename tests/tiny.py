@@ -1,7 +1,7 @@
 """A training that takes seconds, and a hook that records it.
 
 Tiny configs import this module, so that the processes of a launcher find the
-hook too. Their ``PYTHONPATH`` must contain the folder of this module.
+hook too. These processes need `PYTHONPATH`.
 """
 import importlib.util
 import json
@@ -30,6 +30,8 @@ from univip_mm.utils.unwrap import unwrap_model
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = ROOT / 'configs'
+# This source tree, even if another one is installed, and this module.
+PYTHONPATH = f'{ROOT}{os.pathsep}{ROOT / "tests"}'
 MANAGERS = (MMLogger, MessageHub, DefaultScope, Visualizer,
             VISUALIZERS.get('UniversalVisualizer'))
 

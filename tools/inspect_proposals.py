@@ -15,7 +15,7 @@ from univip_mm.proposals import ProposalFile
 from univip_mm.proposals.command_line import one_line_errors
 from univip_mm.proposals.inspect import describe, recall
 from univip_mm.visualization import (
-    draw_contact_sheet,
+    draw_image_grid,
     draw_proposal_histograms,
     draw_proposals,
 )
@@ -87,7 +87,7 @@ def draw_sheet(proposals: ProposalFile, content: dict, img_prefix: str,
             pixels[..., ::-1], boxes, annotated,
             f"{osp.basename(image['file_name'])}: {len(boxes)} proposals, "
             f'{len(annotated)} annotated'))
-    draw_contact_sheet(pictures, path)
+    draw_image_grid(pictures, path)
     print(f'picture: {path} (bold: the first proposals; dashed: annotated)')
 
 

@@ -1,4 +1,4 @@
-"""Draw the losses, the learning rate and the statistics of a training."""
+"""Draw the losses, the learning rate and the health of a training."""
 import argparse
 import os.path as osp
 
@@ -12,14 +12,15 @@ examples:
 
 
 def parse_args() -> argparse.Namespace:
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__,
         epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         'work_dir',
-        help='work dir of the training, or one scalars.json; runs that were '
-        'resumed are joined')
+        help='work dir of the training, or a scalars.json; the logs of '
+        'resumed runs are joined')
     parser.add_argument(
         '--out',
         metavar='PNG',
@@ -28,6 +29,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def main() -> None:
+    """Run the command."""
     args = parse_args()
     folder = args.work_dir
     if osp.isfile(folder):

@@ -1,0 +1,1 @@
+"""Experiment: does UniVIP learn better features than BYOL?"""

@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import numpy as np
 from PIL import Image
-from tiny import ROOT, make_coco_folder, write_config
+from tiny import PYTHONPATH, ROOT, make_coco_folder, write_config
 
 from univip_mm.io.boxes import ProposalRules
 from univip_mm.io.images import CUT_OFF, EMPTY, MISSING, NO_IMAGE, TOO_SMALL
@@ -82,7 +82,7 @@ def damage(path: Path, kind: str) -> None:
 def run(name: str, *arguments) -> subprocess.CompletedProcess:
     environment = dict(
         os.environ, OMP_NUM_THREADS='1', CUDA_VISIBLE_DEVICES='',
-        PYTHONPATH=os.pathsep.join(map(str, (ROOT, ROOT / 'tests'))))
+        PYTHONPATH=PYTHONPATH)
     return subprocess.run(
         [sys.executable, str(ROOT / f'tools/{name}.py'),
          *map(str, arguments)],

@@ -20,7 +20,13 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import torch
-from tiny import ROOT, free_port, make_coco_folder, write_config
+from tiny import (
+    PYTHONPATH,
+    ROOT,
+    free_port,
+    make_coco_folder,
+    write_config,
+)
 
 from univip_mm.engine.checkpoint import latest_checkpoint, load_checkpoint
 
@@ -62,7 +68,7 @@ def start(args: argparse.Namespace, config: Path,
         command += ['--launcher', 'pytorch']
     environment = dict(
         os.environ, OMP_NUM_THREADS='1', CUDA_VISIBLE_DEVICES='',
-        PYTHONPATH=os.pathsep.join(map(str, (ROOT, ROOT / 'tests'))))
+        PYTHONPATH=PYTHONPATH)
     return subprocess.Popen(
         command, env=environment, stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE)

@@ -1,6 +1,9 @@
-"""Every command of the README and of docs/ is run, as it stands there but for
-the number of GPUs and of epochs, in a project whose configs of the same names
-are small; or it is on the list of those that are run elsewhere."""
+"""Run every command of the README and of docs/.
+
+The commands run unchanged, except for the number of GPUs and epochs, in a
+project that has small configs of the same names. Commands in COVERED_BY are
+covered by other tests.
+"""
 import json
 import os
 import re
@@ -12,13 +15,17 @@ import pytest
 from mmengine.config import Config
 from tiny import CONFIGS, ROOT, TINY, make_coco_folder
 
+from univip_mm import config_path
+
 PAGES = [ROOT / 'README.md', ROOT / 'CONTRIBUTING.md',
          *sorted((ROOT / 'docs').glob('*.md'))]
 BLOCK = re.compile(r'```(bash|console|python)\n(.*?)```', re.DOTALL)
-# What is run elsewhere, and where.
-ELSEWHERE = {
+# Commands that another test (or page) covers.
+COVERED_BY = {
     r'make demo': 'tests/test_tools/test_run_demo.py',
-    r'make quality': 'tests/test_experiments/test_run.py',
+    r'make quality': 'tests/test_experiments/test_main.py',
+    r'python -m experiments\.byol_comparison':
+        'tests/test_experiments/test_main.py',
     r'make (env|test|lint|docs|bench|test-hosts|test-downstream)':
         '.ci/run',
     r'pip install': 'Makefile',
@@ -33,13 +40,13 @@ ELSEWHERE = {
     r'python tools/benchmarks/': 'tests/test_tools/test_benchmarks.py',
     r'python tests/version_matrix.py': 'docs/versions.md',
 }
-# Of a whole project: 8 GPUs are one process, 800 epochs are one.
-SMALLER = [(r'(configs/\S+\.py) 8\b', r'\1 1'), (r'epoch_(800|14)\b',
-                                                  'epoch_1')]
+# Replacements: 8 GPUs become one process, 800 epochs become one.
+SMALLER = [(r'(configs/\S+\.py) 8\b', r'\1 1'),
+           (r'epoch_(800|14)\b', 'epoch_1')]
 
 
 def commands_of(page: Path) -> list:
-    """The commands of a page, in their order."""
+    """Return the commands of a page, in order."""
     found = []
     for kind, text in BLOCK.findall(page.read_text()):
         if kind == 'python':
@@ -54,7 +61,7 @@ def commands_of(page: Path) -> list:
 
 
 def elsewhere(command: str) -> bool:
-    return any(re.match(pattern, command) for pattern in ELSEWHERE)
+    return any(re.match(pattern, command) for pattern in COVERED_BY)
 
 
 def here(page: Path) -> list:
@@ -63,7 +70,7 @@ def here(page: Path) -> list:
 
 @pytest.fixture(scope='module')
 def project(tmp_path_factory):
-    """Tiny data under the names of COCO, and configs of the same names."""
+    """Create tiny data with COCO's names, and configs of the same names."""
     root = tmp_path_factory.mktemp('docs')
     (root / '.venv').symlink_to(sys.prefix)
     for name in ('tools', 'docs', 'univip_mm'):
@@ -87,15 +94,15 @@ def project(tmp_path_factory):
     demo = small('univip_r18_demo.py', 'data/coco/',
                  'annotations/instances_train2017.json',
                  'proposals/train2017.npz', 'train2017/')
-    things = [dict(id=x['id'], image_id=x['id'], bbox=[0, 0, 80, 80],
-                   category_id=1 + x['id'] // 10 % 2)
-              for x in content['images']]
+    annotations = [dict(id=x['id'], image_id=x['id'], bbox=[0, 0, 80, 80],
+                        category_id=1 + x['id'] // 10 % 2)
+                   for x in content['images']]
     halves = dict(train=content['images'][:4], val=content['images'][4:])
     for split, images in halves.items():
         ids = {x['id'] for x in images}
         (target / f'annotations/{split}.json').write_text(json.dumps(dict(
             images=images,
-            annotations=[x for x in things if x['image_id'] in ids],
+            annotations=[x for x in annotations if x['image_id'] in ids],
             categories=[dict(id=1, name='a'), dict(id=2, name='b')])))
         (target / split).symlink_to(target / 'train2017')
     (root / 'configs/univip_r18_demo.py').write_text(demo + '''
@@ -109,7 +116,7 @@ test_dataloader = dict(dataset=dict(datasets=[
 
 
 def small(base, data_root, ann_file, proposal_file, img_path) -> str:
-    """A config of the tiny network, of one epoch."""
+    """Return the text of a config: tiny network, one epoch."""
     text = TINY.format(base=str(CONFIGS / base), root=data_root, options='')
     text = text[:text.index('param_scheduler')].replace(
         "'univip_mm', 'tiny'", "'univip_mm'")
@@ -128,7 +135,7 @@ default_hooks = dict(logger=dict(interval=1), checkpoint=dict(interval=1))
 
 @pytest.mark.parametrize('page', [x for x in PAGES if here(x)],
                          ids=lambda x: x.stem)
-def test_commands_of_a_page_work_one_after_the_other(project, page):
+def test_page_commands_run(project, page):
     environment = dict(os.environ, CUDA_VISIBLE_DEVICES='',
                        OMP_NUM_THREADS='1')
     environment['PATH'] = (f'{Path(sys.executable).parent}{os.pathsep}'
@@ -141,7 +148,7 @@ def test_commands_of_a_page_work_one_after_the_other(project, page):
 
 
 def prepare(project, page, environment) -> None:
-    """What a page takes for granted."""
+    """Create the files that a page assumes."""
     proposals = project / 'data/coco/proposals/train2017.npz'
     if not proposals.exists():
         run(project, next(x for x in here(ROOT / 'README.md')
@@ -159,19 +166,20 @@ def run(project, command, environment) -> None:
     assert done.returncode == 0, f'{command}\n{done.stdout[-3000:]}'
 
 
-def test_what_is_run_elsewhere_is_there():
+def test_covered_by_names_existing_tests():
     commands = [x for page in PAGES for x in commands_of(page)]
-    for pattern, place in ELSEWHERE.items():
-        if pattern.startswith(('make quality', 'python tools/version')):
-            continue  # named in running text
+    for pattern, place in COVERED_BY.items():
+        if pattern.startswith(('make quality', 'python tests/version')):
+            continue  # in running text, not in a code block
         assert (ROOT / place).is_file(), place
         assert any(re.match(pattern, x) for x in commands), pattern
 
 
 @pytest.mark.parametrize('page', PAGES, ids=lambda x: x.stem)
-def test_programs_and_tests_that_a_page_names_are_there(page):
-    for path in re.findall(r'(?:python|bash|pytest) ((?:tools|tests)/[\w/.]+)',
-                           page.read_text()):
+def test_page_names_existing_tools_and_tests(page):
+    for path in re.findall(
+            r'(?:python|bash|pytest) ((?:tools|tests|docs)/[\w/.]+)',
+            page.read_text()):
         if not any(x in path for x in ('…', 'FOLDER', '/X.py')):
             assert (ROOT / path.rstrip('.')).exists(), path
 
@@ -183,9 +191,9 @@ SNIPPETS = [(page, text) for page in PAGES
 
 @pytest.mark.parametrize('page, text', SNIPPETS,
                          ids=lambda x: x.stem if isinstance(x, Path) else '')
-def test_config_snippets_are_configs(tmp_path, page, text):
+def test_config_snippet_loads(tmp_path, page, text):
     if '_base_' not in text:
-        text = "_base_ = 'univip_mm::univip_r50_coco.py'\n" + text
+        text = f'_base_ = {config_path("univip_r50_coco.py")!r}\n' + text
     text = re.sub(r"'(cpu_group|spread_loss)', |, '(cpu_group|spread_loss)'",
                   '', text)
     path = tmp_path / 'config.py'

@@ -1,4 +1,4 @@
-"""The code of docs/extend.md."""
+"""The examples of docs/extend.md."""
 import importlib
 import json
 import sys
@@ -22,7 +22,7 @@ def example():
     sys.path.remove(str(ROOT / 'docs/examples'))
 
 
-def test_spread_loss_is_the_papers_and_the_cosines_between_instances(example):
+def test_spread_loss_adds_mean_cosine_of_instances(example):
     example('spread_loss')
     loss = MODELS.build(dict(type='SpreadInstanceLoss', spread_weight=0.5))
     o, t = torch.randn(2, 3, 4, 8)
@@ -31,12 +31,14 @@ def test_spread_loss_is_the_papers_and_the_cosines_between_instances(example):
     ours, log_vars = loss.loss_and_log_vars(o, t, *scenes)
     cosine = torch.nn.CosineSimilarity(dim=-1)
     pairs = [(m, n) for m in range(4) for n in range(4) if m != n]
-    by_hand = torch.stack(
+    expected = torch.stack(
         [cosine(o[:, m], o[:, n]).mean() for m, n in pairs]).mean()
-    papers = SinkhornOTLoss()(o, t, *scenes)
-    assert ours.item() == pytest.approx((papers + by_hand / 2).item(), 1e-4)
+    transport = SinkhornOTLoss()(o, t, *scenes)
+    assert ours.item() == pytest.approx((transport + expected / 2).item(),
+                                        1e-4)
+    assert loss(o, t, *scenes).item() == pytest.approx(ours.item(), 1e-6)
     assert log_vars['instance_cosine'].item() == pytest.approx(
-        by_hand.item(), 1e-4)
+        expected.item(), 1e-4)
     ours.backward()
     assert o.grad.isfinite().all() and o.grad.abs().sum() > 0
 
@@ -51,7 +53,7 @@ def test_spread_loss_is_finite(example, value):
     assert total.isfinite() and o.grad.isfinite().all()
 
 
-def test_contour_proposals_find_what_stands_out(example, tmp_path):
+def test_contour_proposals_find_squares(example, tmp_path):
     picture = np.full((200, 300, 3), 90, np.uint8)
     picture[40:140, 30:130] = (250, 20, 20)
     picture[60:160, 180:280] = (20, 20, 250)

@@ -16,7 +16,7 @@ import pytest
 import torch
 from mmengine.dist import get_rank
 from mmengine.hooks import Hook
-from tiny import ROOT, error_of, free_port, run_tool, write_config
+from tiny import PYTHONPATH, ROOT, error_of, free_port, run_tool, write_config
 
 from univip_mm.engine import OnlineProbeHook
 from univip_mm.engine.hooks.online_probe_hook import preserve_state
@@ -199,7 +199,7 @@ def test_two_processes_equal_one_process(coco_folder):
              str(ROOT / 'tools/train.py'), str(config), '--launcher',
              'pytorch', '--work-dir', str(out)],
             capture_output=True, text=True, timeout=240,
-            env={**os.environ, 'PYTHONPATH': f'{ROOT}/tests:{ROOT}',
+            env={**os.environ, 'PYTHONPATH': PYTHONPATH,
                  'CUDA_VISIBLE_DEVICES': '', 'OMP_NUM_THREADS': '1'})
         assert ended.returncode == 0, ended.stderr[-3000:]
         ends[hook] = load(out / 'epoch_2.pth')

@@ -10,6 +10,7 @@ import pytest
 import torch
 from tiny import (
     CONFIGS,
+    PYTHONPATH,
     ROOT,
     Stopped,
     free_port,
@@ -117,8 +118,7 @@ def train(coco_folder, config, work_dir, processes=1, options=(), **more):
                    'pytorch']
     environment = dict(
         os.environ, OMP_NUM_THREADS='1', CUDA_VISIBLE_DEVICES='',
-        PYTHONPATH=os.pathsep.join(
-            map(str, (ROOT, ROOT / 'tests', coco_folder))))
+        PYTHONPATH=f'{PYTHONPATH}{os.pathsep}{coco_folder}')
     return subprocess.Popen(
         [*command, *options], env=environment, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **more)

@@ -9,7 +9,7 @@ from torch import nn
 
 from experiments.byol_comparison.evaluate import (
     effective_rank,
-    estimate_statistics,
+    estimate_bn_statistics,
     load_split,
     measure,
     pooled_features,
@@ -21,7 +21,7 @@ class Preprocessor(nn.Module):
 
 
 class Backbone(nn.Sequential):
-    """A layer of BN, and then the means of the three channels."""
+    """BN of three channels."""
 
     def __init__(self):
         super().__init__(nn.BatchNorm2d(3))
@@ -32,20 +32,20 @@ class Backbone(nn.Sequential):
 
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
-    """Red images with a green object of class 7 in the first half, blue ones
-    with a white object of class 9 in the others."""
+    """12 red images with a green object of class 7, and 12 blue images with a
+    white object of class 9."""
     root = tmp_path_factory.mktemp('coco')
-    images, things = [], []
+    images, annotations = [], []
     for i in range(24):
-        picture = np.zeros((60, 80, 3), np.uint8)
-        picture[..., 0 if i < 12 else 2] = 200
-        picture[10:40, 20:60] = (0, 220, 0) if i < 12 else (240, 240, 240)
-        Image.fromarray(picture).save(root / f'{i}.png')
+        pixels = np.zeros((60, 80, 3), np.uint8)
+        pixels[..., 0 if i < 12 else 2] = 200
+        pixels[10:40, 20:60] = (0, 220, 0) if i < 12 else (240, 240, 240)
+        Image.fromarray(pixels).save(root / f'{i}.png')
         images.append(dict(id=i, file_name=f'{i}.png'))
-        things.append(dict(id=i, image_id=i, bbox=[20, 10, 40, 30],
+        annotations.append(dict(id=i, image_id=i, bbox=[20, 10, 40, 30],
                            category_id=7 if i < 12 else 9))
     (root / 'all.json').write_text(json.dumps(dict(
-        images=images, annotations=things,
+        images=images, annotations=annotations,
         categories=[dict(id=9, name='b'), dict(id=7, name='a')])))
     return root
 
@@ -55,30 +55,30 @@ def read(folder, max_objects=100, **options):
         folder / 'all.json', folder, (40, 30), 16, max_objects, **options)
 
 
-def test_a_split_holds_images_objects_and_their_classes(folder):
+def test_load_split_returns_images_and_objects(folder):
     split = read(folder)
     assert split.images.shape == (24, 3, 30, 40)
     assert split.objects.shape == (24, 3, 16, 16)
     assert split.labels.tolist() == [[True, False]] * 12 + [[False, True]] * 12
     assert split.classes.tolist() == [0] * 12 + [1] * 12
-    # RGB, and the object alone.
+    # RGB; objects have no background.
     assert split.images[0, :, 0, 0].tolist() == [200, 0, 0]
     assert (split.objects[0].flatten(1).float().mean(1).tolist() ==
             [0, 220, 0])
 
 
-def test_so_many_objects_are_taken_and_all_images(folder):
+def test_load_split_limits_objects(folder):
     split = read(folder, max_objects=5)
     assert len(split.objects) == len(split.classes) == 5
     assert len(split.images) == 24
 
 
-def test_so_many_images_are_taken_and_their_objects(folder):
+def test_load_split_limits_images(folder):
     split = read(folder, max_images=7)
     assert len(split.images) == len(split.labels) == len(split.objects) == 7
 
 
-def test_objects_that_show_nothing_are_left_out(folder, tmp_path):
+def test_load_split_skips_tiny_objects(folder, tmp_path):
     content = json.loads((folder / 'all.json').read_text())
     content['annotations'][0]['bbox'] = [20, 10, 0.3, 30]
     (tmp_path / 'all.json').write_text(json.dumps(content))
@@ -86,7 +86,7 @@ def test_objects_that_show_nothing_are_left_out(folder, tmp_path):
     assert len(split.objects) == 5 and split.labels[0].any()
 
 
-def test_a_class_that_no_image_has_is_not_scored(folder):
+def test_measure_ignores_absent_classes(folder):
     split = read(folder)
     first = split._replace(
         labels=np.column_stack([split.labels, np.zeros(24, bool)]))
@@ -94,31 +94,30 @@ def test_a_class_that_no_image_has_is_not_scored(folder):
                    first)['linear_mAP'] == 100
 
 
-def test_a_missing_image_is_named(folder, tmp_path):
+def test_load_split_names_missing_image(folder, tmp_path):
     with pytest.raises(FileNotFoundError, match='0.png'):
         load_split(folder / 'all.json', tmp_path, (40, 30), 16, 5)
 
 
-def test_features_are_the_pooled_outputs_of_normalised_pictures(folder):
-    pictures = read(folder).images
-    features = pooled_features(Backbone().eval(), pictures, Preprocessor())
-    by_hand = ((pictures.double() - 100) / 50).mean((2, 3))
+def test_pooled_features_are_spatial_means(folder):
+    images = read(folder).images
+    features = pooled_features(Backbone().eval(), images, Preprocessor())
+    by_hand = ((images.double() - 100) / 50).mean((2, 3))
     assert torch.allclose(features.double(), by_hand, atol=1e-3)
 
 
-def test_statistics_are_those_of_the_pictures(folder):
-    pictures = read(folder).images
+def test_bn_statistics_match_the_images(folder):
+    images = read(folder).images
     backbone = Backbone()
     backbone[0].running_mean.fill_(7)
-    estimate_statistics(backbone, pictures, Preprocessor())
-    by_hand = ((pictures.double() - 100) / 50).mean((0, 2, 3))
+    estimate_bn_statistics(backbone, images, Preprocessor())
+    by_hand = ((images.double() - 100) / 50).mean((0, 2, 3))
     assert torch.allclose(backbone[0].running_mean.double(), by_hand,
                           atol=1e-3)
     assert not backbone.training
 
 
-def test_features_that_tell_all_score_full_marks_and_none_score_chance(
-        folder):
+def test_measure_scores_perfect_and_blind_features(folder):
     split = read(folder)
     scores = measure(Backbone(), Preprocessor(), split, split)
     assert scores == dict(linear_mAP=100, object_linear=100, object_knn=100)
@@ -129,12 +128,12 @@ def test_features_that_tell_all_score_full_marks_and_none_score_chance(
     assert scores['linear_mAP'] == scores['object_linear'] == 50
 
 
-def test_effective_rank_counts_the_directions():
+def test_effective_rank_counts_directions():
     torch.manual_seed(0)
     maps = torch.randn(50, 6, 20, 20)
     assert effective_rank(maps) == pytest.approx(6, abs=0.01)
     mixed = torch.randn(6, 6)
-    mixed[:, 2:] = 0  # two directions are left
+    mixed[:, 2:] = 0  # rank 2
     assert 1 < effective_rank(
         torch.einsum('ij,njhw->nihw', mixed, maps)) <= 2 + 1e-6
     assert effective_rank(maps[:, :1].expand(-1, 6, -1, -1)) == (

@@ -1,37 +1,43 @@
-"""The tables of docs/results.md are those of the results beside it."""
-import sys
-
+"""The tables of docs/results.md are those of the committed results."""
 import pytest
-from tiny import ROOT, load_tool
+from tiny import ROOT
 
-quality_report = load_tool('benchmarks/quality_report')
-sweep = load_tool('benchmarks/quality_sweep')
+from experiments.byol_comparison.report import (
+    indicator_table,
+    read_results,
+    report,
+)
+from experiments.byol_comparison.settings import FOLDER, Experiment
+from experiments.byol_comparison.sweep import (
+    STUDIES,
+    find_results,
+    sweep_runs,
+    sweep_table,
+)
+
 PAGE = (ROOT / 'docs/results.md').read_text()
-RESULTS = ROOT / 'docs/results'
+RESULTS = FOLDER / 'results'
 FOLDERS = sorted({x.parent for x in RESULTS.rglob('*.json')})
 
 
 @pytest.mark.parametrize(
     'folder', [x for x in FOLDERS if x.name != 'factorial'],
     ids=lambda x: x.name)
-def test_tables_are_those_of_the_results(folder):
-    results = quality_report.read_results(folder)
-    assert_lines_are_there(quality_report.report(results))
+def test_page_has_the_tables_of_the_results(folder):
+    assert_page_has(report(read_results(folder)))
 
 
-@pytest.mark.parametrize('study', sweep.STUDIES)
-def test_effects_are_those_of_the_runs(study, monkeypatch):
-    monkeypatch.setattr(sys, 'argv', [
-        'quality_sweep.py', study, '--report', '--results',
-        str(RESULTS / 'factorial')])
-    assert_lines_are_there(sweep.report(sweep.parse_args()))
+@pytest.mark.parametrize('study', STUDIES)
+def test_page_has_the_effects_of_the_sweep(study):
+    runs = sweep_runs(study)
+    experiment = Experiment(results=str(RESULTS / 'factorial'))
+    assert_page_has(sweep_table(study, runs, find_results(experiment, runs)))
 
 
 @pytest.mark.parametrize('folder', [RESULTS, RESULTS / 'factorial'])
-def test_correlations_are_those_of_the_runs(folder):
-    assert_lines_are_there(
-        quality_report.indicators(quality_report.read_results(folder)))
+def test_page_has_the_correlations(folder):
+    assert_page_has(indicator_table(read_results(folder)))
 
 
-def assert_lines_are_there(table):
+def assert_page_has(table):
     assert not [x for x in table.splitlines() if x not in PAGE]

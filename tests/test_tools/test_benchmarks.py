@@ -54,5 +54,5 @@ def test_count_operations_ignores_views_and_chunks(load_part, monkeypatch):
             dict(inputs=views), training=True))
 
     whole = count()
-    monkeypatch.setattr(data_preprocessor, '_CACHED_VALUES', 1)
+    monkeypatch.setattr(data_preprocessor, '_CPU_CHUNK_VALUES', 1)
     assert count() == whole > 50

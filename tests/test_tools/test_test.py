@@ -5,7 +5,14 @@ import sys
 
 import pytest
 import torch
-from tiny import ROOT, error_of, free_port, run_tool, write_config
+from tiny import (
+    PYTHONPATH,
+    ROOT,
+    error_of,
+    free_port,
+    run_tool,
+    write_config,
+)
 
 TEST = '''
 test_pipeline = [
@@ -118,7 +125,7 @@ def test_two_processes_equal_one_process(config, coco_folder):
          str(config), '--launcher', 'pytorch', '--work-dir',
          str(coco_folder / 'out'), '--out', str(coco_folder / 'two.json')],
         capture_output=True, text=True, timeout=240,
-        env={**os.environ, 'PYTHONPATH': str(ROOT / 'tests')})
+        env={**os.environ, 'PYTHONPATH': PYTHONPATH})
     assert ended.returncode == 0, ended.stderr[-3000:]
     assert json.loads((coco_folder / 'two.json').read_text()) == (
         pytest.approx(json.loads(alone.read_text()), abs=1e-3))

@@ -1,17 +1,14 @@
-"""Draw where in a scene a backbone sees what it sees in each of its
-instances."""
+"""Draw where in a scene the features resemble those of each instance."""
 import argparse
 import os.path as osp
 
-from univip_mm.visualization.features import draw_similarity
+from univip_mm.visualization import SimilarityRow, draw_similarity
+from univip_mm.visualization.analysis import cut_scene, similarity_maps
 from univip_mm.visualization.inspection import (
     Setup,
-    add_arguments,
-    add_branch,
-    cut_scene,
+    make_parser,
     pick_samples,
     run_tool,
-    similarity_maps,
 )
 
 EXAMPLE = '''
@@ -24,23 +21,8 @@ examples:
 '''
 
 
-def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_arguments(parser, 4, 'images')
-    add_branch(parser)
-    parser.add_argument(
-        '--scene-size', type=int, metavar='PIXELS',
-        help="longer side of the scene: the larger, the finer the maps, but "
-        "the further from what the network was trained with (default: twice "
-        "the config's)")
-    return parser
-
-
 def draw(setup: Setup, args: argparse.Namespace) -> str:
-    """Write the picture; what is to be said of it."""
+    """Write the picture and return a summary."""
     size = args.scene_size
     if size is None:
         size = 2 * setup.crop.scene_size
@@ -50,8 +32,9 @@ def draw(setup: Setup, args: argparse.Namespace) -> str:
     for sample in pick_samples(setup, args.number):
         scene, boxes = cut_scene(sample, size)
         views = [view[..., ::-1] for view in sample['img'][2:]]
-        rows.append((osp.basename(sample['img_path']), scene, boxes,
-                     similarity_maps(setup.model, scene, views, args.branch)))
+        maps = similarity_maps(setup.model, scene, views, args.branch)
+        rows.append(SimilarityRow(osp.basename(sample['img_path']), scene,
+                                  boxes, maps))
     draw_similarity(
         rows, args.out,
         title='Similarity of each instance with its scene, in the features '
@@ -60,7 +43,13 @@ def draw(setup: Setup, args: argparse.Namespace) -> str:
 
 
 def main() -> None:
-    run_tool(make_parser(), draw)
+    """Run the command."""
+    parser = make_parser(__doc__, EXAMPLE, 4, 'images')
+    parser.add_argument(
+        '--scene-size', type=int, metavar='PIXELS',
+        help='longer side of the scene. Larger scenes have finer maps, but '
+        "differ more from the training's (default: twice the config's)")
+    run_tool(parser, draw)
 
 
 if __name__ == '__main__':

@@ -1,16 +1,14 @@
-"""Draw the transport plan between the instances of images: what the
-instance-instance loss takes for the same object."""
+"""Draw the transport plans of the instance-instance loss."""
 import argparse
 import os.path as osp
 
-from univip_mm.visualization.features import Pairing, draw_transport
+from univip_mm.visualization import PlanRow, draw_transport
+from univip_mm.visualization.analysis import cut_scene, transport_of
 from univip_mm.visualization.inspection import (
     Setup,
-    add_arguments,
-    cut_scene,
+    make_parser,
     pick_samples,
     run_tool,
-    transport_of,
 )
 
 EXAMPLE = '''
@@ -23,40 +21,33 @@ examples:
 '''
 
 
-def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_arguments(parser, 3, 'images')
-    return parser
-
-
 def draw(setup: Setup, args: argparse.Namespace) -> str:
-    """Write the picture; what is to be said of it."""
-    pairings, agreed, total = [], 0, 0
+    """Write the picture and return a summary."""
+    rows, kept, number = [], 0, 0
     for sample in pick_samples(setup, args.number):
         views = [view[..., ::-1] for view in sample['img']]
         transport = transport_of(setup.model, views)
         scene, boxes = cut_scene(sample, 800)
         loss = -(transport.similarity * transport.plan).sum()
-        pairings.append(
-            Pairing(f'{osp.basename(sample["img_path"])}   '
+        rows.append(
+            PlanRow(f'{osp.basename(sample["img_path"])}   '
                     f'loss_instance {loss:.3f}', scene, boxes, views[2:],
                     *transport))
-        agreed += transport.plan.diagonal().sum()
-        total += len(boxes)
+        kept += transport.plan.trace()
+        number += len(boxes)
     draw_transport(
-        pairings, args.out,
+        rows, args.out,
         title='Transport plans between the instances, by '
         f'{osp.basename(args.checkpoint)}')
-    return (f'{len(pairings)} images with {total} instances; '
-            f'{agreed / len(pairings):.0%} of the mass goes from an instance '
-            'to itself')
+    return (f'{len(rows)} images with {number} instances; '
+            f'{kept / len(rows):.0%} of the mass moves from an instance to '
+            'itself')
 
 
 def main() -> None:
-    run_tool(make_parser(), draw)
+    """Run the command."""
+    run_tool(make_parser(__doc__, EXAMPLE, 3, 'images', has_branch=False),
+             draw)
 
 
 if __name__ == '__main__':

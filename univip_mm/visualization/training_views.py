@@ -1,5 +1,4 @@
-"""Sheets of the training data: where the views of an image come from, and the
-views as the network gets them."""
+"""Training samples for pictures: their views before and after augmentation."""
 import copy
 import os.path as osp
 from collections.abc import Sequence
@@ -11,14 +10,14 @@ from mmengine.dataset import BaseDataset, Compose, default_collate
 from torch import nn
 
 from ..datasets.transforms import EncodedImage, OverlapSceneCrop
-from .pictures import draw_scenes
+from .views import draw_scenes
 
 
 class ViewSource(NamedTuple):
-    """A data set that stops before its samples are packed.
+    """Data set whose pipeline ends after ``OverlapSceneCrop``.
 
-    A sample of ``dataset`` has what ``crop`` writes and ``photo``, the whole
-    image (H, W, 3) uint8, BGR; ``pack`` is the rest of the pipeline.
+    A sample of ``dataset`` has the keys that ``crop`` adds, and ``photo``, the
+    whole image (H, W, 3) uint8, BGR. ``pack`` is the rest of the pipeline.
     """
     dataset: BaseDataset
     crop: OverlapSceneCrop
@@ -26,18 +25,20 @@ class ViewSource(NamedTuple):
 
 
 def open_views(dataset: BaseDataset) -> ViewSource:
-    """The training data without its packing. The data set itself is left as
-    it is, and the epoch that it is told counts for both.
+    """Return a copy of the data set that does not pack its samples.
+
+    The data set itself is not changed. Setting its epoch also sets the epoch
+    of the copy.
 
     Raises:
         ValueError: The pipeline has no ``OverlapSceneCrop``.
     """
     steps = getattr(getattr(dataset, 'pipeline', None), 'transforms', [])
-    for at, step in enumerate(steps):
+    for index, step in enumerate(steps):
         if isinstance(step, OverlapSceneCrop):
             opened = copy.copy(dataset)
-            opened.pipeline = Compose([*steps[:at], _keep_photo, step])
-            return ViewSource(opened, step, Compose(steps[at + 1:]))
+            opened.pipeline = Compose([*steps[:index], _keep_photo, step])
+            return ViewSource(opened, step, Compose(steps[index + 1:]))
     raise ValueError(
         f'train_dataloader.dataset is a {type(dataset).__name__} without '
         'OverlapSceneCrop in its pipeline: give a pre-training config of '
@@ -53,17 +54,16 @@ def _keep_photo(results: dict) -> dict:
 
 def augmented_views(samples: Sequence[dict], pack: Compose,
                     preprocessor: nn.Module) -> list[list[np.ndarray]]:
-    """The views as the network gets them, but for mean and standard
-    deviation, which are taken back.
+    """Augment views as in training and undo the normalization.
 
     Args:
-        samples (Sequence[dict]): Of :class:`ViewSource`.
-        pack (Compose): Likewise.
-        preprocessor (nn.Module): The model's.
+        samples (Sequence[dict]): Samples of a :class:`ViewSource`.
+        pack (Compose): ``pack`` of the same :class:`ViewSource`.
+        preprocessor (nn.Module): Data preprocessor of the model.
 
     Returns:
-        list: For each sample its 2 + K views, (h, w, 3) uint8, RGB: those
-        of the online branch, where the target's are others.
+        list: For each sample its 2 + K views, (h, w, 3) uint8, RGB. If the
+        target branch has its own views, these are the online branch's.
     """
     with torch.no_grad():
         data = preprocessor(
@@ -79,14 +79,15 @@ def augmented_views(samples: Sequence[dict], pack: Compose,
 
 def draw_samples(
         samples: Sequence[dict],
-        augmented: Optional[list[list[np.ndarray]]] = None
-) -> list[np.ndarray]:
-    """A row of a sheet for each sample.
+        augmented: Optional[list[list[np.ndarray]]] = None,
+        **kwargs) -> list[np.ndarray]:
+    """Draw each sample with :func:`draw_scenes`.
 
     Args:
-        samples (Sequence[dict]): Of :class:`ViewSource`.
-        augmented (list, optional): Of :func:`augmented_views`, for a second
-            line. Defaults to None.
+        samples (Sequence[dict]): Samples of a :class:`ViewSource`.
+        augmented (list, optional): Views of :func:`augmented_views`, for a
+            second line. Defaults to None.
+        **kwargs: Further arguments of :func:`draw_scenes`.
 
     Returns:
         list[np.ndarray]: Pictures, (height, width, 3) uint8, RGB.
@@ -101,7 +102,8 @@ def draw_samples(
             num_proposed=sample['num_proposed'],
             views=[view[..., ::-1] for view in sample['img']],
             title=_title(sample),
-            augmented=views)
+            augmented=views,
+            **kwargs)
         for sample, views in zip(samples, augmented or [None] * len(samples))
     ]
 

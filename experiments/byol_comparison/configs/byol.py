@@ -1,4 +1,4 @@
-# The host's BYOL on two ordinary crops, with the same augmentation.
+# The host's BYOL on two random crops, with the same augmentation.
 _base_ = './byol_overlap.py'
 
 train_pipeline = [

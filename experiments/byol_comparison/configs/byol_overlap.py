@@ -1,5 +1,5 @@
-# The host's BYOL on UniVIP's two scenes, whose overlap holds K proposals. The
-# host's loss takes the first two views; the instances are cut out and unused,
+# The host's BYOL on UniVIP's two scenes, whose overlap has K proposals. The
+# host's loss uses the first two views. The instances are cut out but not used,
 # so that the scenes are exactly UniVIP's.
 _base_ = './univip.py'
 
@@ -11,7 +11,7 @@ model = dict(
     backbone={{_base_.model.backbone}},
     neck={{_base_.model.neck}},
     head={{_base_.model.head}})
-# The host's loss is twice UniVIP's scene-scene term: with half the learning
-# rate both take the same steps by it, weight decay aside, which takes half as
-# much of a weight: 0.6 % over the 25 epochs in place of 1.2 %.
+# The host's loss is twice UniVIP's scene-scene term. With half the learning
+# rate, both take the same steps by that term. Weight decay is then halved: it
+# takes 0.6 % of a weight in 25 epochs instead of 1.2 %.
 optim_wrapper = dict(optimizer=dict(lr=0.1))

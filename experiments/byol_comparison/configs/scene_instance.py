@@ -1,4 +1,4 @@
-# Scene-scene and scene-instance: UniVIP without optimal transport.
+# Scene-scene and scene-instance terms: UniVIP without optimal transport.
 _base_ = './univip.py'
 
 model = dict(loss_weights=dict(instance=0.0))

@@ -1,11 +1,11 @@
-# UniVIP at a size whose comparison with BYOL (experiments/byol_comparison/run.py)
-# takes hours on a machine of two cores: ResNet-18 of a quarter of its width,
-# scenes of 64 and instances of 32 pixels. docs/results.md says why each value
-# is what it is; what is not here is the demo's, and so the paper's.
-_base_ = '../univip_r18_demo.py'
+# UniVIP at a size whose comparison with BYOL takes hours on 2 cores: ResNet-18
+# of a quarter of its width, scenes of 64 and instances of 32 pixels.
+# docs/results.md has the reason of each value. Values that are not here are
+# those of the demo.
+_base_ = '../../../configs/univip_r18_demo.py'
 
 model = dict(
-    base_momentum=0.003,  # 1,150 steps: see docs/results.md
+    base_momentum=0.003,  # 1,150 steps: docs/results.md
     data_preprocessor=dict(
         channels_last=True,
         scene1=dict(blur_kernel=5),

@@ -93,7 +93,7 @@ def count_operations(function: Callable) -> int:
 
     On a CPU, the data preprocessor splits the batch; on a GPU, it does not.
     """
-    with mock.patch.object(data_preprocessor, '_CACHED_VALUES', 2**62), \
+    with mock.patch.object(data_preprocessor, '_CPU_CHUNK_VALUES', 2**62), \
             _OperationCounter() as counter:
         function()
     return counter.number

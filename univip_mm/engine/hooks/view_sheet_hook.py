@@ -69,7 +69,7 @@ class ViewSheetHook(Hook):
     def draw(self, runner) -> np.ndarray:
         """Return the grid of the current epoch, (H, W, 3) uint8, RGB."""
         # Slow to import, so only if a grid is drawn.
-        from ...visualization import scene_sheet
+        from ...visualization import scene_grid
         from ...visualization.training_views import (
             augmented_views,
             draw_samples,
@@ -79,7 +79,7 @@ class ViewSheetHook(Hook):
         picked = np.linspace(0, len(source.dataset) - 1, self.num_images)
         samples = [source.dataset[i] for i in sorted(set(map(int, picked)))]
         preprocessor = unwrap_model(runner.model).data_preprocessor
-        return scene_sheet(
+        return scene_grid(
             draw_samples(
                 samples,
                 augmented_views(samples, source.pack, preprocessor)))

@@ -1,0 +1,1 @@
+"""Experiments: code, configs and results, one folder each."""

@@ -1,0 +1,87 @@
+"""Entry point of the experiment. Each command is a function below."""
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import Optional
+
+from .options import experiment_of, parse_args, runs_of
+from .report import indicator_table, read_results, report
+from .run import run_missing
+from .settings import Experiment
+from .sweep import find_results, sweep_runs, sweep_table
+
+# Worker processes import this file, so PyTorch is imported where it is used.
+
+
+def run(args: argparse.Namespace, experiment: Experiment) -> None:
+    """Train and evaluate the missing runs, then print the tables."""
+    run_missing(experiment, runs_of(args), args.jobs, args.dry_run)
+    if not args.dry_run:
+        print(report(read_results(experiment.results)))
+
+
+def print_report(args: argparse.Namespace, experiment: Experiment) -> None:
+    """Print the tables of the results."""
+    table = indicator_table if args.indicators else report
+    print(table(read_results(experiment.results)))
+
+
+def sweep(args: argparse.Namespace, experiment: Experiment) -> None:
+    """Run what a sweep lacks, then print the effects of the settings."""
+    runs = sweep_runs(args.study, args.first_seed)
+    results = find_results(experiment, runs)
+    if not args.report:
+        run_missing(experiment, runs, args.jobs, args.dry_run)
+        if args.dry_run:
+            return
+        results = find_results(experiment, runs)
+    if not results:
+        raise FileNotFoundError(
+            f"'{experiment.results}' has no runs of the sweep of "
+            f"'{args.study}': repeat the command without --report, or give "
+            'another --results')
+    print(sweep_table(args.study, runs, results))
+
+
+def figures(args: argparse.Namespace, experiment: Experiment) -> None:
+    """Draw the results, or neighbours by the networks of the first seed."""
+    from .figures import plot_neighbours, plot_results
+    if args.figure == 'results':
+        plot_results(read_results(experiment.results), args.out)
+    else:
+        first = [x for x in runs_of(args) if x.seed == args.seeds[0]]
+        plot_neighbours(experiment, first, args.out)
+    print(f'figure: {args.out}')
+
+
+def ranks(args: argparse.Namespace, experiment: Experiment) -> None:
+    """Print the effective rank of each stage of the networks."""
+    from .figures import rank_table
+    print(rank_table(experiment, runs_of(args)))
+
+
+def instances(args: argparse.Namespace, experiment: Experiment) -> None:
+    """Print the share of instances that show objects."""
+    from .figures import instance_table
+    print(instance_table(experiment, args.seeds[0], tuple(args.cfg_options)))
+
+
+COMMANDS = dict(
+    run=run, report=print_report, sweep=sweep, figures=figures, ranks=ranks,
+    instances=instances)
+
+
+def main(argv: Optional[Sequence[str]] = None) -> None:
+    """Run a command. Mistakes of the user end with a message of one line."""
+    args = parse_args(argv)
+    try:
+        COMMANDS[args.command](args, experiment_of(args))
+    except (ValueError, OSError) as e:
+        raise SystemExit(f'error: {e}') from None
+    except KeyboardInterrupt:
+        print('\nstopped: the same command resumes', file=sys.stderr)
+        raise SystemExit(130) from None
+
+
+if __name__ == '__main__':
+    main()

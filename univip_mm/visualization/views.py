@@ -1,0 +1,242 @@
+"""Pictures of training samples: the boxes on the image, and the views."""
+import math
+from collections.abc import Sequence
+from typing import Optional
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch, Rectangle
+
+from ..io.atomic import PathLike
+from . import style
+
+# Lengths in pixels of the picture.
+_MARGIN = 16
+_GAP = 16  # includes the frames of two neighboring views, 4 each
+_CAPTION_HEIGHT = 22
+_MIN_COLUMN_WIDTH = 90  # fits a caption
+_VIEWS_HEIGHT = 480  # the zoom of the views is chosen to come close to this
+# The second scene has the thinner line: where the lines coincide, both are
+# visible.
+_SCENE_LINE_WIDTHS = (6.5, 3)
+
+
+def draw_scenes(image: np.ndarray,
+                proposals: np.ndarray,
+                scene_boxes: np.ndarray,
+                overlap_box: np.ndarray,
+                instance_boxes: np.ndarray,
+                num_proposed: int,
+                views: Sequence[np.ndarray],
+                title: str = '',
+                augmented: Optional[Sequence[np.ndarray]] = None,
+                image_size: int = style.PHOTO_SIZE) -> np.ndarray:
+    """Draw an image with its boxes, and its views to the right.
+
+    Proposals are thin and gray, the scenes blue and orange, their overlap
+    hatched. Instances are numbered, solid if they are proposals, dashed if
+    they are random boxes. All boxes are xyxy in pixels of the image.
+
+    Args:
+        image (np.ndarray): Whole image, (H, W, 3) uint8, RGB.
+        proposals (np.ndarray): (N, 4); N may be 0.
+        scene_boxes (np.ndarray): (2, 4).
+        overlap_box (np.ndarray): (4,).
+        instance_boxes (np.ndarray): (K, 4), proposals first.
+        num_proposed (int): Number of instances that are proposals.
+        views (Sequence[np.ndarray]): [scene_1, scene_2, instance_1, ...,
+            instance_K], each (h, w, 3) uint8, RGB.
+        title (str): Title of the row. Defaults to ''.
+        augmented (Sequence[np.ndarray], optional): The views after
+            augmentation, for a second line. Defaults to None.
+        image_size (int): Largest width of the image, pixels. Defaults to 620.
+
+    Returns:
+        np.ndarray: Picture (height, width, 3) uint8, RGB.
+
+    Raises:
+        ValueError: An image is not uint8 RGB, or there are not 2 + K views.
+    """
+    instance_boxes = np.asarray(instance_boxes).reshape(-1, 4)
+    lines = [views] if augmented is None else [views, augmented]
+    _check_views(image, lines, len(instance_boxes))
+    zoom, corners, (width, height) = _place_views(lines)
+    left = 2 * _MARGIN + image_size
+    top = style.TITLE_HEIGHT
+    figure = style.new_figure(left + width + _MARGIN, top + height + _MARGIN)
+    canvas = style.pixel_axes(figure)
+    canvas.text(_MARGIN, top / 2, title, fontsize=16, weight='bold',
+                color=style.INK, va='center')
+    axes, scale = style.photo_axes(
+        figure, image, _MARGIN, top + _CAPTION_HEIGHT, image_size,
+        height - _CAPTION_HEIGHT)
+    _draw_boxes(axes, scale, proposals, scene_boxes, overlap_box,
+                instance_boxes, num_proposed)
+    for index, (line, places) in enumerate(zip(lines, corners)):
+        for k, (view, (x, y)) in enumerate(zip(line, places)):
+            _draw_view(canvas, view.repeat(zoom, 0).repeat(zoom, 1),
+                       left + x, top + y, k, num_proposed,
+                       is_augmented=index == 1)
+    return style.render(figure)
+
+
+def scene_grid(rows: Sequence[np.ndarray]) -> np.ndarray:
+    """Stack rows of :func:`draw_scenes` below a legend.
+
+    Args:
+        rows (Sequence[np.ndarray]): Pictures (height, width, 3) uint8, RGB.
+
+    Returns:
+        np.ndarray: The grid, (height, width, 3) uint8, RGB.
+
+    Raises:
+        ValueError: There are no rows.
+    """
+    if len(rows) == 0:
+        raise ValueError('there are no rows to draw: give at least one '
+                         'picture of draw_scenes')
+    width = max(row.shape[1] for row in rows)
+    separator = np.full((1, width, 3), 200, np.uint8)
+    parts = [_draw_legend(width)]
+    for row in rows:
+        parts += [separator, style.pad_image(row, row.shape[0], width)]
+    return np.concatenate(parts)
+
+
+def draw_scene_grid(rows: Sequence[np.ndarray], path: PathLike) -> None:
+    """Write a :func:`scene_grid` as a PNG.
+
+    Args:
+        rows (Sequence[np.ndarray]): Pictures (height, width, 3) uint8, RGB.
+        path (str or Path): File to write. Its folder is created.
+
+    Raises:
+        ValueError: There are no rows.
+    """
+    style.save_image(scene_grid(rows), path)
+
+
+def _check_views(image: np.ndarray, lines: list, num_instances: int) -> None:
+    style.check_image(image, 'draw_scenes: the image')
+    for name, line in zip(('plain', 'augmented'), lines):
+        if len(line) != 2 + num_instances:
+            raise ValueError(
+                f'draw_scenes got {len(line)} {name} views for '
+                f'{num_instances} instance boxes: give the 2 scenes and one '
+                'view per box')
+        for index, view in enumerate(line):
+            style.check_image(view, f'draw_scenes: the {name} view {index}')
+
+
+def _place_views(lines: list) -> tuple[int, list, tuple[int, int]]:
+    """Compute the zoom, the corner of each view, and the total size.
+
+    Views are shown pixel for pixel, enlarged by a whole number. Matplotlib's
+    layouts place axes at fractions of pixels and would resample the views, so
+    the places are computed here. Instances form two rows beside the scenes.
+
+    Returns:
+        tuple: The zoom; for each line the top left pixel (x, y) of each view;
+        and (width, height) of all lines.
+    """
+    def largest(views: list) -> np.ndarray:
+        return np.max([view.shape[:2] for view in views], axis=0)
+
+    scenes = largest([view for line in lines for view in line[:2]])
+    instances = largest([view for line in lines
+                         for view in line[2:] or line[:1]])
+    zoom = max(1, int(_VIEWS_HEIGHT // (len(lines) * scenes[0])))
+    (height, width), (small_height, small_width) = (
+        (zoom * size).tolist() for size in (scenes, instances))
+    number = len(lines[0]) - 2
+    columns = math.ceil(number / 2)
+    column_width = max(small_width, _MIN_COLUMN_WIDTH) + _GAP
+    line_height = _CAPTION_HEIGHT + max(
+        height, 2 * small_height + _CAPTION_HEIGHT + _GAP)
+    left = 2 * (width + _GAP) + _GAP
+    corners = []
+    for index in range(len(lines)):
+        top = index * (line_height + _GAP) + _CAPTION_HEIGHT
+        lower = top + line_height - _CAPTION_HEIGHT - small_height
+        corners.append([(0, top), (width + _GAP, top)] + [
+            (left + k % columns * column_width, top if k < columns else lower)
+            for k in range(number)])  # yapf: disable
+    return zoom, corners, (left + columns * column_width,
+                           len(lines) * (line_height + _GAP))
+
+
+def _draw_boxes(axes: Axes, scale: float, proposals: np.ndarray,
+                scene_boxes: np.ndarray, overlap_box: np.ndarray,
+                instance_boxes: np.ndarray, num_proposed: int) -> None:
+    """Draw the boxes of :func:`draw_scenes` on its image."""
+    for box in np.asarray(proposals).reshape(-1, 4):
+        style.draw_proposal(axes, box)
+    overlap = (overlap_box, style.OVERLAP_COLOR, 0)
+    style.draw_box(axes, *overlap, alpha=0.14, facecolor=style.OVERLAP_COLOR)
+    style.draw_box(axes, *overlap, alpha=0.8, hatch='/')
+    for box, width in zip(scene_boxes, _SCENE_LINE_WIDTHS):
+        style.draw_box(axes, box, 'white', width + 2, alpha=0.8)
+    for box, color, width in zip(scene_boxes, style.SCENE_COLORS,
+                                 _SCENE_LINE_WIDTHS):
+        style.draw_box(axes, box, color, width)
+    for k, box in enumerate(instance_boxes):
+        style.draw_instance(
+            axes, box, '-' if k < num_proposed else (0, (4, 2.2)))
+    style.number_boxes(axes, instance_boxes, scale, fontsize=14)
+    # In opposite corners: the scenes often share an edge.
+    for name, color, (x, y), ha, va in zip(
+            ('scene 1', 'scene 2'), style.SCENE_COLORS,
+            (scene_boxes[0][:2], scene_boxes[1][2:]), ('left', 'right'),
+            ('bottom', 'top')):
+        axes.text(x, y, name, fontsize=12, color='white', weight='bold',
+                  ha=ha, va=va,
+                  bbox=dict(boxstyle='square,pad=0.25', facecolor=color,
+                            edgecolor='none'))
+
+
+def _draw_view(canvas: Axes, view: np.ndarray, x: int, y: int, index: int,
+               num_proposed: int, is_augmented: bool) -> None:
+    """Draw a view with its frame and caption, top left at pixel (x, y)."""
+    is_random = index >= 2 + num_proposed
+    if index < 2:
+        caption, kind = f'scene {index + 1}', ''
+        color = style.SCENE_COLORS[index]
+    else:
+        caption, color = str(index - 1), style.INSTANCE_COLOR
+        kind = ': random' if is_random else ': proposal'
+    height, width = view.shape[:2]
+    canvas.add_patch(
+        Rectangle((x - 2, y - 2), width + 4, height + 4, facecolor='none',
+                  edgecolor=color, linewidth=4,
+                  linestyle=(0, (3, 1.5)) if is_random else '-'))
+    canvas.text(x, y - 6, caption + (' augmented' if is_augmented else kind),
+                fontsize=13, color=style.INK)
+    # Unlike imshow, figimage never resamples. It counts from the bottom.
+    canvas.figure.figimage(view, x, canvas.get_ylim()[0] - y - height)
+
+
+def _draw_legend(width: int) -> np.ndarray:
+    figure = style.new_figure(width, 44)
+
+    def line(color: str, label: str, linewidth: float, **kwargs) -> Line2D:
+        return Line2D([], [], color=color, label=label, linewidth=linewidth,
+                      **kwargs)
+
+    figure.legend(
+        handles=[
+            line(style.SCENE_COLORS[0], 'scene 1', _SCENE_LINE_WIDTHS[0]),
+            line(style.SCENE_COLORS[1], 'scene 2', _SCENE_LINE_WIDTHS[1]),
+            Patch(facecolor=style.OVERLAP_COLOR, edgecolor=style.INK,
+                  alpha=0.5, hatch='//', linewidth=0, label='overlap'),
+            line(style.INSTANCE_COLOR, 'instance: a proposal', 3,
+                 path_effects=style.halo(4.5, 0.75)),
+            line(style.INSTANCE_COLOR, 'instance: a random box', 3,
+                 linestyle=(0, (2.6, 1.4)),
+                 path_effects=style.halo(4.5, 0.75)),
+            line(style.PROPOSAL_COLOR, 'other proposals', 1.2,
+                 path_effects=style.halo(2.4, 0.5)),
+        ],
+        loc='center left', ncols=6, fontsize=15, frameon=False,
+        handlelength=2.6, borderaxespad=0.6, columnspacing=2)
+    return style.render(figure)
