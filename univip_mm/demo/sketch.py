@@ -56,20 +56,20 @@ class Sketch:
 
         The points are in the unit frame; ``color`` is BGR, 0 to 255.
         """
-        pixels = self._to_pixels(points)
-        mask = np.zeros_like(self.alpha)
-        cv2.fillPoly(mask, [pixels], 255, cv2.LINE_8, FRACTION_BITS)
-        cv2.fillPoly(self.color, [pixels], color, cv2.LINE_AA, FRACTION_BITS)
-        cv2.fillPoly(self.alpha, [pixels], 255, cv2.LINE_AA, FRACTION_BITS)
+        pixels, mask = [self._to_pixels(points)], np.zeros_like(self.alpha)
+        cv2.fillPoly(mask, pixels, 255, cv2.LINE_8, FRACTION_BITS)
+        cv2.fillPoly(self.color, pixels, color, cv2.LINE_AA, FRACTION_BITS)
+        cv2.fillPoly(self.alpha, pixels, 255, cv2.LINE_AA, FRACTION_BITS)
         return mask
 
     def stroke(self, points, color, width: float, closed=False) -> None:
         """Draw a line; ``width`` is in units of the frame."""
         scale = np.sqrt(abs(np.linalg.det(self.frame[:, :2])))
         width = max(1, round(width * scale))
+        pixels = [self._to_pixels(points)]
         for canvas, value in ((self.color, color), (self.alpha, 255)):
-            cv2.polylines(canvas, [self._to_pixels(points)], closed, value,
-                          width, cv2.LINE_AA, FRACTION_BITS)
+            cv2.polylines(canvas, pixels, closed, value, width, cv2.LINE_AA,
+                          FRACTION_BITS)
 
     def paint(self, mask, pattern, color, opacity=1.0) -> None:
         """Color the pixels that are in a mask and in a boolean pattern."""

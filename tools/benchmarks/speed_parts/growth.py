@@ -40,12 +40,10 @@ def measure_growth(args: argparse.Namespace) -> dict:
     return series
 
 
-def small_step(batch_size: int, num_instances: int = 4,
-               **kwargs) -> TrainingStep:
+def small_step(batch_size: int, num_instances=4, **kwargs) -> TrainingStep:
     """Return a step of ResNet-18/4 at 64 and 32 pixels."""
-    return TrainingStep(small_univip_config(num_instances),
-                        make_views(batch_size, num_instances, 64, 32),
-                        **kwargs)
+    views = make_views(batch_size, num_instances, 64, 32)
+    return TrainingStep(small_univip_config(num_instances), views, **kwargs)
 
 
 def _over_instances(images: Images) -> dict:

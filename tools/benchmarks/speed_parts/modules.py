@@ -24,10 +24,8 @@ def measure_augmentation(_: argparse.Namespace) -> dict:
     with torch.no_grad():
         seconds = time_on_device({
             'ours': lambda: ours(dict(inputs=views), training=True),
-            'kornia': lambda: [
-                pipeline(view[:, [2, 1, 0]].float() / 255)
-                for pipeline, view in zip(pipelines, views)]
-        }, repeats=5)
+            'kornia': lambda: [f(view[:, [2, 1, 0]].float() / 255)
+                               for f, view in zip(pipelines, views)]}, 5)
     return {'ours, s': seconds['ours'], 'kornia, s': seconds['kornia'],
             'ratio (at least 1; on a GPU 3)':
                 seconds['kornia'] / seconds['ours']}
@@ -62,15 +60,14 @@ def measure_sinkhorn(_: argparse.Namespace) -> dict:
 def transport_problem(batch_size: int, num_instances: int) -> list:
     """Return random cost (B, K, K), supply (B, K) and demand (B, K)."""
     generator = torch.Generator().manual_seed(0)
-    cost = 2 * torch.rand(batch_size, num_instances, num_instances,
-                          generator=generator)
-    masses = torch.rand(2, batch_size, num_instances, generator=generator)
-    return [x.to(device()) for x in
-            (cost, *(masses / masses.sum(2, keepdim=True)))]
+    size = batch_size, num_instances
+    cost = 2 * torch.rand(*size, num_instances, generator=generator)
+    masses = torch.rand(2, *size, generator=generator)
+    masses /= masses.sum(2, keepdim=True)
+    return [x.to(device()) for x in (cost, *masses)]
 
 
-def _log_sinkhorn(cost, supply, demand, epsilon=0.1,
-                  num_iters=50) -> torch.Tensor:
+def _log_sinkhorn(cost, supply, demand, epsilon=0.1, num_iters=50):
     """Solve the problem by a plain loop of logsumexp."""
     exponent = -cost / epsilon
     log_u = torch.zeros_like(supply)

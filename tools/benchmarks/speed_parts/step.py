@@ -122,12 +122,12 @@ def measure_step(args: argparse.Namespace) -> dict:
 
 def _build_steps(args: argparse.Namespace) -> dict[str, TrainingStep]:
     cfg = univip_config(args.depth)
+    preprocessor = dict(
+        type='SelfSupDataPreprocessor', to_rgb=True,
+        mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375])
     byol = dict(type='BYOL', backbone=cfg.backbone, neck=cfg.neck,
                 head=cfg.head, base_momentum=0.01,
-                data_preprocessor=dict(
-                    type='SelfSupDataPreprocessor', to_rgb=True,
-                    mean=[123.675, 116.28, 103.53],
-                    std=[58.395, 57.12, 57.375]))
+                data_preprocessor=preprocessor)
     views = make_views(args.batch_size)
     steps = dict(univip=TrainingStep(cfg, views),
                  byol=TrainingStep(byol, views[:2]))
