@@ -2,10 +2,11 @@
 
 ``speed.py`` runs this script in a process of its own, because the host's
 ColorJitter needs NumPy 1: PYTHONPATH starts with a folder that contains NumPy
-1. The argument is a JSON list of image paths; the output is one JSON line.
+1. The input is a JSON list of image paths; the output is one JSON line.
 """
 import json
 import sys
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -14,9 +15,9 @@ from mmengine.fileio import get
 from speed_parts.timing import time_interleaved
 
 
-def decode(data: bytes) -> np.ndarray:
-    """Decode a JPEG as the host does."""
-    return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+def decode(path: str) -> np.ndarray:
+    """Read and decode a JPEG as the host does."""
+    return cv2.imdecode(np.frombuffer(get(path), np.uint8), cv2.IMREAD_COLOR)
 
 
 def main() -> None:
@@ -29,10 +30,9 @@ def main() -> None:
     register_all_modules()
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
-    paths = json.loads(Path(sys.argv[1]).read_text())
-    cfg = Config.fromfile(
-        Path(mmpretrain.__file__).parent /
-        '.mim/configs/_base_/datasets/imagenet_bs32_byol.py')
+    paths = json.load(sys.stdin)
+    configs = Path(mmpretrain.__file__).parent / '.mim/configs'
+    cfg = Config.fromfile(configs / '_base_/datasets/imagenet_bs32_byol.py')
     pipeline = [TRANSFORMS.build(step) for step in cfg.train_pipeline]
     np.random.seed(0)
 
@@ -43,8 +43,8 @@ def main() -> None:
         return results
 
     seconds = time_interleaved({
-        'decode': [lambda p=p: decode(get(p)) for p in paths],
-        'byol': [lambda p=p: load(p) for p in paths]}, repeats=2)
+        'decode': [partial(decode, p) for p in paths],
+        'byol': [partial(load, p) for p in paths]}, repeats=2)
     print(json.dumps(dict(seconds, numpy=np.__version__)))
 
 

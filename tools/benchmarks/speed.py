@@ -16,13 +16,9 @@ import cv2
 import numpy as np
 import torch
 from mmengine.registry import init_default_scope
+from speed_parts import modules
 from speed_parts.growth import measure_growth
 from speed_parts.loader import measure_loader
-from speed_parts.modules import (
-    measure_augmentation,
-    measure_ema,
-    measure_sinkhorn,
-)
 from speed_parts.step import measure_step
 from speed_parts.timing import device
 
@@ -32,65 +28,48 @@ example:
       --ann-file annotations/instances_train2017.json --img-prefix train2017
 '''
 PARTS = dict(
-    loader=measure_loader,
-    augmentation=measure_augmentation,
-    sinkhorn=measure_sinkhorn,
-    ema=measure_ema,
-    step=measure_step,
-    growth=measure_growth)
+    loader=measure_loader, augmentation=modules.measure_augmentation,
+    sinkhorn=modules.measure_sinkhorn, ema=modules.measure_ema,
+    step=measure_step, growth=measure_growth)
 
 
 def parse_args() -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(
-        description=__doc__,
-        epilog=EXAMPLE,
+        description=__doc__, epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        '--data-root', default='data/coco128',
+    add = parser.add_argument
+    add('--data-root', default='data/coco128',
         help='folder of the data set (default: %(default)s)')
-    parser.add_argument(
-        '--ann-file', default='annotations/instances_train2017.json',
+    add('--ann-file', default='annotations/instances_train2017.json',
         help='COCO JSON, below --data-root (default: %(default)s)')
-    parser.add_argument(
-        '--img-prefix', default='train2017',
+    add('--img-prefix', default='train2017',
         help='image folder, below --data-root (default: %(default)s)')
-    parser.add_argument(
-        '--num-images', type=int, default=128, metavar='N',
-        help='the loader is measured on the first N images (default: '
-        '%(default)s)')
-    parser.add_argument(
-        '--proposal-file',
-        help='proposal file of the default rules (default: '
+    add('--num-images', type=int, default=128, metavar='N', help='the loader '
+        'is measured on the first N images (default: %(default)s)')
+    add('--proposal-file', help='proposal file of the default rules (default: '
         'proposals.npz in --work-dir, made if it is missing)')
-    parser.add_argument(
-        '--numpy1', metavar='FOLDER',
+    add('--numpy1', metavar='FOLDER',
         help="folder of NumPy 1.26, installed by pip's --target; measures "
         "the host's BYOL pipeline too, which fails with NumPy 2")
-    parser.add_argument(
-        '--depth', type=int, default=50,
+    add('--depth', type=int, default=50,
         help='depth of the ResNet of ema and step (default: %(default)s)')
-    parser.add_argument(
-        '--batch-size', type=int, default=8,
+    add('--batch-size', type=int, default=8,
         help='images per step (default: %(default)s)')
-    parser.add_argument(
-        '--threads', type=int, default=1,
+    add('--threads', type=int, default=1,
         help="PyTorch's threads (default: %(default)s)")
-    parser.add_argument(
-        '--parts', nargs='+', choices=PARTS, default=list(PARTS),
+    add('--parts', nargs='+', choices=PARTS, default=list(PARTS),
         help='what to measure (default: all)')
-    parser.add_argument(
-        '--work-dir', type=Path, default='work_dirs/bench',
+    add('--work-dir', type=Path, default='work_dirs/bench',
         help='folder of the output (default: %(default)s)')
     return parser.parse_args()
 
 
 def describe_run(args: argparse.Namespace) -> dict:
     """Return the machine, the versions and the options of this run."""
+    gpu = torch.cuda.get_device_name() if device() == 'cuda' else 'no GPU'
     return dict(
-        machine=f'{platform.machine()}, {os.cpu_count()} cores',
-        device=(torch.cuda.get_device_name() if device() == 'cuda'
-                else 'no GPU'),
+        machine=f'{platform.machine()}, {os.cpu_count()} cores', device=gpu,
         date=date.today().isoformat(), torch=torch.__version__,
         numpy=np.__version__, opencv=cv2.__version__,
         images=Path(args.data_root).name, threads=args.threads,
@@ -105,8 +84,8 @@ def print_part(part: str, results: dict) -> None:
             print(f'  {name:58}{value:12.4g}')
             continue
         for series, points in value.items():
-            print(f'  {name}: {series:40}' + '  '.join(
-                f'{k}: {v:.3g}' for k, v in points.items()))
+            row = '  '.join(f'{k}: {v:.3g}' for k, v in points.items())
+            print(f'  {name}: {series:40}{row}')
 
 
 def main() -> None:

@@ -16,27 +16,21 @@ options is kept; other data of this tool is replaced.
 def parse_args() -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(
-        description=__doc__,
-        epilog=EXAMPLE,
+        description=__doc__, epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        'out_dir', nargs='?', default='data/demo',
+    add = parser.add_argument
+    add('out_dir', nargs='?', default='data/demo',
         help='folder of the data set (default: %(default)s)')
-    parser.add_argument(
-        '--num-train', type=int, default=2000, metavar='N',
+    add('--num-train', type=int, default=2000, metavar='N',
         help='training images (default: %(default)s)')
-    parser.add_argument(
-        '--num-val', type=int, default=400, metavar='N',
+    add('--num-val', type=int, default=400, metavar='N',
         help='validation images (default: %(default)s)')
-    parser.add_argument(
-        '--seed', type=int, default=0,
+    add('--seed', type=int, default=0,
         help='the same seed gives the same images (default: %(default)s)')
-    parser.add_argument(
-        '--size', type=int, nargs=2, default=(320, 240),
+    add('--size', type=int, nargs=2, default=(320, 240),
         metavar=('WIDTH', 'HEIGHT'),
         help='image size in pixels (default: 320 240)')
-    parser.add_argument(
-        '--workers', type=int, metavar='N',
+    add('--workers', type=int, metavar='N',
         help='processes (default: one per core)')
     return parser.parse_args()
 
@@ -48,8 +42,7 @@ def main() -> None:
         result = make_scenes(**vars(args))
     except (ValueError, OSError) as e:
         sys.exit(f'error: {e}')
-    classes = ', '.join(f'{name} {n}'
-                        for name, n in result['per_class'].items())
+    classes = ', '.join(f'{k} {n}' for k, n in result['per_class'].items())
     status = (f"made in {result['seconds']:.1f} s" if result['made'] else
               'which exists with the same options: nothing to do')
     print(f"{result['images']} images ({args.num_train} train, {args.num_val} "

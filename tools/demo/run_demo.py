@@ -15,44 +15,33 @@ from pathlib import Path
 from mmengine.config import Config
 
 ROOT = Path(__file__).parents[2]
-STEPS = 8
-
 EXAMPLES = '''
 examples:
   python tools/demo/run_demo.py
   python tools/demo/run_demo.py --num-train 200 --num-val 100 --epochs 2
 '''
-METRICS = {
-    'knn_mAP': 'k-NN, mAP',
-    'linear_mAP': 'linear, mAP',
-    'knn_balanced_accuracy': 'k-NN, balanced accuracy',
-    'linear_balanced_accuracy': 'linear, balanced accuracy',
-}
+METRICS = dict(knn_mAP='k-NN, mAP', linear_mAP='linear, mAP',
+               knn_balanced_accuracy='k-NN, balanced accuracy',
+               linear_balanced_accuracy='linear, balanced accuracy')
 
 
 def parse_args() -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(
-        description=__doc__,
-        epilog=EXAMPLES,
+        description=__doc__, epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        '--config', default='configs/univip_r18_demo.py',
+    add = parser.add_argument
+    add('--config', default='configs/univip_r18_demo.py',
         help='pre-training config (default: %(default)s)')
-    parser.add_argument(
-        '--data-dir', type=Path, default='data/demo',
+    add('--data-dir', type=Path, default='data/demo',
         help='folder of the data set (default: %(default)s)')
-    parser.add_argument(
-        '--work-dir', type=Path, default='work_dirs/demo',
+    add('--work-dir', type=Path, default='work_dirs/demo',
         help='folder of all other output (default: %(default)s)')
-    parser.add_argument(
-        '--num-train', type=int, default=700, metavar='N',
+    add('--num-train', type=int, default=700, metavar='N',
         help='training images (default: %(default)s)')
-    parser.add_argument(
-        '--num-val', type=int, default=300, metavar='N',
+    add('--num-val', type=int, default=300, metavar='N',
         help='validation images (default: %(default)s)')
-    parser.add_argument(
-        '--epochs', type=int, metavar='N',
+    add('--epochs', type=int, metavar='N',
         help="epochs of pre-training (default: the config's)")
     return parser.parse_args()
 
@@ -60,77 +49,62 @@ def parse_args() -> argparse.Namespace:
 def cfg_options(args: argparse.Namespace, cfg: Config) -> list:
     """Return ``--cfg-options`` for the data folder and the epochs."""
     data_root = f'{args.data_dir.as_posix()}/'
-    options = [f'train_dataloader.dataset.data_root={data_root}']
-    options += [
-        f'test_dataloader.dataset.datasets.{i}.data_root={data_root}'
-        for i in range(2)
-    ]
+    options = [f'{key}.data_root={data_root}' for key in (
+        'train_dataloader.dataset', 'test_dataloader.dataset.datasets.0',
+        'test_dataloader.dataset.datasets.1')]
     if args.epochs is not None:
         last = len(cfg.param_scheduler) - 1
-        options += [
-            f'train_cfg.max_epochs={args.epochs}',
-            f'param_scheduler.{last}.end={args.epochs}'
-        ]
+        options += [f'train_cfg.max_epochs={args.epochs}',
+                    f'param_scheduler.{last}.end={args.epochs}']
     return ['--cfg-options', *options]
 
 
-class Steps:
-    """Runner of the demo's commands, with a numbered title for each one."""
-
-    def __init__(self) -> None:
-        self.number = 0
-
-    def run(self, title: str, *command: object) -> None:
-        """Print and run a command of the project; exit if it fails."""
-        self.number += 1
-        words = [str(word) for word in command]
-        print(f'\n=== {self.number}/{STEPS} {title}\n'
-              f'$ python {shlex.join(words)}', flush=True)
-        start = time.time()
-        done = subprocess.run([sys.executable, *words], cwd=ROOT)
-        if done.returncode:
-            raise SystemExit(f'error: {words[0]} ended with exit code '
-                             f'{done.returncode}: see its message above')
-        print(f'--- {time.time() - start:.0f} s', flush=True)
+def run(step: int, title: str, *command: object) -> None:
+    """Print and run a command of the project; exit if it fails."""
+    words = [str(word) for word in command]
+    print(f'\n=== {step}/8 {title}\n$ python {shlex.join(words)}', flush=True)
+    start = time.time()
+    done = subprocess.run([sys.executable, *words], cwd=ROOT)
+    if done.returncode:
+        raise SystemExit(f'error: {words[0]} ended with exit code '
+                         f'{done.returncode}: see its message above')
+    print(f'--- {time.time() - start:.0f} s', flush=True)
 
 
-def prepare(steps: Steps, args: argparse.Namespace, cfg: Config,
-            options: list) -> None:
+def prepare(args: argparse.Namespace, cfg: Config, options: list) -> None:
     """Make the data set and its proposals, and draw some training views."""
-    data_dir = args.data_dir
-    steps.run('Data set: scenes of several objects',
-              'tools/demo/make_data.py', data_dir, '--num-train',
-              args.num_train, '--num-val', args.num_val)
+    data = args.data_dir
+    run(1, 'Data set: scenes of several objects', 'tools/demo/make_data.py',
+        data, '--num-train', args.num_train, '--num-val', args.num_val)
     rules = [word for name, value in cfg.proposal_rules.items()
              for word in (f'--{name.replace("_", "-")}', value)]
-    steps.run('Proposals: selective search and the three rules',
-              'tools/generate_proposals.py', '--img-prefix',
-              data_dir / 'train', '--ann-file',
-              data_dir / 'annotations/train.json', '--out',
-              data_dir / 'proposals/train.npz', *rules, '--max-side', 128)
-    steps.run('Training views', 'tools/browse_dataset.py', args.config,
-              '--output-dir', args.work_dir / 'scenes', *options)
+    run(2, 'Proposals: selective search and the three rules',
+        'tools/generate_proposals.py', '--img-prefix', data / 'train',
+        '--ann-file', data / 'annotations/train.json',
+        '--out', data / 'proposals/train.npz', *rules, '--max-side', 128)
+    run(3, 'Training views', 'tools/browse_dataset.py', args.config,
+        '--output-dir', args.work_dir / 'scenes', *options)
 
 
-def train_and_evaluate(steps: Steps, args: argparse.Namespace,
-                       options: list) -> Path:
+def train_and_evaluate(args: argparse.Namespace, options: list) -> Path:
     """Pre-train, extract and evaluate, and return the backbone's file."""
     work_dir = args.work_dir
     pretrain = work_dir / 'pretrain'
-    steps.run('Pre-training', 'tools/train.py', args.config, '--work-dir',
-              pretrain, *options)
+    run(4, 'Pre-training', 'tools/train.py', args.config,
+        '--work-dir', pretrain, *options)
     last = (ROOT / pretrain / 'last_checkpoint').read_text().strip()
     checkpoint = pretrain / Path(last).name
     backbone = work_dir / 'univip_r18_demo_backbone.pth'
-    steps.run('Backbone for configs of mmdet, mmseg and mmpretrain',
-              'tools/extract_backbone.py', checkpoint, backbone)
-    for name, weights in dict(untrained=[], trained=[checkpoint]).items():
-        steps.run(f'k-NN and linear classifiers on the {name} network',
-                  'tools/test.py', args.config, *weights, '--work-dir',
-                  work_dir / name, '--out', work_dir / name / 'metrics.json',
-                  *options)
-    steps.run('Curves of the three losses', 'tools/plot_losses.py', pretrain,
-              '--out', work_dir / 'losses.png')
+    run(5, 'Backbone for configs of mmdet, mmseg and mmpretrain',
+        'tools/extract_backbone.py', checkpoint, backbone)
+    for step, name, weights in ((6, 'untrained', []),
+                                (7, 'trained', [checkpoint])):
+        run(step, f'k-NN and linear classifiers on the {name} network',
+            'tools/test.py', args.config, *weights, '--work-dir',
+            work_dir / name, '--out', work_dir / name / 'metrics.json',
+            *options)
+    run(8, 'Curves of the three losses', 'tools/plot_losses.py', pretrain,
+        '--out', work_dir / 'losses.png')
     return backbone
 
 
@@ -142,10 +116,9 @@ def print_summary(work_dir: Path, backbone: Path, seconds: float) -> None:
     print(f'\n{"=" * 62}\nFrozen features of the validation images, percent\n')
     print(f'{"":28}{"untrained":>11}{"UniVIP":>11}{"":>4}chance')
     for name, label in METRICS.items():
-        key = f'probe/{name}'
-        chance = (trained['probe/chance_mAP'] if name.endswith('mAP') else 50)
-        print(f'{label:28}{untrained[key]:>11.1f}{trained[key]:>11.1f}'
-              f'{chance:>10.1f}')
+        before, after = untrained[f'probe/{name}'], trained[f'probe/{name}']
+        chance = trained['probe/chance_mAP'] if name.endswith('mAP') else 50
+        print(f'{label:28}{before:>11.1f}{after:>11.1f}{chance:>10.1f}')
     print(f'''
 backbone      {backbone}
 checkpoints   {work_dir}/pretrain
@@ -160,9 +133,8 @@ def main() -> None:
     start = time.time()
     cfg = Config.fromfile(ROOT / args.config)
     options = cfg_options(args, cfg)
-    steps = Steps()
-    prepare(steps, args, cfg, options)
-    backbone = train_and_evaluate(steps, args, options)
+    prepare(args, cfg, options)
+    backbone = train_and_evaluate(args, options)
     print_summary(args.work_dir, backbone, time.time() - start)
 
 

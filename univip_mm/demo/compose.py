@@ -5,9 +5,8 @@ import cv2
 import numpy as np
 
 from .backgrounds import make_background
-from .clutter import add_clutter
-from .objects import CLASSES, Sprite, draw_object
-from .sketch import bounding_slices
+from .objects import CLASSES, draw_object
+from .sketch import Sprite, bounding_slices
 
 MIN_SIDE = 96  # pixels of an image; less leaves no room for the objects
 MIN_OBJECTS, MAX_OBJECTS = 4, 9
@@ -47,19 +46,15 @@ def make_scene(rng: np.random.Generator, size=(320, 240)) -> tuple:
     width, height = check_size(size)
     while True:
         light = _random_light(rng)
-        background = make_background(rng, width, height)
-        canvas = _Canvas(add_clutter(*background, rng, light), light)
+        background = make_background(rng, width, height, light)
+        canvas = _Canvas(background, light)
         _place_objects(canvas, rng)
         if len(canvas.names) >= MIN_OBJECTS:
             return _apply_camera(canvas.pixels, rng), canvas.visible_objects()
 
 
 def check_size(size) -> tuple:
-    """Return width and height as integers.
-
-    Raises:
-        ValueError: The size is not two integers of at least ``MIN_SIDE``.
-    """
+    """Return width and height as integers, or raise ValueError."""
     if len(size) != 2 or any(
             side != int(side) or side < MIN_SIDE for side in size):
         raise ValueError(f'size is {tuple(size)}, but must be a width and a '
@@ -79,8 +74,8 @@ def _place_objects(canvas: '_Canvas', rng) -> None:
     """Place objects of a few classes at random, from back to front."""
     height, width = canvas.owner.shape
     count = MIN_OBJECTS + rng.binomial(MAX_OBJECTS - MIN_OBJECTS, 0.35)
-    classes = rng.choice(list(CLASSES), rng.integers(1, MAX_CLASSES + 1),
-                         replace=False)
+    num_classes = rng.integers(1, MAX_CLASSES + 1)
+    classes = rng.choice(list(CLASSES), num_classes, replace=False)
     names = rng.choice(classes, count).tolist()
     # A near object is low in the image and hides the objects behind it.
     for name, y in zip(names, np.sort(rng.uniform(0.15, 0.9, count))):
@@ -97,16 +92,11 @@ def _place_objects(canvas: '_Canvas', rng) -> None:
 
 
 class _Canvas:
-    """A scene under construction.
-
-    Args:
-        pixels (np.ndarray): (H, W, 3) float32 BGR background, 0 to 255.
-        light (np.ndarray): (3,) unit vector to the light.
-    """
+    """A scene under construction, on a background."""
 
     def __init__(self, pixels: np.ndarray, light: np.ndarray) -> None:
-        self.pixels = pixels
-        self.light = light
+        self.pixels = pixels  # (H, W, 3) float32 BGR, 0 to 255
+        self.light = light  # (3,) unit vector
         # Index of the object that is visible at each pixel, -1: none.
         self.owner = np.full(pixels.shape[:2], -1, np.int16)
         self.names: list[str] = []
@@ -118,21 +108,13 @@ class _Canvas:
 
         The rules: most of the object is in the image, the object contrasts
         with the pixels it covers, and every covered object stays visible.
-
-        Args:
-            name (str): Class of the object.
-            sprite (Sprite): The object.
-            corner (tuple): x and y of the sprite's upper left pixel.
+        ``corner`` is (x, y) of the sprite's upper left pixel.
         """
+        x, y = corner
         height, width = self.owner.shape
         h, w = sprite.alpha.shape
-        (x1, y1), (x2, y2) = corner, np.add(corner, (w, h))
-        left, top = max(x1, 0), max(y1, 0)
-        right, bottom = min(x2, width), min(y2, height)
-        if left >= right or top >= bottom:
-            return False
-        roi = np.s_[top:bottom, left:right]
-        inside = np.s_[top - y1:bottom - y1, left - x1:right - x1]
+        roi = np.s_[max(y, 0):y + h, max(x, 0):x + w]
+        inside = np.s_[max(-y, 0):height - y, max(-x, 0):width - x]
         visible = Sprite(sprite.color[inside], sprite.alpha[inside])
         mask = drop_specks(visible.alpha > 0.5)
         area = np.count_nonzero(sprite.alpha > 0.5)
@@ -144,7 +126,7 @@ class _Canvas:
         owner[roi][mask] = len(self.names)
         if not self._keeps_visible(owner, np.unique(self.owner[roi][mask])):
             return False
-        self._cast_shadow(sprite.alpha, x1, y1)
+        self._cast_shadow(sprite.alpha, x, y)
         alpha = visible.alpha[..., None]
         self.pixels[roi] = self.pixels[roi] * (1 - alpha) + visible.color
         self.owner = owner
@@ -158,8 +140,8 @@ class _Canvas:
         for number, name in enumerate(self.names):
             mask = drop_specks(self.owner == number)
             x, y, w, h = cv2.boundingRect(mask.astype(np.uint8))
-            objects.append(
-                SceneObject(name, mask, np.array([x, y, x + w, y + h])))
+            bbox = np.array([x, y, x + w, y + h])
+            objects.append(SceneObject(name, mask, bbox))
         return objects
 
     def _is_large_enough(self, mask: np.ndarray) -> bool:
@@ -175,12 +157,9 @@ class _Canvas:
 
     def _keeps_visible(self, owner: np.ndarray, covered: np.ndarray) -> bool:
         """Check the covered objects (numbers, -1: none) in a new ``owner``."""
-        for number in covered[covered >= 0]:
-            rest = drop_specks(owner == number)
-            if (np.count_nonzero(rest) < MIN_VISIBLE * self.areas[number]
-                    or not self._is_large_enough(rest)):
-                return False
-        return True
+        rests = ((n, drop_specks(owner == n)) for n in covered[covered >= 0])
+        return all(np.count_nonzero(rest) >= MIN_VISIBLE * self.areas[n]
+                   and self._is_large_enough(rest) for n, rest in rests)
 
     def _cast_shadow(self, alpha: np.ndarray, x: int, y: int) -> None:
         """Darken the scene around a sprite whose corner is (x, y)."""
@@ -189,10 +168,9 @@ class _Canvas:
         border = int(3 * reach)
         around = np.s_[max(y - border, 0):y + h + border,
                        max(x - border, 0):x + w + border]
-        shift = np.float32(
-            [[1, 0, x - around[1].start - reach * self.light[0]],
-             [0, 1, y - around[0].start - reach * self.light[1]]])
-        shadow = cv2.warpAffine(alpha, shift,
+        offset = np.array([x - around[1].start, y - around[0].start])
+        shift = np.column_stack([np.eye(2), offset - reach * self.light[:2]])
+        shadow = cv2.warpAffine(alpha, np.float32(shift),
                                 self.pixels[around].shape[1::-1])
         cast = cv2.GaussianBlur(shadow, (0, 0), reach)
         contact = cv2.GaussianBlur(shadow, (0, 0), reach / 3)
@@ -200,15 +178,9 @@ class _Canvas:
 
 
 def drop_specks(mask: np.ndarray) -> np.ndarray:
-    """Remove the pieces of a mask that are below 4 % of its area.
+    """Remove the pieces of a mask (H, W) bool below 4 % of its area.
 
     Such pieces would enlarge the bounding box.
-
-    Args:
-        mask (np.ndarray): (H, W) bool.
-
-    Returns:
-        np.ndarray: (H, W) bool.
     """
     mask = mask.astype(np.uint8)
     roi = bounding_slices(mask)
@@ -225,12 +197,7 @@ def drop_specks(mask: np.ndarray) -> np.ndarray:
 def _apply_camera(pixels: np.ndarray, rng) -> np.ndarray:
     """Apply uneven light, vignette, color cast, blur and sensor noise.
 
-    Args:
-        pixels (np.ndarray): (H, W, 3) float32, 0 to 255.
-        rng (np.random.Generator): Source of the strengths and the noise.
-
-    Returns:
-        np.ndarray: (H, W, 3) uint8.
+    ``pixels`` are (H, W, 3) float32, 0 to 255; the result is uint8.
     """
     height, width = pixels.shape[:2]
     y, x = np.mgrid[-1:1:height * 1j, -1:1:width * 1j].astype(np.float32)

@@ -1,71 +1,34 @@
-"""The twelve classes of objects.
+"""The twelve classes of objects, one ``draw_*`` function each.
 
-Shape and structure define a class. Colors, size and pose are random for every
-class, so they do not reveal the class. Each ``draw_*`` function draws one
-class on a sketch, in the sketch's unit frame, with two contrasting colors.
+A class is drawn in the sketch's unit frame, with two contrasting colors.
 """
-from typing import NamedTuple
-
-import cv2
 import numpy as np
 
-from .sketch import Sketch, bounding_slices, ellipse, round_corners
-from .textures import (
-    INK,
-    PALE,
-    WHITE,
-    contrasting_colors,
-    fractal_noise,
-    random_color,
-)
+from .sketch import Sketch, Sprite, ellipse, round_corners
+from .textures import INK, PALE, WHITE, contrasting_colors, random_color
 
 # Objects are drawn at twice their size and reduced, which removes the jagged
 # edges. Above LARGE pixels the factor is smaller, to save time.
 SUPERSAMPLING, LARGE = 2, 200
 
 
-class Sprite(NamedTuple):
-    """A drawn object, cropped to its visible pixels."""
-    color: np.ndarray  # (h, w, 3) float32 BGR, 0 to 255, premultiplied
-    alpha: np.ndarray  # (h, w) float32, 0 to 1
-
-
-def draw_object(name: str, rng: np.random.Generator, side: float,
-                light: np.ndarray) -> Sprite:
-    """Draw one object in a random pose.
-
-    Args:
-        name (str): Class, a key of ``CLASSES``.
-        rng (np.random.Generator): Source of pose and colors.
-        side (float): Side of the object's unit frame, pixels.
-        light (np.ndarray): (3,) unit vector to the light, see
-            :class:`Sketch`.
-    """
+def draw_object(name: str, rng, side: float, light: np.ndarray) -> Sprite:
+    """Draw an object in a random pose; ``side`` is its frame's, in pixels."""
     scale = min(SUPERSAMPLING, max(LARGE / side, 1))
-    sketch = Sketch.in_random_pose(rng, side * scale, light)
+    sketch = Sketch(rng, side * scale, light)
     CLASSES[name](sketch, rng, *contrasting_colors(rng))
-    roi = bounding_slices(sketch.alpha)
-    h, w = (max(round(n / scale), 1) for n in sketch.alpha[roi].shape)
-    color, alpha, shading, highlight = (
-        cv2.resize(layer[roi], (w, h), interpolation=cv2.INTER_AREA).astype(
-            np.float32) for layer in (sketch.color, sketch.alpha,
-                                      sketch.shading, sketch.highlight))
-    roughness = rng.uniform(0.1, 0.3)
-    shading *= 1 + roughness * fractal_noise(rng, h, w, cells=8, octaves=4)
-    color = color * shading[..., None] + (highlight * alpha)[..., None]
-    return Sprite(np.minimum(color, alpha[..., None]), alpha / 255)
+    return sketch.to_sprite(rng, scale)
 
 
 def draw_ball(s: Sketch, rng, main, accent) -> None:
     """Draw a ball with segments and two poles, rotated in 3-D."""
-    body = s.fill(ellipse(0, 0, 0.86, 0.86), main)
+    body = s.shade_cushion(s.fill(ellipse(0, 0, .86, .86), main), .95, .45)
     x, y = s.x / 0.86, s.y / 0.86
     z = np.sqrt(np.maximum(1 - x * x - y * y, 0))
     spin = np.linalg.qr(rng.normal(size=(3, 3)))[0].astype(np.float32)
     u, v, w = (row[0] * x + row[1] * y + row[2] * z for row in spin)
     s.paint(body, np.sin(rng.integers(3, 5) * np.arctan2(v, u)) > 0, accent)
     s.paint(body, np.abs(w) > 0.95, WHITE)
-    s.shade_cushion(body, 0.95, gloss=0.45)
 
 
 def draw_mug(s: Sketch, rng, main, accent) -> None:
@@ -77,8 +40,7 @@ def draw_mug(s: Sketch, rng, main, accent) -> None:
     height = s.y - 0.13 * np.sqrt(1 - across * across)
     for place in rng.permutation([-0.3, 0.05, 0.4])[:rng.integers(1, 3)]:
         s.paint(body, np.abs(height - place) < 0.09, accent)
-    rim = s.fill(ellipse(0, top, wide, 0.19), main)
-    s.shade_plane(rim, (0, -0.5, 0.86))
+    s.shade_plane(s.fill(ellipse(0, top, wide, .19), main), (0, -.5, .86))
     hollow = s.fill(ellipse(0, top + 0.02, wide - 0.09, 0.13), main)
     s.shading[hollow > 0] = 0.38
     drink = s.fill(ellipse(0, top + 0.07, wide - 0.16, 0.08), (30, 45, 70))
@@ -113,19 +75,16 @@ def draw_book(s: Sketch, rng, main, accent) -> None:
 
 def draw_star(s: Sketch, rng, main, accent) -> None:
     """Draw a rounded star with a seam and a face."""
-    inner = rng.uniform(0.42, 0.5)
     corners = ellipse(0, 0.05, 1, 1, -90, 270, 11)[:-1]
-    corners[1::2] *= inner
-    corners = np.stack([corners * 1.04, corners * 1.04], 1).reshape(-1, 2)
-    outline = round_corners(corners, 3)
-    body = s.fill(outline, main)
+    corners[1::2] *= rng.uniform(0.42, 0.5)
+    outline = round_corners(np.repeat(corners * 1.04, 2, axis=0))
+    s.shade_cushion(s.fill(outline, main), 0.8)
     for piece in np.array_split(outline * 0.78, 32)[::2]:
         s.stroke(piece, accent, 0.035)
     for side in (-0.17, 0.17):
         s.fill(ellipse(side, -0.1, 0.08, 0.1), INK)
         s.fill(ellipse(side - 0.02, -0.13, 0.03, 0.03), WHITE)
     s.stroke(ellipse(0, 0.1, 0.14, 0.1, 10, 170), INK, 0.045)
-    s.shade_cushion(body, 0.8)
 
 
 def draw_leaf(s: Sketch, rng, main, accent) -> None:
@@ -137,7 +96,7 @@ def draw_leaf(s: Sketch, rng, main, accent) -> None:
     edge = np.column_stack([half, 1.75 * t - 0.75])[::-1]
     s.stroke([(0, 0.9), (0.04, 1.0), (0.1, 1.12)], accent, 0.09)
     outline = np.concatenate([edge * (1, -1), edge[::-1] * (-1, -1)])
-    body = s.fill(outline + (0, 0.12), main)
+    body = s.shade_cushion(s.fill(outline + (0, 0.12), main), 0.35)
     s.paint(body, s.x < 0, INK, 0.18)
     s.paint(body, s.x > 0, WHITE, 0.1)
     for y in np.linspace(-0.5, 0.65, 7):
@@ -146,7 +105,6 @@ def draw_leaf(s: Sketch, rng, main, accent) -> None:
             s.stroke([(0, y), (side * reach * 0.5, y - 0.14),
                       (side * reach * 0.86, y - 0.27)], accent, 0.03)
     s.stroke([(0, -0.8), (0, 0.95)], accent, 0.06)
-    s.shade_cushion(body, 0.35)
 
 
 def draw_fish(s: Sketch, rng, main, accent) -> None:
@@ -157,12 +115,11 @@ def draw_fish(s: Sketch, rng, main, accent) -> None:
             [(.5, 0), (.75, -.1), (1.08, -.52), (.95, 0), (1.08, .52),
              (.75, .1)]]
     for fin in fins:
-        part = s.fill(round_corners(fin, 2), accent)
+        part = s.shade_cushion(s.fill(round_corners(fin, 2), accent), 0.4)
         s.paint(part, np.sin(s.x * 42 + s.y * 16) > 0.3, INK, 0.35)
-        s.shade_cushion(part, 0.4)
     outline = [(-1, .05), (-.75, -.3), (-.3, -high), (.15, -high), (.85, -.13),
                (.85, .13), (.15, high), (-.3, high), (-.75, .32)]
-    body = s.fill(round_corners(outline, 3), main)
+    body = s.shade_cushion(s.fill(round_corners(outline), main), 0.75, 0.2)
     # Scales: circular arcs on a grid; every second row is shifted.
     row = np.floor(s.y / 0.14)
     u = (s.x / 0.17 + 0.5 * (row % 2)) % 1 - 1
@@ -171,7 +128,6 @@ def draw_fish(s: Sketch, rng, main, accent) -> None:
     scales = (radius > 0.45) & (radius < 0.95) & (s.x > -0.45)
     s.paint(body, scales, accent, 0.75)
     s.stroke(ellipse(-.68, 0.02, 0.24, 0.34, -65, 65), INK, 0.045)
-    s.shade_cushion(body, 0.75, gloss=0.2)
     s.fill(ellipse(-0.7, -0.1, 0.12, 0.12), WHITE)
     s.fill(ellipse(-0.72, -0.1, 0.065, 0.065), INK)
     s.stroke([(-0.97, 0.12), (-0.78, 0.16)], INK, 0.04)
@@ -181,9 +137,9 @@ def draw_bottle(s: Sketch, rng, main, accent) -> None:
     """Draw a bottle with a label and a ridged cap."""
     wide, neck, shoulder = (rng.uniform(0.4, 0.52), rng.uniform(0.15, 0.2),
                             rng.uniform(-0.3, -0.1))
-    ys = [-0.95, -0.55, shoulder - 0.12, shoulder, 0.92]
-    radii = [neck, neck, wide * 0.86, wide, wide]
-    body, across = s.revolve(ys, radii, main, gloss=0.7)
+    body, across = s.revolve(
+        [-0.95, -0.55, shoulder - 0.12, shoulder, 0.92],
+        [neck, neck, wide * 0.86, wide, wide], main, gloss=0.7)
     curve = s.y - 0.1 * np.sqrt(1 - across * across)
     label = (curve > shoulder + 0.2) & (curve < 0.68)
     s.paint(body, label, accent)
@@ -207,44 +163,40 @@ def draw_cube(s: Sketch, rng, main, accent) -> None:
              (low, right, up, (0.7, 0.4, 0.6)),
              (low + up, left, right, (0, -0.75, 0.66))]
     for corner, a, b, normal in faces:
-        part = s.fill([corner, corner + a, corner + a + b, corner + b], main)
+        face = s.fill([corner, corner + a, corner + a + b, corner + b], main)
+        s.shade_plane(face, normal)
         for i in range(cells):
             for j in range(i % 2, cells, 2):
                 cell = [(i, j), (i + 1, j), (i + 1, j + 1), (i, j + 1)]
                 s.fill(corner + np.array(cell) / cells @ [a, b], accent)
-        s.shade_plane(part, normal)
 
 
 def draw_flower(s: Sketch, rng, main, accent) -> None:
     """Draw a flower with five to eight petals and a disk of seeds."""
     petals = rng.integers(5, 9)
     wide = min(0.36, 1.75 / petals)
+    petal = round_corners([(.1, 0), (.45, -wide), (.9, -wide), (1.02, -.1),
+                           (1.02, .1), (.9, wide), (.45, wide)], 2)
     for angle in np.linspace(0, 2 * np.pi, petals, endpoint=False):
         rotation = np.array([[np.cos(angle), np.sin(angle)],
                              [-np.sin(angle), np.cos(angle)]])
-        petal = [(.1, 0), (.45, -wide), (.9, -wide), (1.02, -.1), (1.02, .1),
-                 (.9, wide), (.45, wide)]
-        part = s.fill(round_corners(petal, 2) @ rotation, main)
+        s.shade_cushion(s.fill(petal @ rotation, main), 0.7)
         for bend in (-0.35, 0, 0.35):
-            vein = np.array([(0.3, bend * 0.15), (0.75, bend * wide)])
-            s.stroke(vein @ rotation, accent, 0.03)
-        s.shade_cushion(part, 0.7)
-    disk = s.fill(ellipse(0, 0, 0.3, 0.3), accent)
+            vein = [(0.3, bend * 0.15), (0.75, bend * wide)] @ rotation
+            s.stroke(vein, accent, 0.03)
+    s.shade_cushion(s.fill(ellipse(0, 0, 0.3, 0.3), accent), 0.7)
     for k in range(26):  # seeds, in a sunflower's spiral
         r, a = 0.27 * np.sqrt((k + 0.5) / 26), k * 2.39996
         s.fill(ellipse(r * np.cos(a), r * np.sin(a), 0.03, 0.03, steps=8), INK)
-    s.shade_cushion(disk, 0.7)
 
 
 def draw_mushroom(s: Sketch, rng, main, accent) -> None:
     """Draw a mushroom with a stem, a ring, gills and a spotted cap."""
-    pale = random_color(rng, 0.6)
-    thin = rng.uniform(0.2, 0.27)
-    s.revolve([-0.1, 0.35, 0.75, 0.92], [thin, thin, thin * 1.3, thin * 1.4],
-              pale, 0.1)
+    pale, thin = random_color(rng, 0.6), rng.uniform(0.2, 0.27)
+    radii = thin * np.array([1, 1, 1.3, 1.4])
+    s.revolve([-0.1, 0.35, 0.75, 0.92], radii, pale, 0.1)
     ring = [(-.34, .42), (-.24, .2), (.24, .2), (.34, .42), (0, .5)]
-    ring = s.fill(round_corners(ring, 2), pale)
-    s.shade_cushion(ring, 0.6)
+    s.shade_cushion(s.fill(round_corners(ring, 2), pale), 0.6)
     gills = s.fill(ellipse(0, 0.02, 0.86, 0.17), pale)
     s.paint(gills, np.sin(np.arctan2(s.x, s.y + 0.5) * 40) > 0, INK, 0.4)
     s.shading[gills > 0] = 0.65
@@ -257,8 +209,7 @@ def draw_mushroom(s: Sketch, rng, main, accent) -> None:
         x, y = np.add((x, y), rng.uniform(-0.06, 0.06, 2))
         r = rng.uniform(0.09, 0.15)
         spots |= ((s.x - x) / r)**2 + ((s.y - y * tall) / r / 0.8)**2 < 1
-    s.paint(cap, spots, accent)
-    s.shade_cushion(cap, 0.75, gloss=0.2)
+    s.paint(s.shade_cushion(cap, 0.75, gloss=0.2), spots, accent)
 
 
 def draw_butterfly(s: Sketch, rng, main, accent) -> None:
@@ -271,20 +222,18 @@ def draw_butterfly(s: Sketch, rng, main, accent) -> None:
     for side in (-1, 1):
         for wing, center in ((lower, (.52, .4)), (upper, (.66, -.52))):
             flip = np.array([side, 1])
-            part = s.fill(wing * flip, accent)
+            s.shade_cushion(s.fill(wing * flip, accent), 0.3)
             inner = (wing - center) * 0.8 + center
             s.fill(inner * flip, main)
             for tip in inner[4:-8:6]:
                 s.stroke([(0.08 * side, 0), tip * flip], accent, 0.025)
             for r, color in ((.2, accent), (.14, spot), (.06, WHITE)):
                 s.fill(ellipse(center[0] * side, center[1], r, r), color)
-            s.shade_cushion(part, 0.3)
     for side in (-1, 1):
         s.stroke([(0, -.4), (.1 * side, -.75), (.26 * side, -.95)], INK, 0.04)
         s.fill(ellipse(.27 * side, -.96, .05, .05), INK)
     body = s.fill(ellipse(0, 0.02, 0.1, 0.55), (50, 60, 75))
-    s.paint(body, np.sin(s.y * 40) > 0.4, INK)
-    s.shade_cushion(body, 0.8)
+    s.paint(s.shade_cushion(body, 0.8), np.sin(s.y * 40) > 0.4, INK)
 
 
 def draw_clock(s: Sketch, rng, main, accent) -> None:
@@ -295,20 +244,16 @@ def draw_clock(s: Sketch, rng, main, accent) -> None:
         bell = ellipse(.5 * side, -.66, .34, .3) @ tilt + (-.17 * side, 0)
         s.shade_cushion(s.fill(bell, accent), 0.9, gloss=0.5)
     s.stroke([(0, -0.7), (0, -1.0)], main, 0.1)
-    rim = s.fill(ellipse(0, 0.1, 0.78, 0.78), main)
-    s.shade_cushion(rim, 0.9, gloss=0.3)
-    face = s.fill(ellipse(0, 0.1, 0.62, 0.62), accent)
+    s.shade_cushion(s.fill(ellipse(0, .1, .78, .78), main), 0.9, gloss=0.3)
+    s.shade_plane(s.fill(ellipse(0, .1, .62, .62), accent), (0, 0, 1))
     for hour in range(12):
         a = hour * np.pi / 6
-        tick = np.outer([0.5 if hour % 3 else 0.44, .56],
-                        [np.sin(a), np.cos(a)])
+        tick = np.outer([.5 if hour % 3 else .44, .56], [np.sin(a), np.cos(a)])
         s.stroke(tick + (0, .1), main, 0.05)
-    for reach, width in ((0.44, 0.06), (0.3, 0.09)):
+    for r, width in ((0.44, 0.06), (0.3, 0.09)):
         a = rng.uniform(0, 2 * np.pi)
-        s.stroke([(0, 0.1), (reach * np.cos(a), 0.1 + reach * np.sin(a))],
-               main, width)
+        s.stroke([(0, .1), (r * np.cos(a), .1 + r * np.sin(a))], main, width)
     s.fill(ellipse(0, 0.1, 0.07, 0.07), INK)
-    s.shade_plane(face, (0, 0, 1))
 
 
 CLASSES = dict(

@@ -4,48 +4,30 @@ The object is drawn in a unit frame: x points right, y points down, and most
 of the object is within [-1, 1]. The sketch maps this frame to pixels under a
 random pose, so the code of a class contains no pose and no light.
 """
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 
+from .textures import fractal_noise
+
 FRACTION_BITS = 4  # sub-pixel accuracy of OpenCV's drawing functions
 
 
-@dataclass
+class Sprite(NamedTuple):
+    """A drawn object, cropped to its visible pixels."""
+    color: np.ndarray  # (h, w, 3) float32 BGR, 0 to 255, premultiplied
+    alpha: np.ndarray  # (h, w) float32, 0 to 1
+
+
 class Sketch:
-    """Canvas of (S, S) pixels for one object.
+    """Canvas of (S, S) pixels for one object in a random pose.
 
-    Args:
-        color (np.ndarray): (S, S, 3) uint8 BGR, premultiplied by alpha.
-        alpha (np.ndarray): (S, S) uint8.
-        shading (np.ndarray): (S, S) float32. Factor of the color.
-        highlight (np.ndarray): (S, S) float32. Added to the shaded color.
-        x (np.ndarray): (S, S) float32. x of each pixel in the unit frame.
-        y (np.ndarray): (S, S) float32. y of each pixel in the unit frame.
-        frame (np.ndarray): (2, 3) affine matrix, unit frame to pixels.
-        light (np.ndarray): (3,) unit vector to the light: right, down,
-            towards the viewer.
+    ``side`` is the side of the unit frame in pixels, and ``light`` a (3,) unit
+    vector to the light: right, down, towards the viewer.
     """
-    color: np.ndarray
-    alpha: np.ndarray
-    shading: np.ndarray
-    highlight: np.ndarray
-    x: np.ndarray
-    y: np.ndarray
-    frame: np.ndarray
-    light: np.ndarray
 
-    @classmethod
-    def in_random_pose(cls, rng: np.random.Generator, side: float,
-                       light: np.ndarray) -> 'Sketch':
-        """Return an empty sketch with a random rotation, shear and mirror.
-
-        Args:
-            rng (np.random.Generator): Source of the pose.
-            side (float): Side of the unit frame, pixels.
-            light (np.ndarray): (3,) unit vector to the light.
-        """
+    def __init__(self, rng, side: float, light: np.ndarray) -> None:
         angle = rng.uniform(-np.pi / 3, np.pi / 3)
         stretch = np.exp(rng.uniform(-0.14, 0.14))
         mirror = rng.choice([-1, 1])
@@ -57,67 +39,52 @@ class Sketch:
         half = int(side * 0.78)
         inverse = np.linalg.inv(matrix).astype(np.float32)
         line = np.arange(2 * half, dtype=np.float32) - half
-        x = inverse[0, 0] * line[None] + inverse[0, 1] * line[:, None]
-        y = inverse[1, 0] * line[None] + inverse[1, 1] * line[:, None]
-        return cls(
-            color=np.zeros((*x.shape, 3), np.uint8),
-            alpha=np.zeros(x.shape, np.uint8),
-            shading=np.ones_like(x),
-            highlight=np.zeros_like(x),
-            x=x,
-            y=y,
-            frame=np.column_stack([matrix, [half, half]]),
-            light=light)
+        # Coordinates of each pixel in the unit frame.
+        self.x = inverse[0, 0] * line[None] + inverse[0, 1] * line[:, None]
+        self.y = inverse[1, 0] * line[None] + inverse[1, 1] * line[:, None]
+        # (2, 3) affine matrix, unit frame to pixels.
+        self.frame = np.column_stack([matrix, [half, half]])
+        self.light = light
+        self.alpha = np.zeros(self.x.shape, np.uint8)
+        # BGR, premultiplied by alpha.
+        self.color = np.zeros((*self.x.shape, 3), np.uint8)
+        self.shading = np.ones_like(self.x)  # factor of the color
+        self.highlight = np.zeros_like(self.x)  # added to the shaded color
 
     def fill(self, points, color) -> np.ndarray:
-        """Fill a polygon and return its mask.
+        """Fill a polygon (N, 2) and return its mask, (S, S) uint8, 0 or 255.
 
-        Args:
-            points (array-like): (N, 2) in the unit frame.
-            color (tuple): BGR, 0 to 255.
-
-        Returns:
-            np.ndarray: (S, S) uint8, 255 inside the polygon and 0 outside.
+        The points are in the unit frame; ``color`` is BGR, 0 to 255.
         """
-        pixels = self._to_pixels(points)
-        mask = np.zeros_like(self.alpha)
-        cv2.fillPoly(mask, [pixels], 255, cv2.LINE_8, FRACTION_BITS)
-        cv2.fillPoly(self.color, [pixels], color, cv2.LINE_AA, FRACTION_BITS)
-        cv2.fillPoly(self.alpha, [pixels], 255, cv2.LINE_AA, FRACTION_BITS)
+        pixels, mask = [self._to_pixels(points)], np.zeros_like(self.alpha)
+        cv2.fillPoly(mask, pixels, 255, cv2.LINE_8, FRACTION_BITS)
+        cv2.fillPoly(self.color, pixels, color, cv2.LINE_AA, FRACTION_BITS)
+        cv2.fillPoly(self.alpha, pixels, 255, cv2.LINE_AA, FRACTION_BITS)
         return mask
 
     def stroke(self, points, color, width: float, closed=False) -> None:
         """Draw a line; ``width`` is in units of the frame."""
         scale = np.sqrt(abs(np.linalg.det(self.frame[:, :2])))
         width = max(1, round(width * scale))
+        pixels = [self._to_pixels(points)]
         for canvas, value in ((self.color, color), (self.alpha, 255)):
-            cv2.polylines(canvas, [self._to_pixels(points)], closed, value,
-                          width, cv2.LINE_AA, FRACTION_BITS)
+            cv2.polylines(canvas, pixels, closed, value, width, cv2.LINE_AA,
+                          FRACTION_BITS)
 
-    def paint(self, mask: np.ndarray, pattern: np.ndarray, color,
-              opacity=1.0) -> None:
+    def paint(self, mask, pattern, color, opacity=1.0) -> None:
         """Color the pixels that are in a mask and in a boolean pattern."""
         roi = bounding_slices(mask)
         selected = cv2.bitwise_and(mask[roi], pattern[roi].astype(np.uint8))
-        layer = np.full_like(self.color[roi], color)
-        if opacity < 1:
-            layer = cv2.addWeighted(self.color[roi], 1 - opacity, layer,
-                                    opacity, 0)
-        cv2.copyTo(layer, selected, self.color[roi])
+        old, new = self.color[roi], np.full_like(self.color[roi], color)
+        new = cv2.addWeighted(old, 1 - opacity, new, opacity, 0)
+        cv2.copyTo(new, selected, old)
 
     def revolve(self, ys, radii, color, gloss=0.3, foot=0.12) -> tuple:
         """Draw and shade a solid of revolution, seen slightly from above.
 
-        Args:
-            ys (sequence): Increasing y of the profile's points.
-            radii (sequence): Radius at each of ``ys``.
-            color (tuple): BGR, 0 to 255.
-            gloss (float): Strength of the highlight. Defaults to 0.3.
-            foot (float): Height of the elliptic foot. Defaults to 0.12.
-
-        Returns:
-            tuple: Mask (S, S) uint8, and ``x / radius`` (S, S) float32
-            within [-1, 1].
+        The profile has the given radii at increasing ``ys``; ``foot`` is the
+        height of the elliptic foot. Return the mask (S, S) uint8, and
+        ``x / radius`` (S, S) float32 within [-1, 1].
         """
         ys, radii = np.asarray(ys, float), np.asarray(radii, float)
         bottom = ellipse(0, ys[-1], radii[-1], foot, 0, 180, 16)
@@ -132,13 +99,11 @@ class Sketch:
         self._shade(mask, nx * ax, nx * ay, np.sqrt(1 - nx * nx), gloss)
         return mask, across
 
-    def shade_cushion(self, mask: np.ndarray, depth=0.6, gloss=0.0) -> None:
-        """Shade a part as a cushion; a disk of depth 1 becomes a hemisphere.
+    def shade_cushion(self, mask, depth=0.6, gloss=0.0) -> np.ndarray:
+        """Shade a part as a cushion and return its mask.
 
-        Args:
-            mask (np.ndarray): (S, S) uint8.
-            depth (float): Height relative to the half width. Defaults to 0.6.
-            gloss (float): Strength of the highlight. Defaults to 0.0.
+        ``depth`` is the height relative to the half width: a disk of depth 1
+        becomes a hemisphere. ``gloss`` is the strength of the highlight.
         """
         inner = cv2.copyMakeBorder(mask[bounding_slices(mask)], 1, 1, 1, 1,
                                    cv2.BORDER_CONSTANT)
@@ -150,6 +115,7 @@ class Sketch:
         ny = -cv2.Sobel(height, cv2.CV_32F, 0, 1, scale=1 / 8)[1:-1, 1:-1]
         nz = 1 / np.sqrt(1 + nx * nx + ny * ny)
         self._shade(mask, nx * nz, ny * nz, nz, gloss)
+        return mask
 
     def shade_plane(self, mask: np.ndarray, normal) -> None:
         """Shade a flat part; its normal (3,) is given in the unit frame."""
@@ -158,29 +124,35 @@ class Sketch:
         self._shade(mask, nx, ny, normal[2])
 
     def _shade(self, mask: np.ndarray, nx, ny, nz, gloss=0.0) -> None:
-        """Shade a part from its normals in pixels.
-
-        Each of nx, ny and nz is a number, or an array of the size of the
-        part's bounding box.
-        """
+        """Shade by normals: numbers, or arrays of the bounding box's size."""
         roi = bounding_slices(mask)
-        selected = mask[roi]
         lx, ly, lz = self.light.tolist()
         diffuse = np.maximum(nx * lx + ny * ly + nz * lz, 0) * (0.58 / lz)
-        diffuse = np.broadcast_to(np.minimum(diffuse + 0.42, 1.4),
-                                  selected.shape)
-        cv2.copyTo(diffuse.astype(np.float32), selected, self.shading[roi])
-        specular = np.zeros_like(diffuse, np.float32)
-        if gloss:  # Blinn-Phong; the viewer is straight above
-            length = np.sqrt(2 + 2 * lz)
-            half_way = (nx * lx + ny * ly + nz * (lz + 1)) / length
-            specular[:] = gloss * np.maximum(half_way, 0)**24
-        cv2.copyTo(specular, selected, self.highlight[roi])
+        # Blinn-Phong; the viewer is straight above.
+        half_way = (nx * lx + ny * ly + nz * (lz + 1)) / np.sqrt(2 + 2 * lz)
+        specular = gloss * np.maximum(half_way, 0)**24
+        for layer, value in ((self.shading, np.minimum(diffuse + 0.42, 1.4)),
+                             (self.highlight, specular)):
+            np.copyto(layer[roi], value, where=mask[roi] > 0,
+                      casting='same_kind')
+
+    def to_sprite(self, rng, scale: float) -> Sprite:
+        """Reduce the sketch by ``scale``, and apply the shading and noise."""
+        roi = bounding_slices(self.alpha)
+        h, w = (max(round(n / scale), 1) for n in self.alpha[roi].shape)
+        color, alpha, shading, highlight = (
+            cv2.resize(layer[roi], (w, h), interpolation=cv2.INTER_AREA)
+            .astype(np.float32) for layer in
+            (self.color, self.alpha, self.shading, self.highlight))
+        roughness = rng.uniform(0.1, 0.3)
+        shading *= 1 + roughness * fractal_noise(rng, h, w, 8, 4)
+        color = color * shading[..., None] + (highlight * alpha)[..., None]
+        return Sprite(np.minimum(color, alpha[..., None]), alpha / 255)
 
     def _to_pixels(self, points) -> np.ndarray:
         """Map (N, 2) points to (N, 1, 2) int32 with ``FRACTION_BITS``."""
-        pixels = np.asarray(points) @ self.frame[:, :2].T + self.frame[:, 2]
-        return fixed_point(pixels)
+        return fixed_point(
+            np.asarray(points) @ self.frame[:, :2].T + self.frame[:, 2])
 
 
 def fixed_point(pixels: np.ndarray) -> np.ndarray:
@@ -195,13 +167,7 @@ def ellipse(x, y, rx, ry, start=0, end=360, steps=48) -> np.ndarray:
 
 
 def round_corners(points, rounds=3) -> np.ndarray:
-    """Smooth a closed polygon by Chaikin's algorithm.
-
-    Args:
-        points (array-like): (N, 2).
-        rounds (int): Number of passes; each one doubles the points. Defaults
-            to 3.
-    """
+    """Smooth a polygon (N, 2) by Chaikin's algorithm; doubles N per round."""
     points = np.asarray(points, dtype=float)
     for _ in range(rounds):
         after = np.roll(points, -1, axis=0)

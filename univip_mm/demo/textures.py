@@ -8,25 +8,19 @@ WHITE, PALE, INK = (250, 250, 250), (205, 228, 238), (28, 24, 26)
 LUMA = (0.11, 0.59, 0.30)  # weights of blue, green, red
 
 
-def random_color(rng: np.random.Generator, low=0.3, high=1.0) -> tuple:
-    """Return a BGR color of any hue, 0 to 255.
-
-    Args:
-        rng (np.random.Generator): Source of the color.
-        low (float): Smallest HSV value. Defaults to 0.3.
-        high (float): Largest HSV value. Defaults to 1.0.
-    """
+def random_color(rng, low=0.3) -> tuple:
+    """Return a BGR color of any hue; its HSV value is at least ``low``."""
     return hsv_to_bgr(rng.uniform(), rng.uniform(0.1, 0.95),
-                      rng.uniform(low, high))
+                      rng.uniform(low, 1))
 
 
 def hsv_to_bgr(hue: float, saturation: float, value: float) -> tuple:
     """Convert HSV of 0 to 1 to BGR of 0 to 255."""
-    red, green, blue = colorsys.hsv_to_rgb(hue, saturation, value)
-    return (blue * 255, green * 255, red * 255)
+    rgb = colorsys.hsv_to_rgb(hue, saturation, value)
+    return tuple(255 * x for x in reversed(rgb))
 
 
-def contrasting_colors(rng: np.random.Generator) -> tuple:
+def contrasting_colors(rng) -> tuple:
     """Return two BGR colors of different lightness, in random order."""
     while True:
         first, second = random_color(rng), random_color(rng)
@@ -34,17 +28,10 @@ def contrasting_colors(rng: np.random.Generator) -> tuple:
             return first, second
 
 
-def color_ramp(rng: np.random.Generator, hue: float, low=0.25, high=0.85,
-               max_saturation=0.5) -> list:
+def color_ramp(rng, hue, low=0.25, high=0.85, max_saturation=0.5) -> list:
     """Return three BGR shades of about one hue, from dark to light.
 
-    Args:
-        rng (np.random.Generator): Source of the shades.
-        hue (float): 0 to 1.
-        low (float): With ``high``, the range of the lightest value. Defaults
-            to 0.25.
-        high (float): Largest HSV value. Defaults to 0.85.
-        max_saturation (float): Defaults to 0.5.
+    ``low`` and ``high`` are the range of the lightest HSV value.
     """
     saturation = rng.uniform(0.1, max_saturation)
     top = rng.uniform((low + high) / 2, high)
@@ -53,22 +40,11 @@ def color_ramp(rng: np.random.Generator, hue: float, low=0.25, high=0.85,
             for value in values]
 
 
-def fractal_noise(rng: np.random.Generator, h: int, w: int, cells=4,
-                  octaves=5, stretch=1.0) -> np.ndarray:
-    """Return noise of several octaves, about -1 to 1.
+def fractal_noise(rng, h, w, cells=4, octaves=5, stretch=1.0) -> np.ndarray:
+    """Return noise (h, w) float32 of several octaves, about -1 to 1.
 
-    Args:
-        rng (np.random.Generator): Source of the noise.
-        h (int): Height, pixels.
-        w (int): Width, pixels.
-        cells (int): Grid cells of the coarsest octave. Defaults to 4.
-        octaves (int): Octaves; finer ones than the pixels are left out.
-            Defaults to 5.
-        stretch (float): Factor of the structure's length along x. Defaults
-            to 1.0.
-
-    Returns:
-        np.ndarray: (h, w) float32.
+    ``cells`` is the number of grid cells of the coarsest octave; octaves finer
+    than the pixels are left out. ``stretch`` lengthens structures along x.
     """
     total = np.zeros((h, w), np.float32)
     for octave in range(octaves):
@@ -81,21 +57,10 @@ def fractal_noise(rng: np.random.Generator, h: int, w: int, cells=4,
     return total * 1.6
 
 
-def block_pattern(rng: np.random.Generator, h: int, w: int, block_w: float,
-                  block_h: float, shift: float) -> tuple:
-    """Return the pattern of a wall of blocks.
+def block_pattern(rng, h, w, block_w, block_h, shift) -> tuple:
+    """Return a wall's tone per block (h, w), 0 to 1, and its bool joint mask.
 
-    Args:
-        rng (np.random.Generator): Source of the blocks' tones.
-        h (int): Height, pixels.
-        w (int): Width, pixels.
-        block_w (float): Width of a block, pixels.
-        block_h (float): Height of a block, pixels.
-        shift (float): Shift from row to row, as a share of the block's width.
-
-    Returns:
-        tuple: Tone of each pixel's block (h, w) float32 of 0 to 1, and mask
-        of the joints (h, w) bool.
+    ``shift`` is the shift from row to row, as a share of the block's width.
     """
     y, x = np.mgrid[:h, :w].astype(np.float32)
     row = y // block_h

@@ -1,4 +1,5 @@
 """Writer of the demo's data set: JPEG images and COCO annotations."""
+import itertools
 import json
 import os
 import shutil
@@ -23,11 +24,8 @@ SPLITS = ('train', 'val')
 FOLDERS = (*SPLITS, 'annotations')
 
 
-def make_scenes(out_dir: Union[str, os.PathLike],
-                num_train: int = 2000,
-                num_val: int = 400,
-                seed: int = 0,
-                size=(320, 240),
+def make_scenes(out_dir: Union[str, os.PathLike], num_train: int = 2000,
+                num_val: int = 400, seed: int = 0, size=(320, 240),
                 workers: Optional[int] = None) -> dict[str, Any]:
     """Write a data set of scenes in the COCO format.
 
@@ -46,11 +44,10 @@ def make_scenes(out_dir: Union[str, os.PathLike],
         num_val (int): Validation images. Defaults to 400.
         seed (int): Non-negative. Defaults to 0.
         size (tuple): Width and height, pixels. Defaults to (320, 240).
-        workers (int, optional): Processes. Defaults to None, one per
-            available core.
+        workers (int, optional): Processes. Defaults to None, one per core.
 
     Returns:
-        dict: ``made`` (bool), False if the data set existed; ``images`` and
+        dict: ``made`` (bool), False if the data set existed; ``images``,
         ``objects`` (int); ``per_class`` (dict), objects of each class; and
         ``seconds`` (float).
 
@@ -60,8 +57,11 @@ def make_scenes(out_dir: Union[str, os.PathLike],
     """
     start = time.time()
     workers = number_of_workers(workers)
-    _check_at_least(1, num_train=num_train, num_val=num_val)
-    _check_at_least(0, seed=seed)
+    for name, value, least in (('num_train', num_train, 1),
+                               ('num_val', num_val, 1), ('seed', seed, 0)):
+        if value < least:
+            raise ValueError(f'{name} is {value}, but must be at least '
+                             f'{least}')
     parameters = dict(version=VERSION, seed=seed, size=list(check_size(size)),
                       num_train=num_train, num_val=num_val)
     out_dir = Path(out_dir)
@@ -78,20 +78,13 @@ def make_scenes(out_dir: Union[str, os.PathLike],
         seconds=time.time() - start)
 
 
-def _check_at_least(least: int, **values: int) -> None:
-    for name, value in values.items():
-        if value < least:
-            raise ValueError(f'{name} is {value}, but must be at least '
-                             f'{least}')
-
-
 def _read_annotations(out_dir: Path) -> dict:
     """Return the content of each split's JSON written by this module."""
     contents = {}
     for split in SPLITS:
+        path = out_dir / 'annotations' / f'{split}.json'
         try:
-            content = json.loads(
-                (out_dir / 'annotations' / f'{split}.json').read_bytes())
+            content = json.loads(path.read_bytes())
             if 'parameters' in content['info']:
                 contents[split] = content
         except (OSError, ValueError, KeyError, TypeError):
@@ -108,22 +101,14 @@ def _is_complete(out_dir: Path, contents: dict, parameters: dict) -> bool:
         for split, content in contents.items())
 
 
-def _replace(out_dir: Path, contents: dict, parameters: dict,
-             workers: int) -> dict:
-    """Write a data set to a temporary folder, then replace the old one.
-
-    Returns:
-        dict: Content of each split's JSON.
-
-    Raises:
-        ValueError: The old data was not written by this module.
-    """
+def _replace(out_dir: Path, contents: dict, parameters: dict, workers) -> dict:
+    """Write a data set to a temporary folder, then replace the old one."""
     # An interrupted call leaves the folder `.part`, which marks the data of
     # `out_dir` as made by this module.
     part = out_dir / '.part'
     folders = [out_dir / name for name in FOLDERS]
-    if not part.is_dir() and not contents and any(
-            folder.exists() for folder in folders):
+    exists = any(folder.exists() for folder in folders)
+    if exists and not contents and not part.is_dir():
         raise ValueError(f"'{out_dir}' contains data that was not made by "
                          'this tool: give another folder, or move the data')
     shutil.rmtree(part, ignore_errors=True)
@@ -146,52 +131,39 @@ def _write_splits(folder: Path, parameters: dict, workers: int) -> dict:
              for index in range(parameters[f'num_{split}'])]
     width, height = parameters['size']
     work = partial(write_scene, folder, parameters['seed'], (width, height))
-    results = dict(track(map_unordered(work, tasks, workers), len(tasks)))
+    results = track(map_unordered(work, tasks, workers), len(tasks))
     info = dict(description='Scenes drawn by univip_mm', parameters=parameters)
     categories = [dict(id=i, name=name, supercategory='object')
                   for i, name in enumerate(CLASSES, 1)]
     contents = {split: dict(info=info, licenses=[], images=[], annotations=[],
                             categories=categories) for split in SPLITS}
-    annotation_id = 0
-    for number, (split, index) in enumerate(tasks):
-        image_id = number + 1
-        contents[split]['images'].append(dict(
-            id=image_id, file_name=_file_name(index), width=width,
-            height=height))
-        for annotation in results[number]:
-            annotation_id += 1
-            contents[split]['annotations'].append(
-                dict(id=annotation_id, image_id=image_id, **annotation))
+    annotation_ids = itertools.count(1)
+    for number, (file_name, annotations) in sorted(results):
+        content = contents[tasks[number][0]]
+        content['images'].append(dict(id=number + 1, file_name=file_name,
+                                      width=width, height=height))
+        content['annotations'] += [
+            dict(id=next(annotation_ids), image_id=number + 1, **annotation)
+            for annotation in annotations]
     for split, content in contents.items():
-        path = folder / 'annotations' / f'{split}.json'
-        path.write_text(json.dumps(content))
+        Path(folder, 'annotations', f'{split}.json').write_text(
+            json.dumps(content))
     return contents
 
 
-def _file_name(index: int) -> str:
-    return f'{index + 1:06d}.jpg'
+def write_scene(folder: Path, seed: int, size: tuple, task: tuple) -> tuple:
+    """Write one image; return its name, and its annotations without ids.
 
-
-def write_scene(folder: Path, seed: int, size: tuple, task: tuple) -> list:
-    """Write one image and return its annotations without ids.
-
-    Args:
-        folder (Path): Contains the folders of the splits.
-        seed (int): Seed of the data set.
-        size (tuple): Width and height, pixels.
-        task (tuple): Split and index of the image, from 0.
-
-    Raises:
-        OSError: The image cannot be written.
+    ``task`` is the split and the index of the image, from 0.
     """
     split, index = task
     rng = np.random.default_rng([seed, SPLITS.index(split), index])
     image, objects = make_scene(rng, size)
-    path = folder / split / _file_name(index)
+    path = folder / split / f'{index + 1:06d}.jpg'
     quality = int(rng.integers(85, 96))
     if not cv2.imwrite(str(path), image, [cv2.IMWRITE_JPEG_QUALITY, quality]):
         raise OSError(f"cannot write '{path}'")
-    return [annotate(x) for x in objects]
+    return path.name, [annotate(x) for x in objects]
 
 
 def annotate(scene_object: SceneObject) -> dict[str, Any]:
@@ -199,15 +171,13 @@ def annotate(scene_object: SceneObject) -> dict[str, Any]:
     x1, y1, x2, y2 = scene_object.bbox.tolist()
     # OpenCV's contours connect pixel centers. On a mask of three times the
     # size, they are within a sixth of an original pixel of the true edges.
-    large = np.kron(scene_object.mask[y1:y2, x1:x2],
-                    np.ones((3, 3), np.uint8))
+    mask = scene_object.mask[y1:y2, x1:x2]
+    large = np.kron(mask, np.ones((3, 3), np.uint8))
     contours, _ = cv2.findContours(large, cv2.RETR_EXTERNAL,
                                    cv2.CHAIN_APPROX_SIMPLE)
     contours = [cv2.approxPolyDP(c, 1, True)[:, 0] for c in contours]
     return dict(
         category_id=list(CLASSES).index(scene_object.name) + 1,
-        bbox=[x1, y1, x2 - x1, y2 - y1],
-        area=int(scene_object.mask.sum()),
-        iscrowd=0,
+        bbox=[x1, y1, x2 - x1, y2 - y1], area=int(mask.sum()), iscrowd=0,
         segmentation=[((c + 0.5) / 3 + (x1, y1)).round(2).ravel().tolist()
                       for c in contours if len(c) > 2])

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -39,21 +40,19 @@ def measure_growth(args: argparse.Namespace) -> dict:
     return series
 
 
-def small_step(batch_size: int, num_instances: int = 4,
-               **kwargs) -> TrainingStep:
+def small_step(batch_size: int, num_instances=4, **kwargs) -> TrainingStep:
     """Return a step of ResNet-18/4 at 64 and 32 pixels."""
-    return TrainingStep(small_univip_config(num_instances),
-                        make_views(batch_size, num_instances, 64, 32),
-                        **kwargs)
+    views = make_views(batch_size, num_instances, 64, 32)
+    return TrainingStep(small_univip_config(num_instances), views, **kwargs)
 
 
 def _over_instances(images: Images) -> dict:
     loader = time_interleaved(
-        {k: calls_of(images.dataset(crop=dict(num_instances=k)), 64)
+        {k: calls_of(images.dataset(crop=dict(num_instances=k)))[:64]
          for k in INSTANCES}, repeats=2)
     problems = {k: transport_problem(64, k) for k in INSTANCES}
     solver = time_on_device(
-        {k: (lambda p=p: sinkhorn(*p, largest_cost=2.0))
+        {k: partial(sinkhorn, *p, largest_cost=2.0)
          for k, p in problems.items()}, repeats=10)
     step = time_on_device({k: small_step(32, k) for k in INSTANCES}, repeats=3)
     return {
@@ -71,8 +70,8 @@ def _over_batch_size() -> dict:
     features = {b: (torch.rand(b, 4, 256, device=device()),
                     torch.rand(b, 256, device=device())) for b in BATCH_SIZES}
     losses = time_on_device(
-        {b: (lambda o=o, s=s: loss(o, o, s, s))
-         for b, (o, s) in features.items()}, repeats=10)
+        {b: partial(loss, o, o, s, s) for b, (o, s) in features.items()},
+        repeats=10)
     return {
         'step, ResNet-18/4, ms an image':
             {b: 1e3 * v / b for b, v in step.items()},
@@ -89,9 +88,8 @@ def _loader_throughput(images: Images) -> dict:
                             collate_fn=default_collate, drop_last=True)
         batches = iter(loader)
         next(batches)  # the time to start the workers does not count
-        start, number = time.perf_counter(), 0
-        for _ in batches:
-            number += 32
+        start = time.perf_counter()
+        number = 32 * sum(1 for _ in batches)
         rates[workers] = number / (time.perf_counter() - start)
     return rates
 
@@ -102,7 +100,7 @@ def _training_throughput() -> dict:
     for processes in PROCESSES:
         output = subprocess.run(
             [sys.executable, '-m', 'torch.distributed.run', '--standalone',
-             f'--nproc_per_node={processes}', str(TRAINER)],
+             f'--nproc_per_node={processes}', TRAINER],
             env={**os.environ, 'OMP_NUM_THREADS': '1'}, check=True, text=True,
             stdout=subprocess.PIPE).stdout
         rates[processes] = float(output.split()[-1])

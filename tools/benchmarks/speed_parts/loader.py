@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple, Optional
 
@@ -12,17 +13,10 @@ import cv2
 import numpy as np
 import simplejpeg
 from byol_pipeline import decode
-from mmengine.fileio import get
 
+from univip_mm import proposals
 from univip_mm.datasets import ProposalCocoDataset
 from univip_mm.io.coco_json import read_coco
-from univip_mm.proposals import (
-    ProposalFile,
-    Search,
-    generate_proposals,
-    write_proposals,
-)
-from univip_mm.registry import DATASETS
 
 from .timing import time_interleaved
 
@@ -41,22 +35,17 @@ class Images(NamedTuple):
                 crop: Optional[dict] = None) -> ProposalCocoDataset:
         """Build the recipe's data set at epoch 0.
 
-        Args:
-            load (dict, optional): Options of LoadEncodedImage.
-            crop (dict, optional): Options of OverlapSceneCrop.
+        ``load`` and ``crop`` are options of LoadEncodedImage and
+        OverlapSceneCrop.
         """
         meta_keys = ('img_path', 'img_id', 'num_proposed', 'view_seed')
-        dataset = DATASETS.build(
-            dict(
-                type='ProposalCocoDataset',
-                ann_file=str(self.ann_file),
-                proposal_file=str(self.proposal_file),
-                data_prefix=dict(img_path=str(self.folder)),
-                indices=self.number,
-                pipeline=[
-                    dict(type='LoadEncodedImage', **(load or {})),
-                    dict(type='OverlapSceneCrop', **(crop or {})),
-                    dict(type='PackInputs', meta_keys=meta_keys)]))
+        dataset = ProposalCocoDataset(
+            ann_file=str(self.ann_file),
+            proposal_file=str(self.proposal_file),
+            data_prefix=dict(img_path=str(self.folder)), indices=self.number,
+            pipeline=[dict(type='LoadEncodedImage', **(load or {})),
+                      dict(type='OverlapSceneCrop', **(crop or {})),
+                      dict(type='PackInputs', meta_keys=meta_keys)])
         dataset.set_epoch(0, 0)
         return dataset
 
@@ -67,16 +56,14 @@ def find_images(args: argparse.Namespace) -> Images:
     folder = Path(args.data_root, args.img_prefix)
     path = Path(args.proposal_file or Path(args.work_dir, 'proposals.npz'))
     if not args.proposal_file and not path.exists():
-        generate_proposals(read_coco(ann_file)['images'], folder, path,
-                           Search())
+        proposals.generate_proposals(read_coco(ann_file)['images'], folder,
+                                     path, proposals.Search())
     return Images(ann_file, folder, path, args.num_images)
 
 
-def calls_of(dataset: ProposalCocoDataset,
-             number: Optional[int] = None) -> list:
+def calls_of(dataset: ProposalCocoDataset) -> list:
     """Return one call per image that loads the image."""
-    number = min(number or len(dataset), len(dataset))
-    return [lambda i=i: dataset[i] for i in range(number)]
+    return [partial(dataset.__getitem__, i) for i in range(len(dataset))]
 
 
 def measure_loader(args: argparse.Namespace) -> dict:
@@ -85,7 +72,7 @@ def measure_loader(args: argparse.Namespace) -> dict:
     plain = images.dataset()
     paths = [plain.get_data_info(i)['img_path'] for i in range(len(plain))]
     seconds = time_interleaved({
-        'decode': [lambda p=p: decode(get(p)) for p in paths],
+        'decode': [partial(decode, p) for p in paths],
         'ours': calls_of(plain),
         'fast_dct': calls_of(images.dataset(dict(fast_dct=True))),
         'bilinear': calls_of(images.dataset(dict(fast_dct=True),
@@ -101,8 +88,7 @@ def measure_loader(args: argparse.Namespace) -> dict:
         'ratio with fast_dct and bilinear': alone / seconds['bilinear'],
         'ratio that decode and bicubic resize alone would have':
             alone / (alone + seconds['resize']),
-        **_psnr_of_fast_dct(paths),
-    }
+        **_psnr_of_fast_dct(paths)}
     if args.numpy1:
         byol = _measure_byol_pipeline(args.numpy1, paths)
         results["host's BYOL pipeline, 2 x 224, images/s"] = 1 / byol['byol']
@@ -131,28 +117,22 @@ def _resize_calls(dataset: ProposalCocoDataset) -> list:
 
 
 def _psnr_of_fast_dct(paths: list) -> dict:
-    values = []
-    for path in paths:
-        data = Path(path).read_bytes()
-        values.append(cv2.PSNR(
-            simplejpeg.decode_jpeg(data, 'BGR'),
-            simplejpeg.decode_jpeg(data, 'BGR', fastdct=True)))
+    files = [Path(path).read_bytes() for path in paths]
+    values = [cv2.PSNR(simplejpeg.decode_jpeg(file, 'BGR'),
+                       simplejpeg.decode_jpeg(file, 'BGR', fastdct=True))
+              for file in files]
     return {'PSNR of fast_dct, dB, mean': float(np.mean(values)),
             'PSNR of fast_dct, dB, lowest': float(np.min(values))}
 
 
 def _measure_byol_pipeline(numpy1: str, paths: list) -> dict:
     """Return the output of byol_pipeline.py, run with NumPy 1."""
-    python_path = [str(Path(numpy1).resolve()),
-                   os.environ.get('PYTHONPATH', '')]
-    with tempfile.TemporaryDirectory() as folder:
-        listing = Path(folder, 'paths.json')
-        listing.write_text(json.dumps(paths))
-        output = subprocess.run(
-            [sys.executable, str(BYOL_PIPELINE), str(listing)],
-            env={**os.environ, 'OMP_NUM_THREADS': '1',
-                 'PYTHONPATH': os.pathsep.join(python_path)},
-            check=True, text=True, stdout=subprocess.PIPE).stdout
+    python_path = [Path(numpy1).resolve(), os.environ.get('PYTHONPATH', '')]
+    env = {**os.environ, 'OMP_NUM_THREADS': '1',
+           'PYTHONPATH': os.pathsep.join(map(str, python_path))}
+    output = subprocess.run(
+        [sys.executable, BYOL_PIPELINE], input=json.dumps(paths), env=env,
+        check=True, text=True, stdout=subprocess.PIPE).stdout
     return json.loads(output.splitlines()[-1])
 
 
@@ -166,22 +146,19 @@ def _measure_reduce(images: Images) -> dict:
         full, reduced = large.dataset(), large.dataset(dict(reduce=True))
         seconds = time_interleaved(
             dict(full=calls_of(full), reduced=calls_of(reduced)), repeats=2)
-        psnr = [
-            cv2.PSNR(a.numpy(), b.numpy())
-            for i in range(len(full)) for a, b in zip(
-                full[i]['inputs'], reduced[i]['inputs'])]
+        psnr = [cv2.PSNR(a.numpy(), b.numpy()) for i in range(len(full))
+                for a, b in zip(full[i]['inputs'], reduced[i]['inputs'])]
     return {
         '12 megapixels: images/s': 1 / seconds['full'],
         '12 megapixels, reduce: images/s': 1 / seconds['reduced'],
         '12 megapixels, reduce: gain': seconds['full'] / seconds['reduced'],
         'PSNR of its views, dB, mean': float(np.mean(np.minimum(psnr, 60))),
-        'PSNR of its views, dB, lowest': float(np.min(psnr)),
-    }
+        'PSNR of its views, dB, lowest': float(np.min(psnr))}
 
 
 def _enlarge(images: Images, folder: Path) -> Images:
     """Write the first images and their boxes at a long side of 4000."""
-    file = ProposalFile(images.proposal_file)
+    file = proposals.ProposalFile(images.proposal_file)
     infos, boxes = [], {}
     for info in read_coco(images.ann_file)['images'][:NUM_LARGE]:
         pixels = cv2.imread(str(images.folder / info['file_name']))
@@ -191,9 +168,9 @@ def _enlarge(images: Images, folder: Path) -> Images:
         cv2.imwrite(str(folder / info['file_name']), large,
                     [cv2.IMWRITE_JPEG_QUALITY, 90])
         infos.append(dict(info, width=large.shape[1], height=large.shape[0]))
-        boxes[info['id']] = np.floor(
-            np.array(file[info['id']]) * factor).astype(int)
-    ann_file, proposals = folder / 'images.json', folder / 'proposals.npz'
+        scaled = np.array(file[info['id']]) * factor
+        boxes[info['id']] = np.floor(scaled).astype(int)
+    ann_file, out = folder / 'images.json', folder / 'proposals.npz'
     ann_file.write_text(json.dumps(dict(images=infos)))
-    write_proposals(proposals, boxes, dict(rules=file.meta['rules']))
-    return Images(ann_file, folder, proposals, NUM_LARGE)
+    proposals.write_proposals(out, boxes, dict(rules=file.meta['rules']))
+    return Images(ann_file, folder, out, NUM_LARGE)

@@ -1,5 +1,6 @@
 """Speed of single modules: augmentation, Sinkhorn solver and EMA update."""
 import argparse
+from functools import partial
 
 import torch
 from mmengine.logging import MessageHub
@@ -23,10 +24,8 @@ def measure_augmentation(_: argparse.Namespace) -> dict:
     with torch.no_grad():
         seconds = time_on_device({
             'ours': lambda: ours(dict(inputs=views), training=True),
-            'kornia': lambda: [
-                pipeline(view[:, [2, 1, 0]].float() / 255)
-                for pipeline, view in zip(pipelines, views)]
-        }, repeats=5)
+            'kornia': lambda: [f(view[:, [2, 1, 0]].float() / 255)
+                               for f, view in zip(pipelines, views)]}, 5)
     return {'ours, s': seconds['ours'], 'kornia, s': seconds['kornia'],
             'ratio (at least 1; on a GPU 3)':
                 seconds['kornia'] / seconds['ours']}
@@ -49,8 +48,8 @@ def measure_sinkhorn(_: argparse.Namespace) -> dict:
     """Compare the solver with a log-domain loop at B 64, K 4, T 50."""
     problem = transport_problem(64, 4)
     seconds = time_on_device({
-        'ours': lambda: sinkhorn(*problem, largest_cost=2.0),
-        'loop': lambda: _log_sinkhorn(*problem)}, repeats=30)
+        'ours': partial(sinkhorn, *problem, largest_cost=2.0),
+        'loop': partial(_log_sinkhorn, *problem)}, repeats=30)
     gap = sinkhorn(*problem, largest_cost=2.0) - _log_sinkhorn(*problem)
     return {'ours, ms': 1e3 * seconds['ours'],
             'logsumexp, ms': 1e3 * seconds['loop'],
@@ -61,15 +60,14 @@ def measure_sinkhorn(_: argparse.Namespace) -> dict:
 def transport_problem(batch_size: int, num_instances: int) -> list:
     """Return random cost (B, K, K), supply (B, K) and demand (B, K)."""
     generator = torch.Generator().manual_seed(0)
-    cost = 2 * torch.rand(batch_size, num_instances, num_instances,
-                          generator=generator)
-    masses = torch.rand(2, batch_size, num_instances, generator=generator)
-    return [x.to(device()) for x in
-            (cost, *(masses / masses.sum(2, keepdim=True)))]
+    size = batch_size, num_instances
+    cost = 2 * torch.rand(*size, num_instances, generator=generator)
+    masses = torch.rand(2, *size, generator=generator)
+    masses /= masses.sum(2, keepdim=True)
+    return [x.to(device()) for x in (cost, *masses)]
 
 
-def _log_sinkhorn(cost, supply, demand, epsilon=0.1,
-                  num_iters=50) -> torch.Tensor:
+def _log_sinkhorn(cost, supply, demand, epsilon=0.1, num_iters=50):
     """Solve the problem by a plain loop of logsumexp."""
     exponent = -cost / epsilon
     log_u = torch.zeros_like(supply)
@@ -88,8 +86,8 @@ def measure_ema(args: argparse.Namespace) -> dict:
     ours, host = (cls(model, momentum=0.01).to(device())
                   for cls in (ForeachCosineEMA, MODELS.get('CosineEMA')))
     seconds = time_on_device({
-        'ours': lambda: ours.update_parameters(model),
-        'loop': lambda: host.update_parameters(model)}, repeats=10)
+        'ours': partial(ours.update_parameters, model),
+        'loop': partial(host.update_parameters, model)}, repeats=10)
     parameters = sum(x.numel() for x in model.parameters())
     return {'million numbers': parameters / 1e6,
             'ours, ms': 1e3 * seconds['ours'],

@@ -51,20 +51,14 @@ def small_univip_config(num_instances: int) -> Config:
 class TrainingStep:
     """A training step: data preprocessor, forward, backward and SGD.
 
-    Args:
-        model (dict): Config of the model.
-        views (list): Batch of uint8 views.
-        precision (torch.dtype, optional): Type of the autocast. Defaults to
-            None, no autocast.
-        parallel (Callable, optional): Wraps the model for distributed
-            training. Defaults to None.
+    ``precision`` is the type of the autocast. ``parallel`` wraps the model for
+    distributed training.
     """
 
     def __init__(self, model: dict, views: list,
                  precision: Optional[torch.dtype] = None,
                  parallel: Optional[Callable] = None) -> None:
-        self.model = MODELS.build(model).to(device())
-        self.model.train()
+        self.model = MODELS.build(model).to(device()).train()
         self.forward = parallel(self.model) if parallel else self.model
         self.optim_wrapper = OptimWrapper(
             torch.optim.SGD(self.model.parameters(), lr=0.01, momentum=0.9))
@@ -73,11 +67,11 @@ class TrainingStep:
 
     def __call__(self) -> None:
         """Run the step once."""
-        enabled = self.precision is not None
-        with torch.autocast(device(), self.precision, enabled=enabled):
+        with torch.autocast(device(), self.precision,
+                            enabled=self.precision is not None):
             data = self.model.data_preprocessor(self.data, training=True)
-            loss, _ = self.model.parse_losses(
-                self.forward(**data, mode='loss'))
+            losses = self.forward(**data, mode='loss')
+            loss, _ = self.model.parse_losses(losses)
         self.optim_wrapper.update_params(loss)
 
 
@@ -99,9 +93,9 @@ def count_operations(function: Callable) -> int:
 
     On a CPU, the data preprocessor splits the batch; on a GPU, it does not.
     """
-    with mock.patch.object(data_preprocessor, '_CPU_CHUNK_VALUES', 2**62):
-        with _OperationCounter() as counter:
-            function()
+    with mock.patch.object(data_preprocessor, '_CPU_CHUNK_VALUES', 2**62), \
+            _OperationCounter() as counter:
+        function()
     return counter.number
 
 
@@ -119,8 +113,8 @@ def measure_step(args: argparse.Namespace) -> dict:
         results['ratio of the fastest (at most 1)'] = (
             seconds['univip bf16'] / seconds['byol amp'])
         memory = {name: _peak_memory(step) for name, step in steps.items()}
-        results.update({f'{name}, peak GiB': value
-                        for name, value in memory.items()})
+        for name, value in memory.items():
+            results[f'{name}, peak GiB'] = value
         results['ratio of memory (at most 1.4)'] = (
             memory['univip'] / memory['byol'])
     return results
@@ -128,12 +122,12 @@ def measure_step(args: argparse.Namespace) -> dict:
 
 def _build_steps(args: argparse.Namespace) -> dict[str, TrainingStep]:
     cfg = univip_config(args.depth)
+    preprocessor = dict(
+        type='SelfSupDataPreprocessor', to_rgb=True,
+        mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375])
     byol = dict(type='BYOL', backbone=cfg.backbone, neck=cfg.neck,
                 head=cfg.head, base_momentum=0.01,
-                data_preprocessor=dict(
-                    type='SelfSupDataPreprocessor', to_rgb=True,
-                    mean=[123.675, 116.28, 103.53],
-                    std=[58.395, 57.12, 57.375]))
+                data_preprocessor=preprocessor)
     views = make_views(args.batch_size)
     steps = dict(univip=TrainingStep(cfg, views),
                  byol=TrainingStep(byol, views[:2]))

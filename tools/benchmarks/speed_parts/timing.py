@@ -1,7 +1,7 @@
 """Interleaved timing of functions that are compared."""
 import time
 from collections.abc import Sequence
-from typing import Callable, Optional
+from typing import Callable
 
 import numpy as np
 import torch
@@ -12,11 +12,10 @@ def device() -> str:
     return 'cuda' if torch.cuda.is_available() else 'cpu'
 
 
-def time_interleaved(functions: dict[str, Sequence[Callable]],
-                     repeats: int,
-                     synchronize: Optional[Callable] = None
-                     ) -> dict[str, float]:
-    """Measure functions call by call in turns.
+def time_interleaved(
+        functions: dict[str, Sequence[Callable]], repeats: int,
+        synchronize: Callable = lambda: None) -> dict[str, float]:
+    """Run functions call by call in turns; return mean seconds per call.
 
     Interleaved calls keep the comparison fair on a machine whose speed
     changes.
@@ -26,22 +25,16 @@ def time_interleaved(functions: dict[str, Sequence[Callable]],
             of calls.
         repeats (int): Repeats of all calls, after one warm-up. The shortest
             time of each call counts.
-        synchronize (Callable, optional): Waits for the device. Defaults to
-            None.
-
-    Returns:
-        dict[str, float]: Mean seconds per call.
+        synchronize (Callable): Waits for the device. Defaults to nothing.
     """
     times = {name: [] for name in functions}
     for repeat in range(repeats + 1):
         for calls in zip(*functions.values()):
             for name, call in zip(functions, calls):
-                if synchronize:
-                    synchronize()
+                synchronize()
                 start = time.perf_counter()
                 call()
-                if synchronize:
-                    synchronize()
+                synchronize()
                 if repeat:
                     times[name].append(time.perf_counter() - start)
     return {name: float(np.reshape(x, (repeats, -1)).min(axis=0).mean())
@@ -50,6 +43,7 @@ def time_interleaved(functions: dict[str, Sequence[Callable]],
 
 def time_on_device(functions: dict, repeats: int) -> dict:
     """Measure one call per name on the training device, in turns."""
-    synchronize = torch.cuda.synchronize if device() == 'cuda' else None
-    return time_interleaved({name: [call] for name, call in functions.items()},
-                            repeats, synchronize)
+    calls = {name: [call] for name, call in functions.items()}
+    if device() == 'cuda':
+        return time_interleaved(calls, repeats, torch.cuda.synchronize)
+    return time_interleaved(calls, repeats)
