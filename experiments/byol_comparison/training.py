@@ -50,11 +50,12 @@ def load_config(experiment: Experiment, run: Run) -> Config:
     """
     method = 'univip' if run.method in NOT_PRETRAINED else run.method
     cfg = Config.fromfile(experiment.scale.configs / f'{method}.py')
-    if experiment.bf16:
+    if experiment.bf16 and torch.cuda.is_available():
         cfg.optim_wrapper.update(
-            dict(type='AmpOptimWrapper', dtype='bfloat16', loss_scale=1.)
-            if torch.cuda.is_available() else
-            dict(type='CpuBFloat16OptimWrapper'))
+            type='AmpOptimWrapper', dtype='bfloat16', loss_scale=1.)
+    elif experiment.bf16:
+        cfg.optim_wrapper = dict(type='CpuBFloat16OptimWrapper',
+                                 optimizer=cfg.optim_wrapper.optimizer)
     if run.options:
         cfg.merge_from_dict(parse_options(run.options))
     cfg.train_dataloader.dataset.data_root = f'{experiment.data_dir}/'
