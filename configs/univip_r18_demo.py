@@ -1,6 +1,6 @@
 # Demo that trains in minutes on two CPU cores: ResNet-18 of half width, scenes
 # of 64 pixels, instances of 32 pixels, and the data set of
-# tools/demo/make_data.py. No value in this file is the paper's.
+# tools/demo/make_data.py. Most values differ from the paper's.
 _base_ = './univip_r18_coco.py'
 
 model = dict(

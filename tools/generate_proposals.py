@@ -68,8 +68,8 @@ def parse_args() -> argparse.Namespace:
         'if there is a launcher (default: one per core)')
     add('--launcher', choices=LAUNCHERS,
         default='pytorch' if 'TORCHELASTIC_RUN_ID' in os.environ else 'none',
-        help='what started the processes that share the images; set slurm '
-        'under srun (torchrun is detected; default: %(default)s)')
+        help='launcher of the processes; set slurm under srun (torchrun is '
+        'detected; default: %(default)s)')
     return parser.parse_args()
 
 

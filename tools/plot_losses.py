@@ -1,4 +1,4 @@
-"""Draw the losses, the learning rate and the health of a training."""
+"""Draw the losses, the learning rate and the training health."""
 import argparse
 import os.path as osp
 

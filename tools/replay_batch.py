@@ -1,4 +1,4 @@
-"""Compute a batch that stopped a training again, and find what is wrong.
+"""Recompute the batch that stopped a training, and find the fault.
 
 The tool prints each loss, the gradients of each part of the network, the
 first layer whose output is not finite, and the image that causes it.
@@ -24,7 +24,7 @@ EXAMPLE = """
 examples:
   python tools/replay_batch.py work_dirs/univip_r50_coco/non_finite/\\
 iter_5012_rank3.pth
-to see whether the precision is the reason:
+to check if the precision is the reason:
   python tools/replay_batch.py iter_5012_rank3.pth --precision float32
 """
 
@@ -72,7 +72,7 @@ def report(computed: dict) -> None:
 
 def search(model: torch.nn.Module, preprocessed: dict, names: list,
            precision: str) -> None:
-    """Print the images without which everything is finite."""
+    """Print the images without which all values are finite."""
     number = len(preprocessed['inputs'][0])
     if number < 3:
         print_row('image', f'not searched: without one of {number} images, '
@@ -82,7 +82,7 @@ def search(model: torch.nn.Module, preprocessed: dict, names: list,
         model, without_image(preprocessed, index), precision))]
     for index in culprits:
         name = names[index] if index < len(names) else f'number {index}'
-        print_row('image', f"without '{name}' all is finite")
+        print_row('image', f"without '{name}' all values are finite")
     if not culprits:
         print_row('image', 'no single image is the cause: the batch is not '
                   'finite without any one of them')
@@ -94,7 +94,7 @@ def print_row(name: str, text: str) -> None:
 
 
 def main() -> None:
-    """Run the tool; a mistake of the user ends in one line."""
+    """Run the tool; user errors end with a one-line message."""
     args = parse_args()
     with one_line_errors(types=(ValueError, FileNotFoundError, ImportError)):
         content = load_replay(args.file)
@@ -114,8 +114,9 @@ def main() -> None:
         computed = compute(model, preprocessed, precision)
         report(computed)
         if is_finite(computed):
-            print_row('all is finite here', 'the fault needs another device '
-                      'or precision, or the batch norm of several processes')
+            print_row('all values are finite', 'the fault needs another '
+                      'device or precision, or the batch norm of several '
+                      'processes')
         elif not args.no_search:
             search(model, preprocessed, image_names(batch), precision)
 

@@ -39,7 +39,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Run the tool; a mistake of the user ends in one line."""
+    """Run the tool; user errors end with a one-line message."""
     args = parse_args()
     with one_line_errors():
         cfg = load_config(args)

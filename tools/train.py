@@ -80,7 +80,7 @@ def apply_options(cfg: Config, args: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    """Run the tool; a mistake of the user ends in one line."""
+    """Run the tool; user errors end with a one-line message."""
     args = parse_args()
     with one_line_errors():
         cfg = load_config(args)

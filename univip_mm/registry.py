@@ -17,7 +17,7 @@ HOSTS = ('mmpretrain', 'mmselfsup')
 
 
 def is_installed(package: str) -> bool:
-    """Return whether a package can be imported.
+    """Return True if a package can be imported.
 
     A folder of the same name, such as a clone of its repository, does not
     count.

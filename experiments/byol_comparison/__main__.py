@@ -28,7 +28,7 @@ def print_report(args: argparse.Namespace, experiment: Experiment) -> None:
 
 
 def sweep(args: argparse.Namespace, experiment: Experiment) -> None:
-    """Run what a sweep lacks, then print the effects of the settings."""
+    """Run the missing runs of a sweep, then print the effects."""
     runs = sweep_runs(args.study, args.first_seed)
     results = find_results(experiment, runs)
     if not args.report:
@@ -73,7 +73,7 @@ COMMANDS = dict(
 
 
 def main(argv: Optional[Sequence[str]] = None) -> None:
-    """Run a command. Mistakes of the user end with a message of one line."""
+    """Run a command; user errors end with a one-line message."""
     args = parse_args(argv)
     with one_line_errors('the same command resumes', (ValueError, OSError)):
         COMMANDS[args.command](args, experiment_of(args))

@@ -11,11 +11,11 @@ NUM_FITTED = 3000  # largest number of images that classifiers are fitted on
 def make_data(experiment: Experiment) -> None:
     """Write the images, the proposals, and a proposal file without boxes.
 
-    What is complete is not written again. Commands that start at the same
-    time on the same folder wait for each other.
+    Complete files are not written again. Commands that start at the same time
+    on the same folder wait for each other.
 
     Raises:
-        ValueError: The folder has data of other settings.
+        ValueError: The folder has data with other settings.
         FileNotFoundError: ``ann_file`` does not exist.
     """
     from filelock import FileLock

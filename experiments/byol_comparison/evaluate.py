@@ -133,9 +133,9 @@ def estimate_bn_statistics(backbone: nn.Module, images: torch.Tensor,
 def effective_rank(maps: torch.Tensor) -> float:
     """Compute the effective rank of the channels of feature maps.
 
-    The exponential of the entropy of the eigenvalues of the channels'
-    covariance, scaled to sum to one (Roy and Vetterli, EUSIPCO 2007). From 1,
-    if all channels are collinear, to C, if all directions have the same
+    The rank is the exponential of the entropy of the eigenvalues of the
+    channels' covariance, scaled to sum to one (Roy and Vetterli, EUSIPCO
+    2007): 1 if all channels are collinear, C if all directions have the same
     variance.
 
     Args:

@@ -1,4 +1,4 @@
-"""Figures and tables of what the networks and the instances show."""
+"""Figures and tables of the networks and the instances."""
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -192,9 +192,9 @@ def instance_table(experiment: Experiment, seed: int,
                    options: Sequence[str] = ()) -> str:
     """Return the contents of the instances of a first epoch.
 
-    The share of instances whose box has an IoU of at least 0.5 with an
-    object, and the share of background: boxes with less than a quarter of
-    their area in objects.
+    They are the share of boxes with an IoU of at least 0.5 with an object, and
+    the share of background: boxes with less than a quarter of their area in
+    objects.
     """
     content = read_coco(Path(experiment.data_dir, 'annotations/train.json'))
     objects = defaultdict(list)

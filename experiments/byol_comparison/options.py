@@ -235,7 +235,7 @@ def _check_changes(args: argparse.Namespace) -> None:
         if getattr(args, option) and not args.name:
             args.parser.error(
                 f'--{option.replace("_", "-")} without --name: the results '
-                'would pass for results of the unchanged configs and scenes; '
+                'would look like results of the unchanged configs and scenes; '
                 'give --name NAME')
 
 

@@ -155,7 +155,7 @@ def difference_table(results: dict) -> str:
             cells.append('–' if found is None else
                          '{:+.1f} [{:+.1f}, {:+.1f}]'.format(*found))
         rows.append([METHODS.get(label, label), len(seeds), *cells])
-    head = ['less BYOL, same seed', 'seeds', *MEASURES.values()]
+    head = ['minus BYOL, same seed', 'seeds', *MEASURES.values()]
     return markdown_table(head, rows) if rows else ''
 
 

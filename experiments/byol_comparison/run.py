@@ -20,7 +20,7 @@ def run_missing(experiment: Experiment, runs: Sequence[Run], jobs: int = 1,
         dry_run (bool): Only print the missing runs. Defaults to False.
 
     Raises:
-        ValueError: A result or the data is of other settings, or bfloat16
+        ValueError: A result or the data has other settings, or bfloat16
             lacks a GPU.
         ChildProcessError: Some runs failed. The others are finished.
     """
@@ -81,7 +81,7 @@ def check_result(experiment: Experiment, run: Run, path: Path) -> None:
     if 'box_AP50' not in result and not experiment.skip_detection:
         other.append('no detection')
     if other:
-        raise ValueError(f"'{path}' is of other settings ({other[0]}): give "
+        raise ValueError(f"'{path}' has other settings ({other[0]}): give "
                          'another --name or --results')
 
 
@@ -142,5 +142,6 @@ def check_work_dir(experiment: Experiment, cfg) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     elif path.read_text() != text:
-        raise ValueError(f"'{cfg.work_dir}' is of a run with other settings: "
-                         'give another --name or --work-dir, or delete it')
+        raise ValueError(f"'{cfg.work_dir}' belongs to a run with other "
+                         'settings: give another --name or --work-dir, or '
+                         'delete it')

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import NamedTuple, Optional
 
 FOLDER = Path(__file__).parent
-# From least to most; the order of the paper and of the tables.
+# In the order of the paper and of the tables.
 METHODS = dict(
     random='random initialisation',
     byol='BYOL',

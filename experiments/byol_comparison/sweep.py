@@ -96,7 +96,7 @@ def find_results(experiment: Experiment, runs: list[Run]) -> dict[Run, dict]:
         if (result['options'] != list(run.options)
                 or any(result[key] != first[key]
                        for key in ('epochs', 'bf16', 'num_train'))):
-            raise ValueError(f"'{path}' is of other settings than the sweep: "
+            raise ValueError(f"'{path}' has other settings than the sweep: "
                              'give another --results, or delete it')
     return results
 

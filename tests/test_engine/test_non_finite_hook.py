@@ -66,7 +66,8 @@ def test_stop_writes_message_and_replay_file(black_image, capsys):
     run_tool('replay_batch', replay, '--import', 'tiny')
     output = capsys.readouterr().out
     assert 'loss_scene ' in output and 'NOT FINITE' in output
-    assert f"without '{black_image}/images/{BLACK}' all is finite" in output
+    image = f'{black_image}/images/{BLACK}'
+    assert f"without '{image}' all values are finite" in output
     assert 'first layer' in output
 
 

@@ -87,7 +87,7 @@ def test_tool_reports_finite_batch(trained, capsys):
     run_tool('replay_batch', trained[0])
     output = capsys.readouterr().out
     assert 'iteration 2, rank 0: loss_scene was not finite' in output
-    assert 'all is finite here' in output and 'NOT FINITE' not in output
+    assert 'all values are finite' in output and 'NOT FINITE' not in output
 
 
 def test_tool_refuses_other_files(tmp_path):

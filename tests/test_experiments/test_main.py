@@ -78,8 +78,8 @@ def test_run_skips_finished_runs(folder, trained):
 
 
 @pytest.mark.parametrize('options, words', [
-    (['optim_wrapper.optimizer.lr=5.0'], 'is of other settings (options'),
-    (['--bf16'], 'is of other settings (bf16 False, not True)')])
+    (['optim_wrapper.optimizer.lr=5.0'], 'has other settings (options'),
+    (['--bf16'], 'has other settings (bf16 False, not True)')])
 def test_run_refuses_results_of_other_settings(folder, trained, options,
                                                words):
     before = result(folder, 'univip')
@@ -100,7 +100,7 @@ def test_run_names_failed_runs(folder, trained):
     for method, log in logs.items():
         assert f'{method}, seed 5 (see {log})' in message
     # Its work dir belongs to the run that is done.
-    assert 'is of a run with other settings: give another' in \
+    assert 'belongs to a run with other settings: give another' in \
         logs['univip'].read_text()
     assert 'NoSuch' in logs['byol'].read_text()
     assert not list((folder / 'others').glob('*.json'))

@@ -42,7 +42,7 @@ def test_report_compares_runs_of_the_same_name():
     table = report.report({
         'byol': runs(0.0, 0.0), 'byol-a-b': runs(20.0, 30.0),
         'univip-a-b': runs(21.0, 33.0), 'univip-c': runs(50.0, 50.0)})
-    differences = table.split('less BYOL')[1]
+    differences = table.split('minus BYOL')[1]
     assert '| univip-a-b | 2 | +2.0 [-10.7, +14.7] |' in differences
     assert 'univip-c' not in differences
 

@@ -109,7 +109,7 @@ def test_report_refuses_runs_of_other_settings(tmp_path, changes):
     for i, run in enumerate(sweep.sweep_runs('byol')):
         write_result(tmp_path, run, linear_mAP=20.0 + i,
                      **(changes if i == 5 else {}))
-    with pytest.raises(SystemExit, match='sweep05-seed106.json. is of other '
+    with pytest.raises(SystemExit, match='sweep05-seed106.json. has other '
                        'settings than the sweep'):
         call('byol', '--report', '--results', tmp_path)
 
@@ -117,5 +117,5 @@ def test_report_refuses_runs_of_other_settings(tmp_path, changes):
 def test_sweep_refuses_results_of_other_precision(tmp_path):
     for run in sweep.sweep_runs('byol')[:2]:
         write_result(tmp_path, run, linear_mAP=20.0, bf16=True)
-    with pytest.raises(SystemExit, match='is of other settings'):
+    with pytest.raises(SystemExit, match='has other settings'):
         call('byol', '--results', tmp_path, '--num-train', 64, '--num-val', 8)

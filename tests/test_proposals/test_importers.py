@@ -134,7 +134,7 @@ def test_import_of_incomplete_source_writes_nothing(
     content = source.read_bytes()
     source.write_bytes(content[:int(share * len(content))])
     (tmp_path / 'a.npz').write_bytes(b'an earlier one')
-    with pytest.raises(ValueError, match="source' is not .*cut short"):
+    with pytest.raises(ValueError, match="source' is not .*truncated"):
         run(tmp_path, source_format, source)
     assert (tmp_path / 'a.npz').read_bytes() == b'an earlier one'
 

@@ -100,7 +100,7 @@ def test_incomplete_file_raises(tmp_path, keep):
     path = tmp_path / 'a.npz'
     write_proposals(path, {1: [[0, 0, 5, 5]]}, {})
     path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(ValueError, match='cut short'):
+    with pytest.raises(ValueError, match='truncated'):
         ProposalFile(path)
 
 

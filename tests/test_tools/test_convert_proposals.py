@@ -24,7 +24,7 @@ def test_convert_reports_dropped_boxes(coco_folder, capsys):
 
 
 @pytest.mark.parametrize('text, message', [
-    ('{"bbox": [[]]}', 'of 1 images.* lists 8'), ('{"bbox": [', 'cut short')])
+    ('{"bbox": [[]]}', 'of 1 images.* lists 8'), ('{"bbox": [', 'truncated')])
 def test_user_errors_are_one_line(coco_folder, text, message):
     (coco_folder / 'orl.json').write_text(text)
     assert re.search(message, error_of(

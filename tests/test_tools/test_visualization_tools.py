@@ -89,7 +89,7 @@ def test_json_without_annotations_is_reported(files):
     ('tsne', ['--number', '4'], 'there are 4 objects'),
     ('tsne', ['--perplexity', '0'], '--perplexity is 0'),
     ('neighbours', ['--top-k', '0'], '--top-k is 0'),
-    ('neighbours', ['--number', '1'], 'are of one image'),
+    ('neighbours', ['--number', '1'], 'are from one image'),
     ('similarity_map', ['--scene-size', '8'], '--scene-size is 8'),
 ])
 def test_options_out_of_range_are_reported(files, name, options, message):

@@ -98,7 +98,7 @@ def measure_search(args: argparse.Namespace) -> dict:
         f'generate_proposals, {workers} workers, images/s': ours,
         'ratio to workers x OpenCV alone (at least 0.9)':
             ours / (workers * alone),
-        'mean megapixels an image': pixels / len(images) / 1e6,
+        'mean megapixels per image': pixels / len(images) / 1e6,
     }
 
 
@@ -121,8 +121,8 @@ def measure_max_side(args: argparse.Namespace) -> dict:
         number, shares = recall(boxes, annotations)
         counts = [len(b) for b in boxes.values()]
         figures[name] = {
-            'seconds an image': seconds / len(images),
-            'boxes an image': float(np.mean(counts)),
+            'seconds per image': seconds / len(images),
+            'boxes per image': float(np.mean(counts)),
             'images below 4': int(np.sum(np.array(counts) < 4)),
             f'recall at 0.5 of {number}': shares[0.5],
             'recall at 0.7': shares[0.7],
@@ -142,7 +142,7 @@ def measure_filter(args: argparse.Namespace) -> dict:
         lambda: [filter_boxes(boxes, rules) for boxes in raw], number=40)
     obeying = [obeys_shape_rules(boxes, rules).sum() for boxes in raw]
     return {
-        'images/s a core at 2000 raw boxes (at least 1000)':
+        'images/s per core at 2000 raw boxes (at least 1000)':
             40 * len(raw) / seconds,
         'of which obey size and ratio': float(np.mean(obeying)),
         'of which are kept': float(np.mean([len(x) for x in kept])),
@@ -213,7 +213,7 @@ def measure_import(args: argparse.Namespace) -> dict:
         'convert_proposals orl, s': seconds,
         'ratio to the parser alone (at most 2)': seconds / alone,
         'peak memory, MB (at most 500)': peak,
-        'of which before it began, libraries, MB': before,
+        'of which libraries, before the import, MB': before,
     }
 
 

@@ -1,4 +1,4 @@
-"""Measure every stage of the training, each against a peer.
+"""Measure every stage of the training, each compared with a peer.
 
 The functions of a comparison run in turns, image by image or call by call, so
 that a machine whose speed changes does not distort the ratio. Run nothing else
@@ -89,7 +89,7 @@ def print_part(part: str, results: dict) -> None:
 
 
 def main() -> None:
-    """Measure the chosen parts; results of other parts in the file stay."""
+    """Measure the chosen parts; keep the other parts of the file."""
     args = parse_args()
     torch.set_num_threads(args.threads)
     torch.backends.cudnn.benchmark = True  # as in the recipes

@@ -1,7 +1,7 @@
 """Run every step of UniVIP on a small scale, without any download.
 
 The demo makes a data set, finds proposals, pre-trains, extracts the backbone,
-evaluates it against the same untrained network, and plots the losses. Every
+compares the backbone with the untrained one, and plots the losses. Every
 step is a command of this project and is printed before it runs.
 """
 import argparse

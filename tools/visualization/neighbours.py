@@ -23,7 +23,7 @@ def draw(setup: inspection.Setup, args: argparse.Namespace) -> str:
     crops = inspection.pick_crops(setup, args.number, args.what)
     paths = [crop.img_path for crop in crops]
     if len(set(paths)) < 2:
-        raise ValueError(f'all {args.what} are of one image, but neighbours '
+        raise ValueError(f'all {args.what} are from one image, but neighbours '
                          'are searched in other images: raise --number or '
                          'give more data')
     features = embed(setup.model, [crop.view for crop in crops], args.branch)

@@ -1,4 +1,4 @@
-"""Draw where in a scene the features resemble those of each instance."""
+"""Draw maps of the similarity between a scene and its instances."""
 import argparse
 import os.path as osp
 

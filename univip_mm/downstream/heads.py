@@ -135,7 +135,7 @@ class MultiStageLinearHead(BaseModule):
 class ResNetWithStem(MODELS.get('ResNet')):
     """ResNet of the host with the outputs (stem, stage 1, ..., stage 4).
 
-    The stem's output is taken after the ReLU, before the max pooling.
+    The stem's output is the map between the ReLU and the max pooling.
     """
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:

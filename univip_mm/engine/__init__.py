@@ -1,2 +1,2 @@
-"""Hooks, config checks, checkpoints and replay files of a training."""
+"""Hooks, config checks, checkpoints and replay files for training."""
 from .hooks import *  # noqa: F403

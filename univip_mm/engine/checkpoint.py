@@ -59,7 +59,7 @@ def is_whole(path: str) -> bool:
     """Return False if a checkpoint file is truncated.
 
     PyTorch's checkpoints are zip archives, whose directory is at the end of
-    the file. Files of another format count as whole unless they are empty.
+    the file. Other non-empty files count as complete.
     """
     if zipfile.is_zipfile(path):
         return True
@@ -68,14 +68,14 @@ def is_whole(path: str) -> bool:
 
 
 def latest_checkpoint(work_dir: str) -> tuple[Optional[str], list[str]]:
-    """Return the latest whole checkpoint of a work dir.
+    """Return the latest complete checkpoint of a work dir.
 
     The checkpoint named in ``last_checkpoint`` is tried first, then all
     others, from the newest to the oldest.
 
     Returns:
-        tuple[Optional[str], list[str]]: Path of the checkpoint, None if none
-        is whole; and the skipped paths, which are truncated or missing.
+        tuple[Optional[str], list[str]]: Path of the checkpoint, or None; and
+        the skipped paths, which are truncated or missing.
     """
     folder = Path(work_dir)
     found = sorted(folder.glob('*.pth'), key=lambda x: x.stat().st_mtime,
@@ -94,10 +94,10 @@ def find_checkpoint(cfg: Config) -> None:
     """Check ``cfg.load_from``, or find the checkpoint to resume.
 
     If ``cfg.resume`` is set without a ``load_from``, set ``load_from`` to the
-    latest whole checkpoint of the work dir. URLs are not checked.
+    latest complete checkpoint of the work dir. URLs are not checked.
 
     Raises:
-        FileNotFoundError: The checkpoint is missing, or none is whole.
+        FileNotFoundError: The checkpoint is missing, or none is complete.
         ValueError: The checkpoint of ``load_from`` is truncated.
     """
     path = cfg.get('load_from')
@@ -114,14 +114,14 @@ def find_checkpoint(cfg: Config) -> None:
     if not is_whole(path):
         raise ValueError(
             f"the checkpoint '{path}' is truncated: give an earlier one, or "
-            '--resume without a path, which finds the latest whole one')
+            '--resume without a path, which finds a complete one')
 
 
 def _find_latest(work_dir: str) -> Optional[str]:
     path, skipped = latest_checkpoint(work_dir)
     if path is None and skipped:
         raise FileNotFoundError(
-            f"'{work_dir}' has no whole checkpoint: "
+            f"'{work_dir}' has no complete checkpoint: "
             f"{', '.join(map(repr, skipped))} truncated or missing; give "
             '--resume CHECKPOINT, or omit --resume to start a new training')
     if skipped:

@@ -1,4 +1,4 @@
-"""The config of a training: command line, sections and nested parts."""
+"""Training config: command line, sections and nested parts."""
 import argparse
 import os
 import os.path as osp

@@ -1,4 +1,4 @@
-"""Compute the losses and gradients of a replay file again."""
+"""Recompute the losses and gradients of a replay file."""
 import functools
 import json
 from collections.abc import Iterator
@@ -18,8 +18,8 @@ from .config_checks import find_registered, types_in
 def build_model(content: dict, device: str = 'cpu') -> nn.Module:
     """Build the model of a replay file, in the state before the step.
 
-    The target branch is frozen: its weights in the file are already those
-    that the batch was computed with.
+    The target branch is frozen: the file has the target weights that the batch
+    was computed with.
 
     Raises:
         ValueError: The config names a type that is not registered. MMEngine

@@ -1,8 +1,8 @@
-"""Replay file: a batch and all that is needed to compute its losses again.
+"""Replay file: a batch and all data to recompute its losses.
 
 The file contains the views as the loader gave them, the weights, the random
 state and the config, as tensors and plain types only. So it can be loaded
-without executing code. :mod:`.recompute` computes the losses.
+without executing code. :mod:`.recompute` recomputes the losses.
 """
 import json
 import os
@@ -22,7 +22,7 @@ VERSION = 1
 
 
 def random_state(preprocessor: nn.Module) -> dict:
-    """Return the random state that the next batch will be augmented with.
+    """Return the random state for the augmentation of the next batch.
 
     Returns:
         dict: State of PyTorch's CPU generator and, if CUDA is in use, of its

@@ -1,4 +1,4 @@
-"""Atomic writes: a file is either whole or absent."""
+"""Atomic writes: a file is either complete or absent."""
 import os
 import tempfile
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ PathLike = Union[str, os.PathLike]
 def atomic_write(path: PathLike, mode: str = 'wb') -> Iterator[IO]:
     """Open a temporary file that replaces ``path`` when the block succeeds.
 
-    Other processes see either the old file or the whole new file. If the
+    Other processes see either the old file or the complete new file. If the
     block fails, the old file stays and the temporary file,
     ``.NAME.*.part`` in the same folder, is removed. The folder is created.
     ``mode`` is 'wb' or 'w' (UTF-8).

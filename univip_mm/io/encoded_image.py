@@ -1,4 +1,4 @@
-"""Images that are decoded on demand, at the scale that is needed."""
+"""Images that are decoded on demand, at the scale in use."""
 import numpy as np
 import simplejpeg
 
@@ -12,7 +12,7 @@ from .images import (
 
 
 class EncodedImage:
-    """Image of known size whose pixels are decoded by :meth:`decode`.
+    """Image file with its size; :meth:`decode` decodes the pixels.
 
     simplejpeg decodes JPEGs: with the defaults, the pixels are those of
     OpenCV, in less time (both use libjpeg-turbo). Other formats, CMYK, and
@@ -21,10 +21,10 @@ class EncodedImage:
 
     Args:
         data (bytes): Content of the file.
-        reduce (bool): Whether :meth:`decode` may reduce the image. Defaults
-            to False.
-        fast_dct (bool): Whether to decode with the faster, less exact integer
-            transform. Defaults to False.
+        reduce (bool): Allow :meth:`decode` to reduce the image. Defaults to
+            False.
+        fast_dct (bool): Use libjpeg's faster, less exact integer transform.
+            Defaults to False.
 
     Attributes:
         shape (tuple[int, int, int]): (H, W, 3) of the full image.
@@ -74,5 +74,5 @@ class EncodedImage:
         try:
             return simplejpeg.decode_jpeg(self._data, **options)
         except ValueError:
-            # OpenCV accepts smaller faults than a cut off file.
+            # OpenCV accepts smaller faults than a truncated file.
             return decode_image(self._data)

@@ -30,7 +30,7 @@ _ORIENTATION = ExifTags.Base.Orientation
 
 
 class UnreadableImageError(ValueError):
-    """Error of a file that is not a whole image, for one of ``REASONS``."""
+    """Error of an unreadable image file, with one of ``REASONS``."""
 
     def __init__(self, reason: str, detail: str = '') -> None:
         super().__init__(f'{reason} ({detail})' if detail else reason)
@@ -77,8 +77,8 @@ def decode_image(data: bytes) -> np.ndarray:
         np.ndarray: The pixels (H, W, 3) uint8, BGR.
 
     Raises:
-        UnreadableImageError: The data is not an image, is cut off, or has too
-            many pixels.
+        UnreadableImageError: The data is not an image, is truncated, or has
+            too many pixels.
     """
     if not data:
         raise UnreadableImageError(EMPTY)
@@ -132,7 +132,7 @@ def is_plain_jpeg(data: bytes) -> bool:
 
 
 def _is_jpeg(data: bytes) -> bool:
-    # simplejpeg's own check rejects a JPEG that is cut off.
+    # simplejpeg's own check rejects a truncated JPEG.
     return data[:3] == b'\xff\xd8\xff'
 
 
@@ -160,7 +160,7 @@ def _check_size_in_header(data: bytes) -> None:
 
 
 def _check_jpeg_end(data: bytes) -> None:
-    """Raise UnreadableImageError if a JPEG is cut off.
+    """Raise UnreadableImageError if a JPEG is truncated.
 
     Some versions of OpenCV fill the missing part with gray. The check decodes
     at one eighth of the size, which takes a fifth of the time.

@@ -41,8 +41,8 @@ class UniVIPDataPreprocessor(ImgDataPreprocessor):
             ImageNet's.
         std (Sequence[float]): Standard deviation of R, G, B. Defaults to
             ImageNet's.
-        to_rgb (bool): Whether the input is BGR, as the host's
-            ``LoadImageFromFile`` returns it. Defaults to True.
+        to_rgb (bool): Convert the input from BGR, the order of the host's
+            ``LoadImageFromFile``. Defaults to True.
         scene1 (dict, optional): Options of :class:`Augmentation` for the
             first scene.
         scene2 (dict, optional): Options for the second scene. Defaults to
@@ -55,11 +55,11 @@ class UniVIPDataPreprocessor(ImgDataPreprocessor):
             target branch]. Defaults to 1.
         seed (int, optional): Seed of the generator for images without
             ``view_seed``, different on each rank. Defaults to the Runner's.
-        channels_last (bool): Whether to return the views in PyTorch's
-            ``channels_last`` layout, which speeds up half-precision
-            convolutions on GPUs. The values are the same. Defaults to False.
-        non_blocking (bool): Whether to copy to the device asynchronously.
-            Defaults to True.
+        channels_last (bool): Return the views in PyTorch's ``channels_last``
+            layout, which speeds up half-precision convolutions on GPUs. The
+            values are the same. Defaults to False.
+        non_blocking (bool): Copy to the device asynchronously. Defaults to
+            True.
 
     Raises:
         ValueError: An augmentation has an unknown option, or a value is out
@@ -96,7 +96,7 @@ class UniVIPDataPreprocessor(ImgDataPreprocessor):
         Args:
             data (dict): ``inputs``, a list of uint8 batches (B, 3, H, W) or
                 one such batch, and ``data_samples``.
-            training (bool): Whether to augment. Defaults to False.
+            training (bool): Augment the views. Defaults to False.
 
         Returns:
             dict: ``inputs`` of the same form in float32, and

@@ -22,7 +22,7 @@ class ForeachCosineEMA(ExponentialMovingAverage):
     Args:
         model (nn.Module): The model to average.
         momentum (float): Share of the model in the first update after the
-            copy. The complement of BYOL's coefficient, and of the momentum of
+            copy: 1 minus BYOL's coefficient, or 1 minus the momentum of
             MMSelfSup's ``CosineEMA``. Defaults to 0.004.
         end_momentum (float): Share of the model at the end of the training.
             Defaults to 0.

@@ -10,7 +10,7 @@ from ..registry import MODELS
 def check_instance_count(found: float, expected: int, name: str) -> None:
     """Raise ValueError unless the fusion layer gets the K it was built for.
 
-    ``name`` tells the user what has ``found`` instances per image.
+    ``name`` is the config key or input with ``found`` instances per image.
     """
     if found != expected:
         raise ValueError(

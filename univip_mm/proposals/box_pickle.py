@@ -25,8 +25,8 @@ def load_pickle(path: PathLike) -> Any:
     converts to the arrays.
 
     Raises:
-        ValueError: The file has other content, is not a pickle, or is cut
-            off.
+        ValueError: The file has other content, is not a pickle, or is
+            truncated.
     """
     with open(path, 'rb') as file:
         start = file.read(2)
@@ -42,8 +42,9 @@ def load_pickle(path: PathLike) -> Any:
             ) from None
         except Exception as e:
             reason = ' '.join(str(e).split())[:120]
-            raise ValueError(f"'{path}' is not a pickle of boxes, or is cut "
-                             f'short: {type(e).__name__}: {reason}') from None
+            raise ValueError(f"'{path}' is not a pickle of boxes, or is "
+                             f'truncated: {type(e).__name__}: {reason}'
+                             ) from None
 
 
 def _load_torch_file(file: IO[bytes]) -> Any:

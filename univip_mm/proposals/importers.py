@@ -54,9 +54,9 @@ def import_proposals(source_format: str, source: PathLike,
             counts += batch_counts
             bar.update(len(boxes))
     if counts.read == 0:
-        raise ValueError(f"no box in '{source}' in the place of the format "
-                         f"'{source_format}': see 'convert_proposals.py -h' "
-                         'for the formats')
+        raise ValueError(f"no box in '{source}' where the format "
+                         f"'{source_format}' has its boxes: see "
+                         "'convert_proposals.py -h' for the formats")
     meta = dict(
         method=f'imported from {source_format}',
         imported_from=Path(source).name, rules=rules.as_dict(), top_n=top_n,

@@ -1,4 +1,4 @@
-"""Results of an unfinished search, stored so that a kill loses nothing.
+"""Results of an unfinished search, safe if the search is killed.
 
 The folder ``OUT.parts`` beside the proposal file has ``settings.json``, and a
 file of JSON lines from each process. A process writes a line when an image is
@@ -76,7 +76,7 @@ class Journal:
             with open(path, errors='replace') as lines:
                 for line in lines:
                     if not line.endswith('\n'):
-                        break  # cut off by a kill
+                        break  # truncated by a kill
                     try:
                         image_id, boxes, problem = json.loads(line)
                     except ValueError:
@@ -88,7 +88,7 @@ class Journal:
               problem: Optional[str]) -> None:
         """Write the result of a finished image."""
         if self._file is None:
-            # A new file for each start, so that a line cut off by a kill
+            # A new file for each start, so that a line truncated by a kill
             # stays the last line of its file.
             self._file = tempfile.NamedTemporaryFile(
                 'w', 1, dir=self.folder, suffix='.jsonl', delete=False)

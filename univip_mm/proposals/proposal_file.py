@@ -97,7 +97,7 @@ class ProposalFile(Mapping):
                 raise ValueError('unknown format')
         except (OSError, ValueError, KeyError, zipfile.BadZipFile) as e:
             raise ValueError(
-                f"'{self.path}' is not a proposal file, or is cut short "
+                f"'{self.path}' is not a proposal file, or is truncated "
                 f'({e}): make it again with tools/generate_proposals.py'
             ) from None
         if self.meta['version'] > VERSION:

@@ -22,7 +22,7 @@ def read_orl(path: PathLike, images: Sequence[dict]) -> Found:
     boxes per image, in the order of the annotation file.
 
     Raises:
-        ValueError: The file has another format, is cut off, or has another
+        ValueError: The file has another format, is truncated, or has another
             number of images.
     """
     number = 0
@@ -40,7 +40,7 @@ def read_coco_results(path: PathLike, images: Sequence[dict]) -> Found:
     boxes need 24 bytes of memory each. The best score comes first.
 
     Raises:
-        ValueError: The file has another format, is cut off, or has boxes of
+        ValueError: The file has another format, is truncated, or has boxes of
             an image that is not listed.
     """
     index = {image['id']: i for i, image in enumerate(images)}
@@ -69,7 +69,7 @@ def read_pickle(path: PathLike, images: Sequence[dict]) -> Found:
     name matches with or without its folder. No code in the file is executed.
 
     Raises:
-        ValueError: The file has another format, is cut off, has forbidden
+        ValueError: The file has another format, is truncated, has forbidden
             content, or has the boxes of other images.
     """
     content = load_pickle(path)
@@ -150,5 +150,5 @@ def _stream_json(path: PathLike, prefix: str) -> Iterator:
             yield from ijson.items(file, prefix, use_float=True)
         except ijson.JSONError as e:
             reason = ' '.join(str(e).split())
-            raise ValueError(f"'{path}' is not JSON, or is cut short, after "
+            raise ValueError(f"'{path}' is not JSON, or is truncated, after "
                              f'{file.tell()} bytes: {reason[:120]}') from None

@@ -101,7 +101,7 @@ def leave() -> None:
 
     The threads of gloo may still free sent data. If Python ends before them,
     it aborts and the launcher reports a failed training. Do not call this
-    after an error: the threads may wait for a process that never comes.
+    after an error: the threads may wait for a process that has ended.
     """
     if is_started():
         import torch.distributed as dist

@@ -31,11 +31,11 @@ def map_unordered(work: Callable[[Any], Any], tasks: Iterable,
                   workers: Optional[int] = None) -> Iterator[tuple[int, Any]]:
     """Apply a function to all tasks and yield each result when it is ready.
 
-    This adds three things to :class:`ProcessPoolExecutor`: tasks are read
-    lazily, since millions of them would fill the memory; the workers die with
-    this process, even if it is killed; and OpenCV uses one thread, here and in
-    the workers. More threads would compete for the cores, and a forked child
-    can deadlock waiting for threads that it did not inherit.
+    Differences from :class:`ProcessPoolExecutor`: tasks are read lazily,
+    because millions of them would fill the memory; the workers die with this
+    process, even if it is killed; and OpenCV uses one thread, here and in the
+    workers. More threads would compete for the cores, and a forked child can
+    deadlock waiting for threads that it did not inherit.
 
     Args:
         work (Callable): Function of one task. It must be picklable.

@@ -1,4 +1,4 @@
-"""What a network computes for views: features, plans, similarity maps."""
+"""Features, transport plans and similarity maps of a network."""
 from typing import NamedTuple
 
 import mmcv

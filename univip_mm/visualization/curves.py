@@ -1,4 +1,4 @@
-"""Curves: losses and health of a training, and growth of the cost."""
+"""Curves of losses, training health, and growth of the cost."""
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +13,7 @@ from . import style
 
 #: Lower bound of each loss, for a loss weight of 1.
 LOWER_BOUNDS = dict(loss_scene=-2., loss_scene_instance=-2., loss_instance=-1.)
-#: Logged values that show the health of a training, with their labels.
+#: Logged values that show the training health, with their labels.
 HEALTH = dict(
     projection_std='projection_std: 1 spread, 0 collapsed',
     plan_entropy='plan_entropy: 1 for a uniform plan',

@@ -62,7 +62,7 @@ def draw_transport(rows: Sequence[PlanRow], path: PathLike,
 def line_widths(plan: np.ndarray, widest: float) -> np.ndarray:
     """Compute line widths (K, K), proportional to the mass of a plan (K, K).
 
-    Widths of different plans compare: the whole mass of one of K equal
+    Widths of different plans are comparable: the whole mass of one of K equal
     instances has the width ``widest``.
     """
     return plan * len(plan) * widest

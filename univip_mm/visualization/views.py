@@ -16,7 +16,7 @@ _MARGIN = 16
 _GAP = 16  # includes the frames of two neighboring views, 4 each
 _CAPTION_HEIGHT = 22
 _MIN_COLUMN_WIDTH = 90  # fits a caption
-_VIEWS_HEIGHT = 480  # the zoom of the views is chosen to come close to this
+_VIEWS_HEIGHT = 480  # target of the zoom
 # The second scene has the thinner line: where the lines coincide, both are
 # visible.
 _SCENE_LINE_WIDTHS = (6.5, 3)

@@ -1,6 +1,6 @@
-# As in the host's byol_resnet50_16xb256-coslr-200e_in1k: LARS without weight
-# decay and adaptation for biases and normalization layers, and a warm-up of
-# 10 epochs (BYOL, App. C).
+# As in the host's byol_resnet50_16xb256-coslr-200e_in1k: LARS, and a warm-up
+# of 10 epochs (BYOL, App. C). Biases and normalization layers have no weight
+# decay and no adaptation.
 optim_wrapper = dict(
     type='OptimWrapper',
     optimizer=dict(type='LARS', lr=4.8, momentum=0.9, weight_decay=1e-6),

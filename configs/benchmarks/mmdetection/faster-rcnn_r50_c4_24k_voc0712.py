@@ -16,7 +16,7 @@ custom_imports = dict(
 norm_cfg = dict(type='SyncBN', requires_grad=True)
 pretrained = dict(type='Pretrained', checkpoint='')
 model = dict(
-    # Values of the pre-training; the base config has those of Caffe.
+    # Values of the pre-training; the base config has Caffe's values.
     data_preprocessor=dict(
         mean=[123.675, 116.28, 103.53],
         std=[58.395, 57.12, 57.375],

@@ -12,6 +12,6 @@ model = dict(
     neck={{_base_.model.neck}},
     head={{_base_.model.head}})
 # The host's loss is twice UniVIP's scene-scene term. With half the learning
-# rate, both take the same steps by that term. Weight decay is then halved: it
-# takes 0.6 % of a weight in 25 epochs instead of 1.2 %.
+# rate, both take the same steps by this term. This also halves weight decay: a
+# weight loses 0.6 % in 25 epochs instead of 1.2 %.
 optim_wrapper = dict(optimizer=dict(lr=0.1))

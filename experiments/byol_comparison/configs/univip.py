@@ -1,7 +1,7 @@
-# UniVIP at a size whose comparison with BYOL takes hours on 2 cores: ResNet-18
-# of a quarter of its width, scenes of 64 and instances of 32 pixels.
-# docs/results.md has the reason of each value. Values that are not here are
-# those of the demo.
+# UniVIP at a size that allows a comparison with BYOL in hours on 2 cores:
+# ResNet-18 of a quarter of its width, scenes of 64 and instances of 32 pixels.
+# docs/results.md has the reason for each value. All other values are the
+# demo's.
 _base_ = '../../../configs/univip_r18_demo.py'
 
 model = dict(

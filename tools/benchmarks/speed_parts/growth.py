@@ -56,9 +56,9 @@ def _over_instances(images: Images) -> dict:
          for k, p in problems.items()}, repeats=10)
     step = time_on_device({k: small_step(32, k) for k in INSTANCES}, repeats=3)
     return {
-        'loader, ms an image': {k: 1e3 * v for k, v in loader.items()},
+        'loader, ms per image': {k: 1e3 * v for k, v in loader.items()},
         'Sinkhorn, B 64, ms': {k: 1e3 * v for k, v in solver.items()},
-        'step, ResNet-18/4, B 32, ms an image':
+        'step, ResNet-18/4, B 32, ms per image':
             {k: 1e3 * v / 32 for k, v in step.items()}}
 
 
@@ -73,7 +73,7 @@ def _over_batch_size() -> dict:
         {b: partial(loss, o, o, s, s) for b, (o, s) in features.items()},
         repeats=10)
     return {
-        'step, ResNet-18/4, ms an image':
+        'step, ResNet-18/4, ms per image':
             {b: 1e3 * v / b for b, v in step.items()},
         'instance loss, ms': {b: 1e3 * v for b, v in losses.items()}}
 

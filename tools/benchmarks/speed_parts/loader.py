@@ -86,7 +86,7 @@ def measure_loader(args: argparse.Namespace) -> dict:
         'ratio to decode alone (at least 0.80)': alone / seconds['ours'],
         'ratio with fast_dct': alone / seconds['fast_dct'],
         'ratio with fast_dct and bilinear': alone / seconds['bilinear'],
-        'ratio that decode and bicubic resize alone would have':
+        'ratio of decode and bicubic resize alone':
             alone / (alone + seconds['resize']),
         **_psnr_of_fast_dct(paths)}
     if args.numpy1:

@@ -1,4 +1,4 @@
-"""Speed of a whole training step, against the host's BYOL."""
+"""Speed of a whole training step, compared with the host's BYOL."""
 import argparse
 from pathlib import Path
 from typing import Callable, Optional

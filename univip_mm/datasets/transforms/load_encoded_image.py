@@ -21,11 +21,11 @@ class LoadEncodedImage(BaseTransform):
     ``img_shape`` and ``ori_shape``, (H, W).
 
     Args:
-        reduce (bool): Whether to decode a JPEG at 4/8 of its size or less if
-            no view needs more pixels. Saves time for photographs much larger
-            than the views. Defaults to False.
-        fast_dct (bool): Whether to use libjpeg's faster, less exact integer
-            transform. Defaults to False.
+        reduce (bool): Decode a JPEG at 4/8 of its size or less if no view
+            needs more pixels. Saves time for photographs much larger than the
+            views. Defaults to False.
+        fast_dct (bool): Use libjpeg's faster, less exact integer transform.
+            Defaults to False.
         backend_args (dict, optional): Arguments of the file backend, as in
             ``LoadImageFromFile``. Defaults to None.
 

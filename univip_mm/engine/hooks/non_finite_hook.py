@@ -16,9 +16,9 @@ from ..replay import random_state, save_replay
 class NonFiniteHook(Hook):
     """Hook that stops or skips a step with a non-finite loss or gradient.
 
-    The check comes before the weights are updated, and all ranks decide the
-    same. One message names the loss or parameter, the iteration, the images,
-    and a file for ``tools/replay_batch.py``.
+    The check runs before the weights are updated, and all ranks make the same
+    decision. One message names the loss or parameter, the iteration, the
+    images, and a file for ``tools/replay_batch.py``.
 
     The hook wraps the ``step`` of the optimizer wrapper. With mixed
     precision, the loss scaler handles gradients that overflow, so they are an
@@ -182,7 +182,7 @@ class NonFiniteHook(Hook):
             runner.logger.warning(
                 f'projection_std has been below {self.min_projection_std:g} '
                 f'for {self._collapsed} steps and is now {std:.3g}: the '
-                'projections have collapsed, all images have nearly the same. '
+                'projections of all images are nearly the same (collapse). '
                 'Lower the learning rate or lengthen the warm-up, and resume '
                 'from an earlier checkpoint')
             self.collapse_iters = -1  # warn only once

@@ -26,8 +26,8 @@ class PreemptionHook(Hook):
     exit status is 143, as for any process that SIGTERM ended.
 
     Args:
-        interval (int): Iterations between two checks of whether another rank
-            got the signal. Defaults to 10.
+        interval (int): Iterations between two checks for a signal on another
+            rank. Defaults to 10.
     """
     priority = 'LOWEST'  # after the other hooks of the iteration
 

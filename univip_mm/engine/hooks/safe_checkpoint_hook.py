@@ -1,4 +1,4 @@
-"""Checkpoints that are either whole or absent."""
+"""Checkpoints that are either complete or absent."""
 import os
 import os.path as osp
 
@@ -15,8 +15,8 @@ class SafeCheckpointHook(CheckpointHook):
 
     A checkpoint is written to a temporary file, synced to the disk and
     renamed. Then ``last_checkpoint`` is updated in the same way. Only then an
-    older checkpoint is removed. So the checkpoint that ``last_checkpoint``
-    names is whole, even if the process is killed at any moment.
+    older checkpoint is removed. So the checkpoint in ``last_checkpoint`` is
+    complete, even if the process is killed at any moment.
 
     If a checkpoint cannot be written, for example on a full disk, the hook
     logs an error, keeps the older checkpoints, and the training continues.

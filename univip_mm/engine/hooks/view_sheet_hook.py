@@ -84,7 +84,7 @@ class ViewSheetHook(Hook):
 
 
 def _missing(dataset) -> Optional[str]:
-    """Return what the data set lacks to draw its views again, or None."""
+    """Return what the data lacks for reproducible views, or None."""
     from ...visualization.training_views import open_views
     try:
         open_views(dataset)
