@@ -62,7 +62,7 @@ def test_citation_has_the_current_version():
     assert f'## {__version__}' in (ROOT / 'CHANGELOG.md').read_text()
 
 
-def test_pre_commit_pins_the_ruff_of_make_lint():
+def test_pre_commit_ruff_version():
     pinned = re.search(
         r'^ruff==.*$', (ROOT / 'requirements/constraints.txt').read_text(),
         re.MULTILINE)[0]

@@ -64,7 +64,7 @@ def test_registries_find_components_of_the_host(kind, name):
     assert getattr(registry, kind).get(name) is not None
 
 
-def test_resnet_is_the_host_s():
+def test_resnet_belongs_to_host():
     assert registry.MODELS.get('ResNet').__module__.startswith(f'{HOST}.')
 
 
@@ -116,7 +116,7 @@ def error_of_find_host():
     return str(e.value)
 
 
-def test_find_host_without_host_says_what_to_install(installed):
+def test_find_host_without_host_names_packages(installed):
     assert 'pip install mmpretrain mmcv-lite' in error_of_find_host()
 
 

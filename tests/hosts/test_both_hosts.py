@@ -9,7 +9,7 @@ from project import run
 @pytest.mark.parametrize('wanted, host', [
     (None, 'mmpretrain'), ('mmpretrain', 'mmpretrain'),
     ('mmselfsup', 'mmselfsup')])
-def test_registry_prefers_mmpretrain_or_the_named_host(
+def test_registry_selects_host(
         tmp_path, wanted, host):
     variables = dict(UNIVIP_HOST=wanted) if wanted else {}
     said = run(

@@ -94,7 +94,7 @@ torch.distributed.init_process_group(
 '''
 
 
-def test_import_uses_the_wheel_and_changes_no_state(tmp_path):
+def test_import_uses_wheel_without_side_effects(tmp_path):
     said = run(tmp_path, sys.executable, '-W', 'ignore', '-c', STATE)
     path = Path(said.splitlines()[-1])
     assert 'site-packages' in path.parts

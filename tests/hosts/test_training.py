@@ -43,7 +43,7 @@ def test_host_tool_trains_a_project(project, trained):
     assert (project / 'work_dirs/one/epoch_2.pth').is_file()
 
 
-def test_losses_are_the_same_under_both_hosts(trained):
+def test_losses_match_under_both_hosts(trained):
     # `make test-hosts` trains under MMPretrain first.
     folder = Path(os.environ['UNIVIP_SHARED'])
     (folder / f'{HOST}.json').write_text(json.dumps(losses(trained)))
@@ -81,7 +81,7 @@ def test_other_backbones_train(project, name):
         -5 <= line['loss'] <= 5 for line in log)
 
 
-def test_folder_without_a_json_trains(project):
+def test_folder_without_json_trains(project):
     run(project, sys.executable,
         tool_of('univip_mm', 'generate_proposals.py'), '--img-prefix',
         'data/demo/val', '--out', 'data/own.npz', '--min-size', 32,

@@ -153,7 +153,7 @@ def test_missing_json_raises(tmp_path):
         build(tmp_path, ann_file='nowhere.json')
 
 
-def test_file_that_is_no_json_raises(tmp_path):
+def test_non_json_file_raises(tmp_path):
     (tmp_path / 'instances.json').write_bytes(b'\xff\xd8\xff\xe0 a picture')
     with pytest.raises(ValueError, match='is not a COCO json'):
         build(tmp_path)

@@ -108,7 +108,7 @@ def of_instances(cropped, fused):
              train_dataloader=dict(dataset=data)))
 
 
-def test_instances_are_as_many_as_are_fused():
+def test_num_instances_must_match_fusion():
     three = dict(num_instances=3)
     check_num_instances(of_instances(three, three))
     check_num_instances(of_instances({}, {}))
@@ -121,7 +121,7 @@ def test_instances_are_as_many_as_are_fused():
         check_num_instances(of_instances({}, three))
 
 
-def test_other_models_have_no_instances_to_count():
+def test_num_instances_ignores_other_models():
     check_num_instances(
         Config(dict(model=dict(type='BYOL'), train_dataloader=dict())))
 

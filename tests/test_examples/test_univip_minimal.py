@@ -97,7 +97,7 @@ def test_sample_regions_keeps_instances_in_both_scenes(example):
     assert found > 50
 
 
-def test_example_trains_an_epoch_and_saves_the_backbone(
+def test_example_saves_trained_backbone(
         example, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(example, 'SCENE_SIZE', 64)
     monkeypatch.setattr(example, 'INSTANCE_SIZE', 32)

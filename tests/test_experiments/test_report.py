@@ -92,7 +92,7 @@ def test_effects_of_one_factor_match_t_test():
     assert effect[0] + half[0] == pytest.approx(wanted.high)
 
 
-def test_effects_need_not_have_all_runs():
+def test_effects_of_incomplete_runs():
     levels = -hadamard(16)[:, [1, 2, 4, 8, 7, 11, 13, 14]]
     planted = np.array([1.5, -2, 0, 0, 4, 0.5, -0.25, 0])
     values = 30 + levels @ planted / 2

@@ -77,7 +77,7 @@ def test_report_has_each_setting(tmp_path):
     assert effect == pytest.approx(6, abs=0.3)
 
 
-def test_sweep_runs_only_what_is_missing(tmp_path):
+def test_sweep_runs_missing_runs(tmp_path):
     results = tmp_path / 'results'
     runs = sweep.sweep_runs('byol')
     for i, run in enumerate(runs[:-1]):
@@ -96,7 +96,7 @@ def test_sweep_runs_only_what_is_missing(tmp_path):
     assert (results / f'runs/{runs[-1].stem}/backbone.pth').is_file()
 
 
-def test_report_says_that_runs_are_missing(tmp_path):
+def test_report_counts_missing_runs(tmp_path):
     for i, run in enumerate(sweep.sweep_runs('byol')[1:]):
         write_result(tmp_path, run, linear_mAP=float(i % 3))
     assert call('byol', '--report', '--results', tmp_path).startswith(

@@ -53,7 +53,7 @@ def test_read_coco_rejects_name_outside_folder(tmp_path, name):
     assert '\n' not in str(error.value)
 
 
-def test_read_coco_rejects_name_that_is_no_string(tmp_path):
+def test_read_coco_rejects_non_string_name(tmp_path):
     with pytest.raises(ValueError, match='image id 1 the file_name 7'):
         read_coco(write(tmp_path, 7))
 

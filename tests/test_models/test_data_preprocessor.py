@@ -129,7 +129,7 @@ def test_views_match_augmentation_one_by_one(kernel):
             out[i], (255 * pixels - MEAN) / STD, rtol=0, atol=1e-3)
 
 
-def test_instance_views_2_adds_views_for_the_target():
+def test_two_instance_views_add_target_views():
     def augment(**options):
         data = views(num_instances=3)
         data['data_samples'] = [

@@ -127,7 +127,7 @@ def test_marginal_is_uniform_without_relevance(dtype, k):
 
 @pytest.mark.parametrize('dtype', DTYPES)
 @pytest.mark.parametrize('exponent', [-20, 0, 18])
-def test_marginal_gives_all_mass_to_one_relevant_instance(dtype, exponent):
+def test_marginal_of_single_relevant_instance(dtype, exponent):
     _, scene, o, _ = features('one', 64, 0)
     if dtype == torch.float16 and exponent < 0:
         exponent = -5  # the smallest float16 number is 6e-8

@@ -200,7 +200,7 @@ def test_log_vars_show_uniform_plan_and_fallback():
         0.5, abs=0.01)  # a one-to-one plan: log 4 of 2 log 4
 
 
-def test_plan_is_what_the_loss_is_computed_from():
+def test_loss_uses_plan():
     torch.manual_seed(0)
     inputs = torch.randn(2, 4, 8), torch.randn(2, 4, 8), *torch.randn(2, 2, 8)
     loss = SinkhornOTLoss()

@@ -103,7 +103,7 @@ def test_loss_weights_are_factors():
 
 @pytest.mark.parametrize(
     'name', ['loss_scene', 'loss_scene_instance', 'loss_instance'])
-def test_each_loss_gives_the_online_branch_a_gradient(name):
+def test_each_loss_has_online_gradient(name):
     model = build()
     model.loss(views())[name].backward()
     for part in (model.backbone, model.neck, model.head.predictor):
@@ -219,7 +219,7 @@ def test_projection_std_shows_a_collapse():
         0, abs=1e-6)
 
 
-def test_univip_derives_from_the_host_s_byol():
+def test_univip_subclasses_host_byol():
     host_byol = importlib.import_module(f'{HOST}.models').BYOL
     assert UniVIP.__bases__ == (host_byol, )
     assert host_byol is MODELS.get('BYOL')

@@ -156,7 +156,7 @@ def test_lost_result_raises_and_is_searched_again(
     assert generate(coco_folder, images).searched == 1
 
 
-def test_error_of_search_is_reported_for_its_image(
+def test_search_error_names_image(
         coco_folder, images, monkeypatch):
     def fail(image, method):
         raise cv2.error('no memory')

@@ -122,7 +122,7 @@ def test_error_names_missing_config():
     assert "'no/config.py'" in error_of('train', 'no/config.py')
 
 
-def test_error_names_file_that_is_not_a_config(coco_folder):
+def test_error_names_invalid_config(coco_folder):
     path = coco_folder / 'images' / '1.jpg'
     assert str(path) in error_of('train', path)
 
