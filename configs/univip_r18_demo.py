@@ -5,7 +5,7 @@ _base_ = './univip_r18_coco.py'
 
 model = dict(
     base_momentum=0.02,  # a short training needs a faster target
-    # Scenes are about a third of 224 pixels wide; the blur is scaled alike.
+    # Scenes and blur have about a third of the recipe's size.
     data_preprocessor=dict(
         scene1=dict(blur_prob=0.5, blur_sigma=(0.1, 0.6)),
         scene2=dict(blur_sigma=(0.1, 0.6))),

@@ -1,4 +1,4 @@
-"""Pre-train a model. The options are those of MMPretrain's tools/train.py."""
+"""Pre-train a model, with the main options of MMPretrain's tools/train.py."""
 import argparse
 from pickle import UnpicklingError
 

@@ -2,8 +2,8 @@
 
 Importing the package registers its components in scope ``univip_mm``, under
 the installed host. With the environment variable ``UNIVIP_HOST=none``, nothing
-is registered, and neither a host nor PyTorch is imported. The commands for
-proposals set it: they start in a tenth of the time and need a quarter of the
+is registered, and neither a host nor PyTorch is imported. The proposal
+tools set it, so they start in a tenth of the time and need a quarter of the
 memory.
 """
 import os

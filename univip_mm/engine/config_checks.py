@@ -138,7 +138,7 @@ def _type_hint(function: Callable, parameter: inspect.Parameter) -> Any:
     """Return the type of a parameter, or Any if it cannot be resolved."""
     if parameter.annotation is parameter.empty:
         return Any
-    # Alone: get_type_hints fails if one of several hints is unknown.
+    # One by one: get_type_hints fails if any hint is unknown.
     owner = types.SimpleNamespace(__annotations__={'': parameter.annotation})
     try:
         return typing.get_type_hints(

@@ -162,7 +162,7 @@ class UniVIPDataPreprocessor(ImgDataPreprocessor):
                 .random(shape, np.float32) for sample in samples]))
         if self._generator is None:
             seed = torch.initial_seed() if self.seed is None else self.seed
-            # The Runner may seed all ranks alike, but ranks have different
+            # The Runner may seed all ranks equally, but ranks have different
             # images and need different augmentations.
             self._generator = torch.Generator().manual_seed(
                 (seed + 1_000_003 * get_rank()) % 2**63)

@@ -232,7 +232,7 @@ class UniVIP(BYOL):
         return scenes, instances[:num_instances], instances[-num_instances:]
 
     def _cosine_loss(self, prediction: Tensor, target: Tensor) -> Tensor:
-        # Normalized beforehand, in float32, so that the host's loss and its
+        # Normalized in float32 before, so that the host's loss and its
         # gradient are finite for every finite input.
         with torch.autocast(prediction.device.type, enabled=False):
             return self.head.loss_module(

@@ -8,7 +8,7 @@ from ..registry import MODELS
 
 
 def check_instance_count(found: float, expected: int, name: str) -> None:
-    """Raise ValueError unless the fusion layer gets the K it was built for.
+    """Raise ValueError if the number of instances is not that of the fusion.
 
     ``name`` is the config key or input with ``found`` instances per image.
     """

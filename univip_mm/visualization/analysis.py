@@ -125,7 +125,7 @@ def similarity_maps(model: nn.Module, scene: np.ndarray,
     Args:
         model (nn.Module): Model in evaluation mode.
         scene (np.ndarray): (H, W, 3) uint8, RGB.
-        instances (list[np.ndarray]): K views of one size, likewise.
+        instances (list[np.ndarray]): K views of one size, as ``scene``.
         branch (str): 'online' or 'target'. Defaults to 'online'.
     """
     backbone = backbone_of(model, branch)

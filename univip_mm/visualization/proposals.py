@@ -61,7 +61,7 @@ def draw_proposals(image: np.ndarray, boxes: np.ndarray,
     Args:
         image (np.ndarray): (H, W, 3) uint8, RGB.
         boxes (np.ndarray): Proposals (N, 4), xyxy in pixels of the image.
-        annotated (np.ndarray, optional): (M, 4), likewise. Defaults to None.
+        annotated (np.ndarray, optional): (M, 4), xyxy. Defaults to None.
         title (str): Title of the picture. Defaults to ''.
 
     Returns:

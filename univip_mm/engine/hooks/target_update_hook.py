@@ -11,9 +11,9 @@ from ...utils.unwrap import unwrap_model
 class TargetUpdateHook(Hook):
     """Hook that updates the target of :class:`UniVIP` once per optimizer step.
 
-    The target does not move for each batch of accumulated gradients, nor if
-    the loss scaler skipped the step. Without this hook, the target moves with
-    each batch, as in the host's BYOL.
+    The target moves once per accumulated step, and not at all if the loss
+    scaler skips the step. Without this hook, the target moves with each
+    batch, as in the host's BYOL.
     """
 
     def before_train(self, runner) -> None:
