@@ -101,10 +101,10 @@ test-hosts: $(HOSTS)/mmpretrain/.ready $(HOSTS)/mmselfsup/.ready  ## use the whe
 	    $$python tests/hosts/import_time.py; \
 	done
 
-bench: env $(NUMPY1) data/demo/annotations  ## time every stage of the training beside a peer; a table and JSON
+bench: env $(NUMPY1) data/demo/annotations  ## measure the speed of every stage next to a reference
 	$(BIN)/python tools/benchmarks/speed.py --numpy1 $(NUMPY1) $(BENCH_DATA)
 
-# The host's BYOL pipeline, a peer of our loader, needs NumPy 1.
+# The host's BYOL pipeline, a reference for our loader, needs NumPy 1.
 $(NUMPY1): $(READY)
 	$(BIN)/python -m pip install -q --no-deps --upgrade --target $@ numpy==1.26.4
 	touch $@
@@ -112,7 +112,7 @@ $(NUMPY1): $(READY)
 data/demo/annotations: | $(READY)
 	$(BIN)/python tools/demo/make_data.py
 
-quality: env  ## does UniVIP learn better than BYOL? hours on 2 cores; if killed, the same command resumes
+quality: env  ## compare UniVIP with BYOL, hours on 2 cores; if killed, the same command resumes
 	$(BIN)/python -m experiments.byol_comparison run --jobs 2
 
 docs: env  ## build the documentation site in docs/_build/html

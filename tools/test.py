@@ -17,9 +17,10 @@ from univip_mm.utils.distributed import leave
 from univip_mm.utils.errors import one_line_errors
 from univip_mm.utils.unwrap import unwrap_model
 
-EXAMPLE = '''
+EXAMPLE = r'''
 examples:
-  python tools/test.py configs/univip_r18_demo.py work_dirs/demo/latest.pth
+  python tools/test.py configs/univip_r18_demo.py \
+      work_dirs/univip_r18_demo/epoch_14.pth
 the untrained network, as a baseline:
   python tools/test.py configs/univip_r18_demo.py
 '''

@@ -40,8 +40,8 @@ def read_results(folder: Union[str, Path]) -> dict:
         results[label][result['seed']] = result
     if not results:
         raise FileNotFoundError(
-            f"'{folder}' has no results: give --results a folder that has "
-            'some, or make them with the command run or sweep')
+            f"'{folder}' has no results: give another --results, or "
+            'make results with the command run or sweep')
     return results
 
 

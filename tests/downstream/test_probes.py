@@ -153,7 +153,7 @@ def test_dist_test_rejects_pretraining_checkpoint(tmp_path, univip18):
                  univip18, 0, '--work-dir', tmp_path)
     assert ended.returncode == 1
     assert ended.stderr.splitlines()[-1].startswith('error: ')
-    assert 'train by dist_train.sh' in ended.stderr
+    assert 'train with dist_train.sh' in ended.stderr
 
 
 def test_dist_train_reports_other_depth_in_one_line(tmp_path, univip18):

@@ -90,7 +90,7 @@ def test_work_dir_defaults_to_config_and_checkpoint(
 
 @pytest.mark.parametrize('tool, trains, depth, word', [
     ('train', False, 18, 'trains nothing: run dist_test.sh'),
-    ('test', True, 18, 'train by dist_train.sh'),
+    ('test', True, 18, 'train with dist_train.sh'),
     ('train', True, 50, 'the checkpoint is a ResNet-18'),
     ('test', False, 50, 'the checkpoint is a ResNet-18'),
 ])

@@ -1,6 +1,6 @@
 """Measure the proposal search, the filter, the import and the proposal file.
 
-The peers of the search and of the import are measured in the same run. The
+The search and the import are compared with references in the same run. The
 parts run in sequence. Run nothing else on the machine at the same time.
 """
 import argparse

@@ -1,4 +1,4 @@
-"""Measure every stage of the training, each compared with a peer.
+"""Measure every stage of the training next to a reference.
 
 The functions of a comparison run in turns, image by image or call by call, so
 that a machine whose speed changes does not distort the ratio. Run nothing else

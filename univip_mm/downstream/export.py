@@ -96,7 +96,7 @@ def resnet_depth(backbone: OrderedDict) -> Optional[int]:
 
 
 def match_torchvision(backbone: OrderedDict) -> str:
-    """Return the name of the torchvision ResNet with these weights, but fc.
+    """Return the name of the torchvision ResNet with these weights, except fc.
 
     Raises:
         ValueError: No ResNet of torchvision matches exactly.

@@ -113,7 +113,7 @@ def _check_trained(checkpoint: str) -> None:
             or not any(name.startswith('backbone.') for name in names)):
         raise ValueError(
             f"'{checkpoint}' is a pre-training checkpoint or a backbone, "
-            'which has no head: train by dist_train.sh, and use the '
+            'which has no head: train with dist_train.sh, and use the '
             'checkpoint in its work dir')
 
 

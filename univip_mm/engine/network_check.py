@@ -14,7 +14,7 @@ PARTS = ('backbone', 'neck', 'head', 'fusion_neck')
 
 
 def check_network(cfg: Config) -> None:
-    """Check that the parts of UniVIP accept the views and one another.
+    """Check that the parts of UniVIP fit the views and each other.
 
     The meta device computes shapes only. Other models are not checked.
 

@@ -15,8 +15,8 @@ class EncodedImage:
     """Image file with its size; :meth:`decode` decodes the pixels.
 
     simplejpeg decodes JPEGs: with the defaults, the pixels are those of
-    OpenCV, in less time (both use libjpeg-turbo). Other formats, CMYK, and
-    images with an EXIF orientation are left to
+    OpenCV, in less time (both use libjpeg-turbo). For other formats, CMYK,
+    and images with an EXIF orientation, the decoder is
     :func:`~univip_mm.io.images.decode_image`.
 
     Args:

@@ -137,7 +137,7 @@ def _is_jpeg(data: bytes) -> bool:
 
 
 def _has_exif(data: bytes) -> bool:
-    """Search the segments before a JPEG's first table for an EXIF."""
+    """Search the segments before a JPEG's first table for EXIF data."""
     at = 2
     while at + 1 < len(data) and data[at] == 0xff and (
             0xe0 <= data[at + 1] <= 0xef or data[at + 1] == 0xfe):

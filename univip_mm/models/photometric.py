@@ -53,7 +53,7 @@ def to_gray(images: Tensor) -> Tensor:
 
 def adjust_by_blend(images: Tensor, operation: Tensor,
                     factor: Tensor) -> Tensor:
-    """Adjust brightness, contrast or saturation, a different one per image.
+    """Adjust brightness, contrast or saturation, one operation per image.
 
     Operation 0, brightness, blends an image with black; 1, contrast, with its
     mean gray value; 2, saturation, with its gray image. All three run in one

@@ -21,8 +21,8 @@ def sinkhorn(cost: Tensor, supply: Tensor, demand: Tensor,
     With G = exp(-cost / epsilon) and u = 1, each iteration sets
     v = demand / (G^T u), then u = supply / (G v), in the order of OTA
     (https://arxiv.org/abs/2103.14259) and POT. The plan is diag(u) G diag(v).
-    As u is updated last, the rows of the plan sum to the supply exactly, and
-    the columns to the demand as far as the iteration has converged.
+    Because u is updated last, the rows of the plan sum to the supply exactly.
+    The columns sum to the demand once the iteration has converged.
 
     The iteration runs on logarithms, in float64, if ``largest_cost`` is
     unknown or ``largest_cost / epsilon`` is too large for float32.
@@ -63,7 +63,7 @@ def _sinkhorn_scaling(exponent: Tensor, supply: Tensor, demand: Tensor,
 
 def _sinkhorn_log(exponent: Tensor, supply: Tensor, demand: Tensor,
                   num_iters: int) -> Tensor:
-    # float64: an exponent of 1000 leaves float32 three digits fewer.
+    # float64: at an exponent of 1000, float32 loses three digits.
     exponent = exponent.double()
     log_supply, log_demand = supply.double().log(), demand.double().log()
     log_u = torch.zeros_like(log_supply)
@@ -102,7 +102,7 @@ def marginal(instances: Tensor, scene: Tensor) -> tuple[Tensor, Tensor]:
 
 class TransportPlan(NamedTuple):
     """Transport between the online and the target instances of each image."""
-    similarity: Tensor  # cos(o_m, t_n), (B, M, N), the only with a gradient
+    similarity: Tensor  # cos(o_m, t_n), (B, M, N), has a gradient
     plan: Tensor  # mass moved from m to n, (B, M, N)
     supply: Tensor  # mass of each online instance, (B, M)
     demand: Tensor  # mass of each target instance, (B, N)

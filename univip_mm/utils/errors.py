@@ -11,10 +11,10 @@ ALL_ERRORS = (ValueError, ImportError, OSError, RuntimeError)
 @contextmanager
 def one_line_errors(if_stopped: str = '',
                     types: tuple = USER_ERRORS) -> Iterator[None]:
-    """End the program in one line on errors of these types, and on Ctrl-C.
+    """End the program with a one-line message on these errors and on Ctrl-C.
 
-    ``if_stopped`` says what the user needs to know after Ctrl-C; without a
-    text, Ctrl-C is left to Python. All other errors keep their traceback.
+    ``if_stopped`` is the message after Ctrl-C; without it, Python handles
+    Ctrl-C. All other errors keep their traceback.
     """
     try:
         yield

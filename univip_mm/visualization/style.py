@@ -178,7 +178,7 @@ def finish_axes(axes: Axes, title: str, xlabel: str = '') -> None:
 
 
 def shorten(text: str, length: int) -> str:
-    """Cut a text to a number of characters."""
+    """Truncate a text to a number of characters."""
     return text if len(text) <= length else text[:length - 1] + '…'
 
 

@@ -46,7 +46,7 @@ def shorter_side(box: Box) -> int:
 
 def sample_boxes(rng: np.random.Generator, window: Box, rules: ProposalRules,
                  number: int) -> np.ndarray:
-    """Sample random boxes inside a window that obey the shape rules.
+    """Sample random boxes that obey the shape rules, inside a window.
 
     In a window that is too small for the rules, the boxes are as large as the
     window allows. The width is uniform, then the height among the heights

@@ -1,4 +1,4 @@
-"""One update of the target branch per optimizer step."""
+"""Update of the target branch, once per optimizer step."""
 import math
 
 from mmengine.hooks import Hook
