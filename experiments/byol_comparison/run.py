@@ -20,8 +20,7 @@ def run_missing(experiment: Experiment, runs: Sequence[Run], jobs: int = 1,
         dry_run (bool): Only print the missing runs. Defaults to False.
 
     Raises:
-        ValueError: A result or the data has other settings, or bfloat16
-            lacks a GPU.
+        ValueError: A result or the data has other settings.
         ChildProcessError: Some runs failed. The others are finished.
     """
     missing = [run for run in runs if not _has_result(experiment, run)]

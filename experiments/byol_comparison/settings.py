@@ -6,7 +6,7 @@ from typing import NamedTuple, Optional
 FOLDER = Path(__file__).parent
 # In the order of the paper and of the tables.
 METHODS = dict(
-    random='random initialisation',
+    random='random initialization',
     byol='BYOL',
     byol_overlap='BYOL, overlap scenes',
     scene_instance='+ scene-instance',

@@ -124,7 +124,7 @@ def main() -> None:
             path, skipped = latest_checkpoint(str(work_dir))
             named = work_dir / 'last_checkpoint'
             if named.exists() and named.read_text() != path:
-                raise SystemExit(f'{named} names no whole checkpoint')
+                raise SystemExit(f'{named} names no complete checkpoint')
             if skipped:
                 raise SystemExit(f'not whole: {skipped}')
             done = len((work_dir / 'rank0.jsonl').read_text().splitlines())

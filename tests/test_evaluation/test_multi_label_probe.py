@@ -99,7 +99,7 @@ def test_probe_matches_hand_computed_metrics():
 def test_probe_finds_rare_class():
     """One image in 30 has the class, and the features overlap.
 
-    Images with the class are never the majority of the neighbors.
+    Images with the class are never the majority of the neighbours.
     """
     rng = np.random.default_rng(0)
     labels = (np.arange(1200) % 30 < 1)[:, None]

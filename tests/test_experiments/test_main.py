@@ -161,7 +161,7 @@ def test_ranks_prints_a_row_per_network(folder, trained):
     head = [i for i, x in enumerate(lines)
             if x.startswith('| method | seed |')]
     rows = [x.split(' | ') for x in lines[head[0] + 2:]]
-    assert [row[0] for row in rows] == ['| random initialisation',
+    assert [row[0] for row in rows] == ['| random initialization',
                                         '| UniVIP (both)']
     assert all(1 <= float(rank.strip(' |')) <= 128
                for row in rows for rank in row[2:])

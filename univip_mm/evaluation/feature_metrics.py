@@ -16,7 +16,7 @@ class KNNAccuracy(FrozenFeatureMetric):
     """Top-1 accuracy of a weighted k-NN classifier for single-label data.
 
     Args:
-        k (Sequence[int]): Numbers of neighbors. Defaults to (10, 20, 100,
+        k (Sequence[int]): Numbers of neighbours. Defaults to (10, 20, 100,
             200), as in MMSelfSup's benchmark.
         temperature (float): Temperature of the vote weights. Defaults to 0.07.
         **kwargs: Arguments of :class:`mmengine.evaluator.BaseMetric`.

@@ -1,4 +1,4 @@
-"""Weighted k-nearest-neighbor classifiers on frozen features."""
+"""Weighted k-nearest-neighbour classifiers on frozen features."""
 from collections.abc import Iterator
 
 import torch
@@ -21,7 +21,7 @@ def knn_scores(train_features: torch.Tensor, train_labels: torch.Tensor,
     exp(s / temperature), as in instance discrimination (Wu et al. 2018,
     https://arxiv.org/abs/1805.01978, Sec. 3.4) and DINO
     (https://arxiv.org/abs/2104.14294). A score is the weighted share of the
-    neighbors with the label: unlike the sum of the papers, which compares the
+    neighbours with the label: unlike the sum of the papers, which compares the
     classes of one image, the share is comparable between images.
 
     Test images are processed in chunks, so the extra memory grows with N
@@ -31,7 +31,7 @@ def knn_scores(train_features: torch.Tensor, train_labels: torch.Tensor,
         train_features (Tensor): Features of the train images, (N, C), N >= 1.
         train_labels (Tensor): 1 if the image has the label, else 0, (N, L).
         test_features (Tensor): Features of the test images, (M, C).
-        k (int): Number of neighbors, limited to N. Defaults to 20.
+        k (int): Number of neighbours, limited to N. Defaults to 20.
         temperature (float): Temperature of the weights, > 0. Defaults to 0.07.
 
     Returns:
@@ -44,7 +44,7 @@ def knn_scores(train_features: torch.Tensor, train_labels: torch.Tensor,
     train_features = l2_normalize(train_features)
     train_labels = train_labels.to(train_features)
     scores = [train_labels.new_zeros(0, train_labels.shape[1])]
-    for nearest, weights in _neighbors(train_features, test_features, k,
+    for nearest, weights in _neighbours(train_features, test_features, k,
                                        temperature, _SCORES_CHUNK):
         dense = weights.new_zeros(len(weights), len(train_features))
         scores.append(dense.scatter_(1, nearest, weights) @ train_labels)
@@ -67,7 +67,7 @@ def knn_predict(train_features: torch.Tensor, train_labels: torch.Tensor,
         train_labels (Tensor): Class indices of the train images, (N,).
         test_features (Tensor): Features of the test images, (M, C).
         num_classes (int): Number of classes L.
-        k (int): Number of neighbors, limited to N. Defaults to 200.
+        k (int): Number of neighbours, limited to N. Defaults to 200.
         temperature (float): Temperature of the weights, > 0. Defaults to 0.07.
 
     Returns:
@@ -80,23 +80,23 @@ def knn_predict(train_features: torch.Tensor, train_labels: torch.Tensor,
     train_features = l2_normalize(train_features)
     train_labels = train_labels.to(train_features.device)
     votes = [train_features.new_zeros(0, num_classes)]
-    for nearest, weights in _neighbors(train_features, test_features, k,
+    for nearest, weights in _neighbours(train_features, test_features, k,
                                        temperature, _PREDICT_CHUNK):
         votes.append(weights.new_zeros(len(weights), num_classes).scatter_add_(
             1, train_labels[nearest], weights))
     return torch.cat(votes)
 
 
-def _neighbors(train_features: torch.Tensor, test_features: torch.Tensor,
+def _neighbours(train_features: torch.Tensor, test_features: torch.Tensor,
                k: int, temperature: float, chunk_size: int
                ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Yield indices and vote weights of the neighbors, both (chunk, k).
+    """Yield indices and vote weights of the neighbours, both (chunk, k).
 
     ``train_features`` are already normalized. The weights of a test image sum
     to one. A chunk has at most ``chunk_size`` similarities.
     """
     if k < 1:
-        raise ValueError(f'k-NN: k is {k}, but at least one neighbor has to '
+        raise ValueError(f'k-NN: k is {k}, but at least one neighbour has to '
                          'vote: set k >= 1')
     if not temperature > 0:
         raise ValueError(f'k-NN: temperature is {temperature}, but must be '

@@ -41,7 +41,7 @@ class MultiLabelProbe(FrozenFeatureMetric):
     above 95 on COCO.
 
     Args:
-        k (int): Number of neighbors of k-NN. Defaults to 20.
+        k (int): Number of neighbours of k-NN. Defaults to 20.
         temperature (float): Temperature of the k-NN weights. Defaults to 0.07.
         cost (float, optional): Cost of the linear classifier, see
             :func:`linear_scores`. Defaults to None.

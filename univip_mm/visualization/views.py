@@ -13,7 +13,7 @@ from . import style
 
 # Lengths in pixels of the picture.
 _MARGIN = 16
-_GAP = 16  # includes the frames of two neighboring views, 4 each
+_GAP = 16  # includes the frames of two neighbouring views, 4 each
 _CAPTION_HEIGHT = 22
 _MIN_COLUMN_WIDTH = 90  # fits a caption
 _VIEWS_HEIGHT = 480  # target of the zoom
