@@ -62,6 +62,22 @@ def test_atomic_write_obeys_umask(tmp_path, umask, mode):
     assert stat.S_IMODE(path.stat().st_mode) == mode
 
 
+def test_atomic_write_does_not_replace_a_pipe(tmp_path):
+    path = tmp_path / 'pipe'
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    with atomic_write(path, 'w') as file:
+        file.write('new')
+    assert os.read(reader, 9) == b'new' and path.is_fifo()
+    os.close(reader)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_atomic_write_does_not_replace_a_folder(tmp_path):
+    with pytest.raises(IsADirectoryError), atomic_write(tmp_path):
+        pass
+
+
 def test_replace_durably_syncs_before_rename(tmp_path, monkeypatch):
     part, path = tmp_path / 'part', tmp_path / 'file'
     part.write_text('new')

@@ -16,6 +16,7 @@ from univip_mm.io.images import (
     UnreadableImageError,
     decode_image,
     read_image,
+    read_size,
 )
 
 
@@ -100,3 +101,20 @@ def test_decode_accepts_stray_byte(decode, options, shape):
     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     assert pixels.shape == shape
     assert np.array_equal(decode(data), pixels)
+
+
+# Little endian, one tag: the orientation, as the text 'abc'.
+EXIF_WITH_TEXT = (b'Exif\0\0II*\0\x08\0\0\0\x01\0'
+                  b'\x12\x01\x02\0\x04\0\0\0abc\0\0\0\0\0')
+
+
+@pytest.mark.parametrize('data, size', [
+    (encode(image=photograph(30, 40)), (40, 30)),
+    (encode(image=photograph(30, 40), exif=exif(6)), (30, 40)),
+    (encode(image=photograph(30, 40), exif=EXIF_WITH_TEXT), None),
+    (large_jpeg(), None), (b'', None), (b'GIF89a', None)])
+def test_read_size(tmp_path, data, size):
+    path = tmp_path / 'image'
+    path.write_bytes(data)
+    assert read_size(path) == size
+    assert read_size(tmp_path / 'missing') is None

@@ -97,6 +97,13 @@ def test_finished_file_is_not_changed(coco_folder, images, monkeypatch):
     assert not (coco_folder / 'out.npz.parts').exists()
 
 
+def test_no_images_write_nothing(coco_folder):
+    outcome = generate_proposals(
+        [], coco_folder / 'images', coco_folder / 'out.npz', SEARCH)
+    assert outcome == (0, 0, {})
+    assert not list(coco_folder.glob('out.npz*'))
+
+
 def test_repaired_images_are_searched(coco_folder, images):
     path = coco_folder / 'images' / '3.jpg'
     whole = path.read_bytes()

@@ -87,6 +87,11 @@ def test_smooth_averages_finite_values():
     np.testing.assert_allclose(smooth(values[:3], 1), values[:3])
 
 
+def test_smooth_is_exact_for_float32():
+    values = np.full(2**16, 0.1, np.float32)
+    np.testing.assert_allclose(smooth(values, 9), values, rtol=1e-9)
+
+
 def test_growth_has_a_panel_per_variable(tmp_path):
     path = tmp_path / 'pictures' / 'growth.png'
     curve = {1: 0.5, 4: 1.0, 16: 7.0}

@@ -107,6 +107,13 @@ def test_boxes_are_at_their_pixels():
         assert abs(line.max() - area.max()) <= 4
 
 
+def test_picture_is_written_through_a_link(tmp_path):
+    link, target = tmp_path / 'latest.png', tmp_path / 'epoch_1.png'
+    link.symlink_to(target.name)
+    draw_scene_grid([make_row()], link)
+    assert link.is_symlink() and target.is_file()
+
+
 def test_grid_has_all_rows_below_a_legend(tmp_path):
     rows = [make_row(), make_row(num_instances=2)]
     path = tmp_path / 'new folder' / 'grid.png'

@@ -1,6 +1,6 @@
 """Atomic writes: a file is either complete or absent."""
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,20 +16,26 @@ def atomic_write(path: PathLike, mode: str = 'wb') -> Iterator[IO]:
     Other processes see either the old file or the complete new file. If the
     block fails, the old file stays and the temporary file,
     ``.NAME.*.part`` in the same folder, is removed. The folder is created.
+    A device or pipe, such as /dev/null, is written to and not replaced.
     ``mode`` is 'wb' or 'w' (UTF-8).
     """
     path = Path(path)
+    encoding = None if 'b' in mode else 'utf-8'
+    if path.exists() and not path.is_file():
+        with open(path, mode, encoding=encoding) as file:
+            yield file
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
-    # mkstemp never opens an existing file or link.
-    descriptor, part = tempfile.mkstemp('.part', f'.{path.name}.', path.parent)
+    part = path.with_name(f'.{path.name}.{secrets.token_hex(4)}.part')
+    # Mode x never opens an existing file or link. In contrast to mkstemp, the
+    # permissions are those of any new file.
+    file = open(part, mode.replace('w', 'x'), encoding=encoding)
     try:
-        with open(descriptor, mode,
-                  encoding=None if 'b' in mode else 'utf-8') as file:
-            os.fchmod(descriptor, 0o666 & ~_umask())
+        with file:
             yield file
         replace_durably(part, path)
     except BaseException:
-        Path(part).unlink(missing_ok=True)
+        part.unlink(missing_ok=True)
         raise
 
 
@@ -38,10 +44,3 @@ def replace_durably(part: PathLike, path: PathLike) -> None:
     with open(part, 'rb+') as file:
         os.fsync(file.fileno())
     os.replace(part, path)
-
-
-def _umask() -> int:
-    # Setting the mask is the only way to read it.
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -11,7 +11,7 @@ from typing import Optional
 import cv2
 import numpy as np
 import simplejpeg
-from PIL import ExifTags, Image
+from PIL import Image
 
 from .atomic import PathLike
 
@@ -26,7 +26,7 @@ TOO_SMALL = 'a side below min_image_size'
 # counted from 1.
 REASONS = (MISSING, NOT_READ, EMPTY, NO_IMAGE, CUT_OFF, TOO_LARGE, TOO_SMALL)
 
-_ORIENTATION = ExifTags.Base.Orientation
+_ORIENTATION = 0x0112  # EXIF tag; ExifTags.Base needs Pillow 9.3
 
 
 class UnreadableImageError(ValueError):
@@ -103,7 +103,7 @@ def read_size(path: PathLike) -> Optional[tuple[int, int]]:
             if image.getexif().get(_ORIENTATION, 1) > 4:
                 width, height = height, width
         return width, height
-    except (OSError, Image.DecompressionBombError):
+    except Exception:  # any error of Pillow's parser
         return None
 
 

@@ -168,7 +168,7 @@ def _write_result(images: Sequence[dict], img_prefix: PathLike, out: Path,
                     'images')
     unreadable = {names[i]: problems[i] for i in without_boxes}
     error = ''
-    if not boxes:
+    if unreadable and not boxes:
         name, problem = next(iter(unreadable.items()))
         error = (f"none of the {len(images)} images below '{img_prefix}' "
                  f'could be read ({name}: {problem}): check --img-prefix')

@@ -128,6 +128,7 @@ def smooth(values: np.ndarray, window: int) -> np.ndarray:
 
     The window is truncated at both ends. Values that are not finite give NaN.
     """
+    values = np.asarray(values, dtype=np.float64)
     finite = np.isfinite(values)
     sums, counts = (np.concatenate([[0], np.cumsum(x)])
                     for x in (np.where(finite, values, 0.), finite))

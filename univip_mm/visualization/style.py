@@ -3,6 +3,7 @@
 All pictures are drawn with Matplotlib's objects and the Agg canvas, never with
 pyplot: drawing needs no display and leaves no global state.
 """
+import os
 from collections.abc import Sequence
 from typing import Optional
 
@@ -210,12 +211,12 @@ def render(figure: Figure) -> np.ndarray:
 
 
 def save_figure(figure: Figure, path: PathLike) -> None:
-    """Write a figure as a PNG. The folder is created."""
-    with atomic_write(path) as file:
+    """Write a figure as a PNG. The folder is created, a link is followed."""
+    with atomic_write(os.path.realpath(path)) as file:
         figure.savefig(file, format='png')
 
 
 def save_image(image: np.ndarray, path: PathLike) -> None:
     """Write an image (height, width, 3) uint8 as a PNG, likewise."""
-    with atomic_write(path) as file:
+    with atomic_write(os.path.realpath(path)) as file:
         matplotlib.image.imsave(file, image, format='png')

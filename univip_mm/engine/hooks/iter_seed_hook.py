@@ -32,9 +32,10 @@ class IterSeedHook(Hook):
         sampler = getattr(loader, 'sampler', None)
         if hasattr(sampler, 'seed'):
             sampler.seed = runner.seed
+        if not isinstance(runner.train_loop, EpochBasedTrainLoop):
+            return  # the loader may have no length
         done = runner.iter - runner.epoch * len(loader)
-        if (done <= 0
-                or not isinstance(runner.train_loop, EpochBasedTrainLoop)):
+        if done <= 0:
             return
         if hasattr(sampler, 'skip'):
             sampler.skip = done * loader.batch_size
