@@ -54,8 +54,9 @@ def load_config(experiment: Experiment, run: Run) -> Config:
         cfg.optim_wrapper.update(
             type='AmpOptimWrapper', dtype='bfloat16', loss_scale=1.)
     elif experiment.bf16:
-        cfg.optim_wrapper = dict(type='CpuBFloat16OptimWrapper',
-                                 optimizer=cfg.optim_wrapper.optimizer)
+        for key in ('dtype', 'loss_scale'):  # of the large configs
+            cfg.optim_wrapper.pop(key, None)
+        cfg.optim_wrapper.type = 'CpuBFloat16OptimWrapper'
     if run.options:
         cfg.merge_from_dict(parse_options(run.options))
     cfg.train_dataloader.dataset.data_root = f'{experiment.data_dir}/'
