@@ -3,6 +3,7 @@ import stat
 
 import pytest
 
+from univip_mm.io import atomic
 from univip_mm.io.atomic import atomic_write, replace_durably
 
 
@@ -97,3 +98,13 @@ def test_replace_durably_syncs_before_rename(tmp_path, monkeypatch):
 def test_replace_durably_names_missing_file(tmp_path):
     with pytest.raises(OSError, match='part'):
         replace_durably(tmp_path / 'part', tmp_path / 'file')
+
+
+def test_atomic_write_does_not_follow_a_planted_link(tmp_path, monkeypatch):
+    monkeypatch.setattr(atomic.secrets, 'token_hex', lambda size: '0')
+    target = tmp_path / 'target'
+    target.write_text('precious')
+    (tmp_path / '.file.0.part').symlink_to(target)
+    with pytest.raises(FileExistsError), atomic_write(tmp_path / 'file'):
+        pass
+    assert target.read_text() == 'precious'
