@@ -7,7 +7,7 @@ from mmengine.config import Config, DictAction
 from mmengine.registry import init_default_scope
 from mmengine.runner import set_random_seed
 
-import univip_mm  # noqa: F401
+from univip_mm.engine.config import load_config
 from univip_mm.registry import DATASETS, MODELS
 from univip_mm.utils.errors import one_line_errors
 from univip_mm.utils.progress import track
@@ -60,6 +60,8 @@ def parse_args() -> argparse.Namespace:
         '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
         help='override values of the config, such as train_dataloader.'
         'dataset.data_root=/data/coco/; write a list as key="[a,b]"')
+    # load_config reads these options of tools/train.py.
+    parser.set_defaults(launcher='none', work_dir=None, local_rank=0)
     args = parser.parse_args()
     for option, value, lowest in (('--show-number', args.show_number, 1),
                                   ('--image-size', args.image_size, 32),
@@ -106,9 +108,7 @@ def main() -> None:
     """Run the command."""
     args = parse_args()
     with one_line_errors():
-        cfg = Config.fromfile(args.config)
-        if args.cfg_options is not None:
-            cfg.merge_from_dict(args.cfg_options)
+        cfg = load_config(args)
         init_default_scope(cfg.get('default_scope', 'univip_mm'))
         browse(cfg, args)
 

@@ -5,7 +5,6 @@ from pickle import UnpicklingError
 import mmengine
 from mmengine.runner import Runner
 
-import univip_mm  # noqa: F401
 from univip_mm.engine.checkpoint import describe_refusal, find_checkpoint
 from univip_mm.engine.config import (
     add_config_arguments,

@@ -8,7 +8,6 @@ from mmengine.dist import get_rank
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
-import univip_mm  # noqa: F401
 from univip_mm.engine.checkpoint import describe_refusal, find_checkpoint
 from univip_mm.engine.config import (
     add_config_arguments,

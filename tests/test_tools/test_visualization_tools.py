@@ -125,6 +125,10 @@ def test_browse_dataset_draws_samples(coco_folder, options, capsys):
     assert four[0] > 3 * one[0] and four[1] == one[1]
 
 
+def test_browse_dataset_names_a_missing_config():
+    assert "no config 'no.py'" in error_of('browse_dataset', 'no.py')
+
+
 def test_plot_losses_writes_into_work_dir(tmp_path, capsys):
     write_log(tmp_path, '20260101_000000', [1, 2, 3])
     run_tool('plot_losses', tmp_path)

@@ -1,8 +1,8 @@
 """Make the demo's data set: synthetic scenes with COCO annotations."""
 import argparse
-import sys
 
 from univip_mm.demo import make_scenes
+from univip_mm.utils.errors import one_line_errors
 
 EXAMPLE = '''
 example:
@@ -38,10 +38,8 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Make the data set and print its size."""
     args = parse_args()
-    try:
+    with one_line_errors(types=(ValueError, OSError)):
         result = make_scenes(**vars(args))
-    except (ValueError, OSError) as e:
-        sys.exit(f'error: {e}')
     classes = ', '.join(f'{k} {n}' for k, n in result['per_class'].items())
     status = (f"made in {result['seconds']:.1f} s" if result['made'] else
               'which exists with the same options: nothing to do')

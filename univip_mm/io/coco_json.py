@@ -98,7 +98,7 @@ def list_folder(folder: PathLike) -> dict:
         for name in names if name.lower().endswith(IMAGE_SUFFIXES))
     if not paths:
         raise FileNotFoundError(
-            f"no image below '{folder}': file names must end in "
+            f"no image below '{folder}': check the path; names must end in "
             f'{", ".join(IMAGE_SUFFIXES)}')
     images = []
     for number, path in enumerate(track(paths, desc='listing'), 1):

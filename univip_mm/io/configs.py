@@ -9,6 +9,9 @@ def config_path(name: str) -> str:
 
     Args:
         name (str): Path below ``configs/``, such as 'univip_r50_coco.py'.
+
+    Raises:
+        FileNotFoundError: There is no such config.
     """
     path = FOLDER / name
     if not path.is_file():
