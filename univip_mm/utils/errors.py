@@ -3,6 +3,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from .text import printable
+
 USER_ERRORS = (ValueError, FileNotFoundError)
 # Also errors of the disk, of missing packages and of killed workers.
 ALL_ERRORS = (ValueError, ImportError, OSError, RuntimeError)
@@ -13,13 +15,15 @@ def one_line_errors(if_stopped: str = '',
                     types: tuple = USER_ERRORS) -> Iterator[None]:
     """End the program with a one-line message on these errors and on Ctrl-C.
 
+    Control characters in the message, for example of a file name, are escaped.
+
     ``if_stopped`` is the message after Ctrl-C; without it, Python handles
     Ctrl-C. All other errors keep their traceback.
     """
     try:
         yield
     except types as e:
-        raise SystemExit(f'error: {e}') from None
+        raise SystemExit(f'error: {printable(e)}') from None
     except KeyboardInterrupt:
         if not if_stopped:
             raise
