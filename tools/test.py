@@ -12,8 +12,15 @@ from univip_mm.engine.config import (
     load_config,
 )
 from univip_mm.engine.cpu import prepare_for_cpu
+from univip_mm.engine.process_group import start_group
+from univip_mm.engine.rank_check import (
+    RanksDifferError,
+    check_config_agrees,
+    errors_on_all_ranks,
+)
 from univip_mm.utils.distributed import leave
 from univip_mm.utils.errors import one_line_errors
+from univip_mm.utils.text import printable
 from univip_mm.utils.unwrap import unwrap_model
 
 EXAMPLE = r'''
@@ -41,14 +48,18 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Run the tool; user errors end with a one-line message."""
     args = parse_args()
+    cfg = None
     with one_line_errors():
-        cfg = load_config(args)
-        check_part(cfg, 'test_dataloader')
-        cfg.load_from = args.checkpoint
-        find_checkpoint(cfg)
-        prepare_for_cpu(cfg)
+        with errors_on_all_ranks(lambda: start_group(args.launcher, cfg)):
+            cfg = load_config(args)
+            check_part(cfg, 'test_dataloader')
+            cfg.load_from = args.checkpoint
+            find_checkpoint(cfg)
+            prepare_for_cpu(cfg)
+        check_config_agrees(cfg)
         runner = Runner.from_cfg(cfg)
-        runner.test_loop  # noqa: B018  reads the files of the data set
+        with errors_on_all_ranks():
+            runner.test_loop  # noqa: B018  reads the files of the data set
     if args.checkpoint is None:
         unwrap_model(runner.model).init_weights()
     try:
@@ -56,6 +67,8 @@ def main() -> None:
     except UnpicklingError as e:
         raise SystemExit(
             f'error: {describe_refusal(args.checkpoint, e)}') from None
+    except RanksDifferError as e:
+        raise SystemExit(f'error: {printable(e)}') from None
     if args.out:
         mmengine.dump(metrics, args.out, indent=1)
 

@@ -1,5 +1,6 @@
 """Pre-train a model, with the main options of MMPretrain's tools/train.py."""
 import argparse
+from contextlib import ExitStack
 from pickle import UnpicklingError
 
 import torch
@@ -18,9 +19,17 @@ from univip_mm.engine.config import (
 from univip_mm.engine.config_checks import check_config
 from univip_mm.engine.cpu import check_mixed_precision, prepare_for_cpu
 from univip_mm.engine.network_check import check_network
+from univip_mm.engine.process_group import start_group
+from univip_mm.engine.rank_check import (
+    RanksDifferError,
+    check_config_agrees,
+    errors_on_all_ranks,
+)
 from univip_mm.io.images import NoReadableImageError, TooManyUnreadableError
+from univip_mm.io.work_dir_lock import work_dir_lock
 from univip_mm.utils.distributed import leave
 from univip_mm.utils.errors import one_line_errors
+from univip_mm.utils.text import printable
 
 EXAMPLE = '''
 examples:
@@ -78,26 +87,54 @@ def apply_options(cfg: Config, args: argparse.Namespace) -> None:
     check_network(cfg)
 
 
-def main() -> None:
-    """Run the tool; user errors end with a one-line message."""
-    args = parse_args()
-    with one_line_errors():
+def prepare(args: argparse.Namespace, stack: ExitStack) -> Runner:
+    """Check everything on all ranks, and build the Runner.
+
+    ``stack`` releases the lock of the work dir.
+
+    Raises:
+        FileNotFoundError: A file is missing, on any rank.
+        ValueError: A mistake of the user on any rank, or ranks that differ.
+    """
+    cfg = None
+    with errors_on_all_ranks(lambda: start_group(args.launcher, cfg)):
         cfg = load_config(args)
         apply_options(cfg, args)
         prepare_for_cpu(cfg)
-        runner = (RUNNERS.build(cfg) if 'runner_type' in cfg else
-                  Runner.from_cfg(cfg))
+    check_config_agrees(cfg)
+    with errors_on_all_ranks():
+        if get_rank() == 0:
+            stack.enter_context(work_dir_lock(cfg.work_dir))
+    runner = (RUNNERS.build(cfg) if 'runner_type' in cfg else
+              Runner.from_cfg(cfg))
+    with errors_on_all_ranks():
         runner.train_loop  # noqa: B018  reads the files of the data set
+    return runner
+
+
+def train(runner: Runner) -> None:
+    """Train; known errors end with a one-line message."""
     try:
         runner.train()
     except UnpicklingError as e:  # from the checkpoint of --resume
         raise SystemExit(
-            f'error: {describe_refusal(cfg.load_from, e)}') from None
-    except (TooManyUnreadableError, FloatingPointError) as e:
-        # The hooks raise on all ranks, a loader possibly on one rank only.
-        alone = isinstance(e, NoReadableImageError)
+            f'error: {describe_refusal(runner.cfg.load_from, e)}') from None
+    except (TooManyUnreadableError, FloatingPointError, RanksDifferError) as e:
+        # Most hooks raise on all ranks. A loader may raise on one rank only,
+        # and ranks that differ report once per node.
+        alone = isinstance(e, (NoReadableImageError, RanksDifferError))
         raise SystemExit(
-            f'error: {e}' if alone or get_rank() == 0 else 1) from None
+            f'error: {printable(e)}' if alone or get_rank() == 0 else 1
+        ) from None
+
+
+def main() -> None:
+    """Run the tool; user errors end with a one-line message."""
+    args = parse_args()
+    with ExitStack() as stack:
+        with one_line_errors():
+            runner = prepare(args, stack)
+        train(runner)
 
 
 if __name__ == '__main__':

@@ -198,6 +198,11 @@ class ProposalCocoDataset(BaseDataset):
         return int(rng.integers(len(self)))
 
     @property
+    def proposals(self) -> list[ProposalFile]:
+        """Proposal file of each json."""
+        return self._proposals
+
+    @property
     def skipped(self) -> torch.Tensor:
         """Reasons why images were skipped, (len(self),) uint8, shared memory.
 

@@ -15,6 +15,7 @@ meta       (M,) uint8         JSON: how the boxes were made
 Processes that open the file share the memory of the boxes. The file contains
 no pickle.
 """
+import hashlib
 import json
 import zipfile
 import zlib
@@ -142,6 +143,13 @@ class ProposalFile(Mapping):
     def counts(self) -> np.ndarray:
         """Return the number of boxes per image, (I,), in order of the ids."""
         return np.diff(self._offsets)
+
+    def digest(self) -> str:
+        """Return a digest of the boxes of all images."""
+        digest = hashlib.sha256()
+        for array in (self._image_ids, self._offsets, self.boxes):
+            digest.update(np.ascontiguousarray(array))
+        return digest.hexdigest()[:16]
 
     def __getstate__(self) -> dict:
         # A worker process opens the file again, to share its memory. Pickled

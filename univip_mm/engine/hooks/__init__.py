@@ -3,6 +3,7 @@ from .iter_seed_hook import IterSeedHook
 from .non_finite_hook import NonFiniteHook
 from .online_probe_hook import OnlineProbeHook
 from .preemption_hook import PreemptionHook
+from .rank_check_hook import RankCheckHook
 from .safe_checkpoint_hook import SafeCheckpointHook
 from .safe_resume_hook import SafeResumeHook
 from .skipped_images_hook import SkippedImagesHook
@@ -11,6 +12,6 @@ from .view_sheet_hook import ViewSheetHook
 
 __all__ = [
     'IterSeedHook', 'NonFiniteHook', 'OnlineProbeHook', 'PreemptionHook',
-    'SafeCheckpointHook', 'SafeResumeHook', 'SkippedImagesHook',
-    'TargetUpdateHook', 'ViewSheetHook'
+    'RankCheckHook', 'SafeCheckpointHook', 'SafeResumeHook',
+    'SkippedImagesHook', 'TargetUpdateHook', 'ViewSheetHook'
 ]

@@ -1,0 +1,84 @@
+"""Lock of a work dir, so that two trainings never write into one folder."""
+import errno
+import fcntl
+import json
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+
+from ..utils.text import printable
+from .atomic import PathLike
+
+FILE = '.lock'
+
+
+@contextmanager
+def work_dir_lock(work_dir: PathLike) -> Iterator[None]:
+    """Lock a work dir during the block; the folder is created.
+
+    The lock belongs to this process and ends with it, even if the process is
+    killed. So a lock is never stale, and child processes do not inherit it.
+    On a file system without locks, the work dir counts as in use if the
+    process that the lock file names is running on this machine.
+
+    Raises:
+        ValueError: Another process uses the work dir (the message names its
+            host and process id), or the lock file cannot be written.
+    """
+    path = os.path.join(work_dir, FILE)
+    # Not through a link, which may point to any file of the user.
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
+    try:
+        os.makedirs(work_dir, exist_ok=True)
+        descriptor = os.open(path, flags, 0o666)
+    except OSError as e:
+        raise ValueError(
+            f"cannot write '{path}' ({e.strerror}): check that the work dir "
+            'is writable and that this file is not a link, or choose another '
+            '--work-dir') from None
+    with os.fdopen(descriptor, 'r+') as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            in_use = False
+        except OSError as e:
+            in_use = e.errno in (errno.EACCES, errno.EAGAIN)
+            in_use = in_use or _is_running_here(_read_owner(file))
+        if in_use:
+            owner = _read_owner(file)
+            raise ValueError(
+                f"the work dir '{work_dir}' is in use by process "
+                f"{owner.get('pid', '?')} on {owner.get('host', '?')} since "
+                f"{owner.get('since', '?')}: wait for this training or stop "
+                'it, or choose another --work-dir')
+        file.seek(0)
+        file.truncate()
+        json.dump(dict(host=socket.gethostname(), pid=os.getpid(),
+                       since=datetime.now().isoformat(' ', 'seconds')), file)
+        file.flush()
+        try:
+            yield
+        finally:
+            # Without locks of the file system, an old entry must not count.
+            file.seek(0)
+            file.truncate()
+
+
+def _read_owner(file) -> dict[str, str]:
+    """Return the entry of a lock file, empty if there is none."""
+    file.seek(0)
+    try:
+        owner = json.loads(file.read(1000))
+        return {name: printable(owner[name])
+                for name in ('host', 'pid', 'since')}
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return {}
+
+
+def _is_running_here(owner: dict[str, str]) -> bool:
+    if owner.get('host') != socket.gethostname():
+        return False
+    if owner['pid'] == str(os.getpid()):
+        return False
+    return os.path.exists(f'/proc/{owner["pid"]}')
