@@ -18,6 +18,7 @@ from univip_mm.engine.rank_check import (
     check_data_agrees,
     check_same_facts,
     check_start_agrees,
+    check_weights_agree,
     errors_on_all_ranks,
 )
 from univip_mm.proposals import ProposalFile, write_proposals
@@ -257,6 +258,16 @@ def test_check_start_agrees_names_the_difference(tmp_path, name, change):
     assert_all_stop(start_results(tmp_path, change),
                     f'the ranks differ in resume.{name}',
                     'give all nodes the same checkpoint')
+
+
+def test_check_weights_agree_compares_the_checkpoint(tmp_path):
+    def work(rank):
+        model = DistributedDataParallel(torch.nn.Linear(2, 2))
+        check_weights_agree(model)
+        model.module.weight.data.fill_(rank)
+        check_weights_agree(model)
+    assert_all_stop(run_ranks(work, tmp_path),
+                    'RanksDifferError: the ranks differ in resume.weights')
 
 
 # the whole tool

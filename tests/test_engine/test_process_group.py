@@ -1,0 +1,57 @@
+import copy
+from datetime import timedelta
+
+import pytest
+import torch
+from tiny import demo_config
+
+from univip_mm.engine import process_group
+from univip_mm.engine.process_group import start_group
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """Record the calls that would start a group."""
+    calls = []
+    for name in ('start_gloo', 'init_dist', 'set_multi_processing'):
+        monkeypatch.setattr(
+            process_group, name,
+            lambda *args, _name=name, **kwargs: calls.append(
+                (_name, args, kwargs)))
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    return calls
+
+
+def test_start_group_ignores_launcher_none(calls):
+    start_group('none', demo_config())
+    assert calls == []
+
+
+def test_start_group_keeps_an_existing_group(calls, monkeypatch):
+    monkeypatch.setattr(process_group, 'is_distributed', lambda: True)
+    start_group('pytorch', demo_config())
+    assert calls == []
+
+
+@pytest.mark.parametrize('seconds', [7, 0.5])
+def test_start_group_obeys_the_timeout_with_gloo(calls, seconds):
+    start_group('slurm', demo_config(**{'env_cfg.dist_cfg.timeout': seconds}))
+    assert calls == [
+        ('start_gloo', ('slurm', timedelta(seconds=seconds)), {})]
+
+
+def test_start_group_works_without_a_config(calls):
+    start_group('pytorch')
+    assert calls == [('start_gloo', ('pytorch', None), {})]
+
+
+def test_start_group_does_on_gpus_what_the_runner_does(calls, monkeypatch):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    cfg = demo_config(**{'env_cfg.dist_cfg.timeout': 7})
+    before = copy.deepcopy(cfg.to_dict())
+    start_group('pytorch', cfg)
+    assert calls == [
+        ('set_multi_processing', (), dict(
+            mp_start_method='fork', opencv_num_threads=0, distributed=True)),
+        ('init_dist', ('pytorch', ), dict(backend='nccl', timeout=7))]
+    assert cfg.to_dict() == before
