@@ -117,9 +117,7 @@ def check_before_decoding(data: bytes) -> None:
             Image.open(io.BytesIO(data)).close()
         except Image.DecompressionBombError as e:
             raise UnreadableImageError(TOO_LARGE, str(e)) from None
-        except Exception:
-            if not _is_jpeg(data):
-                raise UnreadableImageError(NO_IMAGE) from None
+        except Exception:  # a JPEG can still be read, without Pillow
             check_pixels(*_read_jpeg_header(data)[:2])
 
 

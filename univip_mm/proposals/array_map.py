@@ -1,6 +1,5 @@
 """Memory maps of the arrays in an uncompressed .npz, with checked extents."""
 import math
-import os
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +20,6 @@ def map_arrays(file: IO[bytes], names: Sequence[str]) -> dict:
         ValueError: The file has other, several equal, compressed, pickled or
             truncated members.
     """
-    size = os.fstat(file.fileno()).st_size
     try:
         with zipfile.ZipFile(file) as archive:
             members = archive.infolist()
@@ -29,15 +27,14 @@ def map_arrays(file: IO[bytes], names: Sequence[str]) -> dict:
             if found != sorted(names):
                 raise ValueError(f'its members are {found[:9]}, not '
                                  f'{sorted(names)}')
-            return {Path(x.filename).stem: _map_array(file, x, size)
+            return {Path(x.filename).stem: _map_array(file, x)
                     for x in members}
     except Exception as e:  # zipfile and NumPy raise many types
         reason = ' '.join(f'{type(e).__name__}: {e}'.split())
         raise ValueError(reason[:200]) from None
 
 
-def _map_array(file: IO[bytes], info: zipfile.ZipInfo,
-               size: int) -> np.ndarray:
+def _map_array(file: IO[bytes], info: zipfile.ZipInfo) -> np.ndarray:
     name = info.filename
     if info.compress_type != zipfile.ZIP_STORED:
         raise ValueError(f'{name} is compressed')
@@ -49,8 +46,6 @@ def _map_array(file: IO[bytes], info: zipfile.ZipInfo,
         raise ValueError(f'{name} has no header')
     lengths = np.frombuffer(header[26:], dtype='<u2')
     start = info.header_offset + _HEADER_SIZE + int(lengths.sum())
-    if start + info.file_size > size:
-        raise ValueError(f'{name} is truncated')
     file.seek(start)
     if np.lib.format.read_magic(file) != (1, 0):
         raise ValueError(f'{name} has an unknown header')
@@ -65,6 +60,7 @@ def _map_array(file: IO[bytes], info: zipfile.ZipInfo,
                          f'fit its shape {shape}')
     if content == 0:  # a memory map cannot be empty
         return np.zeros(shape, dtype)
+    # Raises ValueError if the map would end after the file.
     mapped = np.memmap(file, dtype, 'r', offset=file.tell(), shape=shape)
     # Indexing a plain view is ten times as fast as indexing a np.memmap.
     return mapped.view(np.ndarray)
