@@ -29,3 +29,11 @@ def exif(orientation):
 def add_stray_byte(jpeg):
     """Insert zeros before the end marker of a JPEG."""
     return jpeg[:-2] + b'\0\0\0' + jpeg[-2:]
+
+
+def many_scans(number):
+    """Return a progressive JPEG with a number of scans, 6 or more."""
+    flat = np.full((160, 200, 3), 90, np.uint8)
+    jpeg = encode(mode='L', image=flat, progressive=True)
+    first = jpeg.rindex(b'\xff\xda')
+    return jpeg[:-2] + (number - 6) * jpeg[first:-2] + jpeg[-2:]

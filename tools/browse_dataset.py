@@ -11,6 +11,7 @@ from univip_mm.engine.config import load_config
 from univip_mm.registry import DATASETS, MODELS
 from univip_mm.utils.errors import one_line_errors
 from univip_mm.utils.progress import track
+from univip_mm.utils.text import printable
 from univip_mm.visualization import draw_scene_grid
 from univip_mm.visualization.training_views import (
     augmented_views,
@@ -98,7 +99,7 @@ def browse(cfg: Config, args: argparse.Namespace) -> None:
             num_proposed += sum(x['num_proposed'] for x in samples)
             num_instances += sum(len(x['instance_boxes']) for x in samples)
             bar.update(len(samples))
-    print(*(f'picture: {path}' for path in paths), sep='\n')
+    print(*(f'picture: {printable(path)}' for path in paths), sep='\n')
     print(f'{len(picked)} images of {len(dataset)}: {num_proposed} of '
           f'{num_instances} instances ({num_proposed / num_instances:.0%}) '
           'are proposals, the others random boxes')

@@ -1,12 +1,10 @@
 """Convert proposals of other projects to a proposal file.
 
 formats:
-  orl     ORL's JSON, {"bbox": [[[x, y, w, h], ...] per image]}, in the order
-          of the annotation file's images
-  pickle  {"bbox": {file name: boxes}}, boxes [x, y, w, h] as list, array or
-          tensor; no code in the file is executed
-  coco    COCO results, [{"image_id", "bbox": [x, y, w, h], "score"}, ...],
-          sorted by score: the output of most detectors and proposal methods
+  orl   ORL's JSON, {"bbox": [[[x, y, w, h], ...] per image]}, in the order
+        of the annotation file's images
+  coco  COCO results, [{"image_id", "bbox": [x, y, w, h], "score"}, ...],
+        sorted by score: the output of most detectors and proposal methods
 """
 import argparse
 import os
@@ -24,6 +22,7 @@ from univip_mm.proposals.command_line import (
 from univip_mm.proposals.importers import import_proposals
 from univip_mm.proposals.readers import READERS
 from univip_mm.utils.errors import ALL_ERRORS, one_line_errors
+from univip_mm.utils.text import printable
 
 EXAMPLE = '''
 examples:
@@ -43,8 +42,8 @@ def parse_args() -> argparse.Namespace:
         description=__doc__, epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add('format', choices=list(READERS),
-        help='format of the source, see above')
+    add('format', help='format of the source, see above: '
+        + ' or '.join(READERS))
     add('source', help='file to read')
     add('--ann-file', required=True,
         help='COCO json that lists the images, with their sizes')
@@ -71,7 +70,7 @@ def main() -> None:
           f'{counts.outside} outside of the image; clipped at its border: '
           f'{counts.clipped}')
     print(describe_counts(args.out))
-    print(f'proposals: {args.out}')
+    print(f'proposals: {printable(args.out)}')
 
 
 if __name__ == '__main__':

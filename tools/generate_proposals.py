@@ -29,6 +29,7 @@ from univip_mm.utils.distributed import (
     start_gloo,
 )
 from univip_mm.utils.errors import ALL_ERRORS, one_line_errors
+from univip_mm.utils.text import printable
 
 EXAMPLE = '''
 examples:
@@ -98,12 +99,12 @@ def report(out: str, outcome: Outcome, seconds: float) -> None:
           if outcome.found_before else '')
     print(describe_counts(out))
     for name, problem in outcome.unreadable.items():
-        print(f'not read: {name}: {problem}')
+        print(f'not read: {printable(name)}: {printable(problem)}')
     if outcome.unreadable:
         print(f'{len(outcome.unreadable)} images could not be read and have '
               'no proposals: repair them and repeat the command, which '
               'searches only these images')
-    print(f'proposals: {out}')
+    print(f'proposals: {printable(out)}')
 
 
 def list_images(args: argparse.Namespace) -> tuple[list[dict], Path]:
@@ -116,7 +117,8 @@ def list_images(args: argparse.Namespace) -> tuple[list[dict], Path]:
         content = list_folder(args.img_prefix)
         with atomic_write(ann_file, 'w') as file:
             json.dump(content, file)
-        print(f"listed {len(content['images'])} images in {ann_file}")
+        print(f"listed {len(content['images'])} images in "
+              f'{printable(ann_file)}')
     return broadcast(content)['images'], ann_file
 
 

@@ -14,6 +14,7 @@ from univip_mm.io.images import UnreadableImageError, read_image
 from univip_mm.proposals import ProposalFile
 from univip_mm.proposals.inspect import describe, recall
 from univip_mm.utils.errors import ALL_ERRORS, one_line_errors
+from univip_mm.utils.text import printable
 from univip_mm.visualization import (
     draw_image_grid,
     draw_proposal_histograms,
@@ -78,7 +79,8 @@ def draw_sheet(proposals: ProposalFile, content: dict, img_prefix: str,
             f"{osp.basename(image['file_name'])}: {len(boxes)} proposals, "
             f'{len(annotated)} annotated'))
     draw_image_grid(pictures, path)
-    print(f'picture: {path} (bold: the first proposals; dashed: annotated)')
+    print(f'picture: {printable(path)} (bold: the first proposals; dashed: '
+          'annotated)')
 
 
 def main() -> None:
@@ -98,7 +100,7 @@ def main() -> None:
             proposals.counts(), proposals.boxes, path,
             f'{osp.basename(args.proposals)}: {len(proposals.boxes)} boxes of '
             f'{len(proposals)} images')
-        print(f'picture: {path}')
+        print(f'picture: {printable(path)}')
         if args.img_prefix:
             draw_sheet(proposals, content, args.img_prefix, args.show_number,
                        args.seed, osp.join(out, 'samples.png'))

@@ -15,11 +15,21 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import numpy as np
+from image_bytes import many_scans
 from PIL import Image
 from tiny import PYTHONPATH, ROOT, make_coco_folder, write_config
 
 from univip_mm.io.boxes import ProposalRules
-from univip_mm.io.images import CUT_OFF, EMPTY, MISSING, NO_IMAGE, TOO_SMALL
+from univip_mm.io.images import (
+    CUT_OFF,
+    EMPTY,
+    MISSING,
+    NO_IMAGE,
+    NOT_READ,
+    NOT_REGULAR,
+    TOO_MANY_SCANS,
+    TOO_SMALL,
+)
 from univip_mm.proposals import ProposalFile, write_proposals
 
 EXAMPLE = '''
@@ -33,6 +43,10 @@ FAULTS = {
     'zero bytes': EMPTY,
     'text named .jpg': NO_IMAGE,
     'deleted': MISSING,
+    'pipe': NOT_REGULAR,
+    'link to a device': NOT_REGULAR,
+    'link to itself': NOT_READ,
+    '60 scans': TOO_MANY_SCANS,
     '1 x 4000': TOO_SMALL,
     '30000 x 2': TOO_SMALL,
     '16-bit PNG': None,
@@ -40,8 +54,8 @@ FAULTS = {
     'CMYK': None,
     'grayscale': None}
 BOXES = {  # images of 200 x 160
-    'boxes partly outside': [[-40, -40, 60, 60], [150, 100, 260, 200]],
-    'boxes wholly outside': [[200, 0, 300, 100], [-200, -200, -100, -100]],
+    'boxes partly outside': [[120, 80, 260, 200], [150, 100, 260, 200]],
+    'boxes wholly outside': [[200, 0, 300, 100], [500, 500, 600, 600]],
     'no boxes': []}
 
 
@@ -66,6 +80,14 @@ def damage(path: Path, kind: str) -> None:
         path.write_text('<html>404 Not Found</html>')
     elif kind == 'deleted':
         path.unlink()
+    elif kind == 'pipe':
+        path.unlink()
+        os.mkfifo(path)
+    elif kind.startswith('link'):
+        path.unlink()
+        path.symlink_to('/dev/zero' if 'device' in kind else path)
+    elif kind == '60 scans':
+        path.write_bytes(many_scans(60))
     elif kind in ('1 x 4000', '30000 x 2'):
         image.resize(tuple(map(int, kind.split(' x ')))).save(path)
     elif kind == '16-bit PNG':

@@ -1,4 +1,5 @@
 import json
+import os
 
 import pytest
 from hypothesis import given
@@ -69,6 +70,16 @@ def test_img_path_defaults_to_data_root(tmp_path):
     write(tmp_path)
     info = build(tmp_path, data_prefix=None).get_data_info(0)
     assert info['img_path'] == str(tmp_path / '10.jpg')
+
+
+@pytest.mark.timeout(20)
+def test_pipe_raises_in_one_line(tmp_path):
+    write(tmp_path)
+    (tmp_path / 'images').mkdir()
+    os.mkfifo(tmp_path / 'images' / '30.jpg')
+    dataset = build(tmp_path, pipeline=[dict(type='LoadImageFromFile')])
+    with pytest.raises(ValueError, match='30.jpg.*not a regular file.*repair'):
+        dataset[1]
 
 
 def test_packed_sample_has_label_and_split(tmp_path):

@@ -1,11 +1,12 @@
 import json
+import os
 import pickle
 
 import cv2
 import numpy as np
 import pytest
 import torch
-from image_bytes import exif
+from image_bytes import exif, many_scans
 from mmengine.config import Config
 from PIL import Image
 from tiny import make_coco_folder
@@ -167,10 +168,14 @@ LOADERS = ['LoadImageFromFile', 'LoadEncodedImage']
 @pytest.mark.parametrize('damage, reason', [
     ('text', 'not an image, or a damaged one'),
     ('missing', 'the file is missing'),
-    ('folder', 'the file cannot be read'),
+    ('folder', 'not a regular file'),
+    ('pipe', 'not a regular file'),
+    ('link to device', 'not a regular file'),
+    ('loop', 'the file cannot be read'),
     ('small', 'a side below min_image_size')])
 @pytest.mark.parametrize('loader', LOADERS)
 @pytest.mark.parametrize('num_workers', [0, 2])
+@pytest.mark.timeout(60)
 def test_unreadable_image_is_replaced_and_recorded(
         coco_folder, damage, reason, loader, num_workers):
     path = coco_folder / 'images' / '3.jpg'
@@ -179,6 +184,12 @@ def test_unreadable_image_is_replaced_and_recorded(
         path.write_bytes(b'not a jpeg')
     elif damage == 'folder':
         path.mkdir()
+    elif damage == 'pipe':
+        os.mkfifo(path)
+    elif damage == 'link to device':
+        path.symlink_to('/dev/zero')
+    elif damage == 'loop':
+        path.symlink_to(path)
     elif damage == 'small':  # the json has another size
         Image.new('RGB', (4000, 1)).save(path)
     dataset = build(coco_folder, pipeline=[
@@ -218,9 +229,36 @@ def test_missing_disk_raises_in_one_line(
     assert '\n' not in str(e.value)
 
 
+@pytest.mark.parametrize('loader', LOADERS)
+def test_log_escapes_names(coco_folder, logged, loader):
+    name = 'a\n\x1b[2J\tb\udc80.jpg'
+    change_json(coco_folder, lambda images: images[2].update(file_name=name))
+    dataset = build(coco_folder, pipeline=[
+        TRANSFORMS.build(dict(type=loader)), *PIPELINE[1:]])
+    dataset[2]
+    assert r'a\n\x1b[2J\tb\udc80.jpg' in logged[-1]
+    assert logged[-1].isprintable()
+
+
+@pytest.mark.parametrize('loader', LOADERS)
+def test_loader_limits_scans_and_bytes(coco_folder, monkeypatch, loader):
+    images = coco_folder / 'images'
+    (images / '3.jpg').write_bytes(many_scans(51))
+    (images / '5.jpg').write_bytes(many_scans(50))
+    monkeypatch.setattr('univip_mm.io.images.MAX_BYTES', 10**5)
+    with open(images / '6.jpg', 'ab') as file:
+        file.truncate(10**5 + 1)
+    dataset = build(coco_folder, min_image_size=8, pipeline=[
+        TRANSFORMS.build(dict(type=loader)), *PIPELINE[1:]])
+    for index in (2, 4, 5):
+        dataset[index]
+    assert reasons(dataset) == {
+        2: 'too many progressive scans', 5: 'too many bytes'}
+
+
 @pytest.mark.parametrize('boxes, num_proposed', [
-    ([[-40, -40, 60, 60], [150, 100, 260, 200], [-9, 0, 300, 160]], 0),
-    ([[200, 0, 300, 100], [-200, -200, -100, -100]], 0),
+    ([[150, 100, 260, 200], [0, 0, 300, 160]], 0),
+    ([[200, 0, 300, 100], [500, 500, 600, 600]], 0),
     ([[40000, 0, 40100, 100], [0, 0, 70, 70], [10, 90, 90, 161]], 1),
     ([], 0)])
 def test_proposal_outside_image_is_no_instance(

@@ -206,6 +206,34 @@ def test_make_scenes_keeps_foreign_data(tmp_path):
     assert (tmp_path / 'train/000001.jpg').read_bytes() == b'mine'
 
 
+def test_make_scenes_does_not_write_through_a_link(tmp_path):
+    (tmp_path / 'other').mkdir()
+    (tmp_path / 'demo').mkdir()
+    (tmp_path / 'demo/.part').symlink_to(tmp_path / 'other')
+    with pytest.raises(ValueError, match='is a link.*remove the link'):
+        make(tmp_path / 'demo')
+    assert list((tmp_path / 'other').iterdir()) == []
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize('text', [
+    '[' * 100_000, '{"info": {"parameters": 1}}', None,
+    '{"info": {"parameters": %s}, "images": [3], "annotations": []}',
+    '{"info": {"parameters": %s}, "images": [], "annotations": [{}]}'])
+def test_make_scenes_replaces_damaged_annotations(tmp_path, text):
+    make(tmp_path)
+    before = digest(tmp_path)
+    path = tmp_path / 'annotations/train.json'
+    if text is None:
+        path.unlink()
+        os.mkfifo(path)
+    else:
+        parameters = json.loads(path.read_text())['info']['parameters']
+        path.write_text(text.replace('%s', json.dumps(parameters)))
+    assert make(tmp_path)['made']
+    assert digest(tmp_path) == before
+
+
 @pytest.mark.parametrize('kwargs, message', [
     (dict(size=(320, 50)), r'size is \(320, 50\), .* at least 96'),
     (dict(size=(320, )), 'a width and a height'),

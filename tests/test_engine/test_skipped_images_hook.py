@@ -1,3 +1,4 @@
+import os
 from types import SimpleNamespace
 
 import pytest
@@ -140,6 +141,27 @@ def test_full_disk_does_not_stop_training(run, logged, monkeypatch):
     monkeypatch.setattr(SkippedImagesHook, '_append', is_full)
     run(Data(40, {3: MISSING}), max_unreadable=1).end_epoch()
     assert 'No space left' in logged[0] and '3.jpg' in logged[1]
+
+
+def test_names_are_escaped_in_log_and_file(run, logged):
+    data = Data(40, {3: MISSING})
+    data.get_data_info = lambda index: dict(img_path='a\n\x1b[2J\tb\udc80')
+    training = run(data, max_unreadable=1)
+    training.end_epoch()
+    escaped = r'a\n\x1b[2J\tb\udc80'
+    assert training.listed == [f'{escaped}\tthe file is missing']
+    assert f': {escaped}; all' in logged[0]
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize('kind', ['link', 'pipe'])
+def test_planted_link_or_pipe_is_not_written(run, logged, tmp_path, kind):
+    path, target = tmp_path / 'skipped_images.txt', tmp_path / 'target'
+    target.write_text('precious')
+    path.symlink_to(target) if kind == 'link' else os.mkfifo(path)
+    run(Data(40, {3: MISSING}), max_unreadable=1).end_epoch()
+    assert target.read_text() == 'precious'
+    assert 'cannot write' in logged[0] and '3.jpg' in logged[1]
 
 
 def test_ranks_count_each_image_once(run, logged, monkeypatch):

@@ -4,7 +4,11 @@ import stat
 import pytest
 
 from univip_mm.io import atomic
-from univip_mm.io.atomic import atomic_write, replace_durably
+from univip_mm.io.atomic import (
+    atomic_write,
+    open_to_append,
+    replace_durably,
+)
 
 
 @pytest.mark.parametrize('mode, content', [
@@ -108,3 +112,28 @@ def test_atomic_write_does_not_follow_a_planted_link(tmp_path, monkeypatch):
     with pytest.raises(FileExistsError), atomic_write(tmp_path / 'file'):
         pass
     assert target.read_text() == 'precious'
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize('kind', ['link', 'dangling link', 'pipe', 'folder'])
+def test_open_to_append_writes_to_regular_files_only(tmp_path, kind):
+    path, target = tmp_path / 'file', tmp_path / 'target'
+    if kind == 'link':
+        target.write_text('precious')
+    if 'link' in kind:
+        path.symlink_to(target)
+    elif kind == 'pipe':
+        os.mkfifo(path)
+    else:
+        path.mkdir()
+    with pytest.raises(OSError):
+        open_to_append(path)
+    assert kind == 'link' or not target.exists()
+    assert kind != 'link' or target.read_text() == 'precious'
+
+
+def test_open_to_append_keeps_the_content(tmp_path):
+    for text in 'ä', 'b':
+        with open_to_append(tmp_path / 'file') as file:
+            file.write(text)
+    assert (tmp_path / 'file').read_text('utf-8') == 'äb'

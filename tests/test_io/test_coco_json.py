@@ -1,4 +1,5 @@
 import json
+import os
 
 import pytest
 from image_bytes import exif
@@ -24,6 +25,16 @@ def test_read_coco_names_missing_file(tmp_path):
     ('{"images": []}', 'no image'),
     ('{"images": [{"id": "007", "file_name": "a"}]}', "image id '007'"),
     ('{"images": [{"id": 1.5, "file_name": "a"}]}', 'image id 1.5'),
+    ('{"images": [{"id": true, "file_name": "a"}]}', 'image id True'),
+    ('{"images": [{"id": NaN, "file_name": "a"}]}', 'image id nan'),
+    ('{"images": [{"id": 1e999, "file_name": "a"}]}', 'image id inf'),
+    ('{"images": [{"id": 9223372036854775808, "file_name": "a"}]}', '64 bits'),
+    ('{"images": [{"id": "%s", "file_name": "a"}]}' % ('x' * 10**5), 'xx...:'),
+    ('{"images": [{"id": [1], "file_name": "a"}]}', 'not a COCO json'),
+    ('{"images": [{"id": 1, "file_name": ["%s"]}]}' % ('x' * 10**5), 'string'),
+    ('{"images": "abc"}', 'not a COCO json'),
+    ('[' * 100_000, 'nested too deeply'),
+    ('{"images": ' + '{"a": ' * 100_000, 'nested too deeply'),
     ('{"images": [{"id": 1, "file_name": "a"}, {"id": 1, "file_name": "b"}]}',
      'only 1 different ids')])
 def test_read_coco_rejects_invalid_json(
@@ -33,6 +44,7 @@ def test_read_coco_rejects_invalid_json(
     with pytest.raises(ValueError, match=reason) as error:
         read_coco(path)
     assert '\n' not in str(error.value) and 'a.json' in str(error.value)
+    assert len(str(error.value)) < 500
 
 
 def write(tmp_path, *names):
@@ -83,6 +95,37 @@ def test_list_folder_applies_exif_to_sizes(tmp_path):
         dict(id=3, file_name='c.png')
     ]
     json.dumps(content)
+
+
+@pytest.mark.timeout(20)
+def test_read_coco_requires_a_regular_file(tmp_path):
+    os.mkfifo(tmp_path / 'a.json')
+    with pytest.raises(ValueError, match='not a regular file'):
+        read_coco(tmp_path / 'a.json')
+
+
+@pytest.mark.timeout(20)
+def test_list_folder_skips_and_counts_non_regular_files(tmp_path, caplog):
+    Image.new('RGB', (30, 20)).save(tmp_path / 'c.jpg')
+    os.mkfifo(tmp_path / 'a\n.jpg')
+    (tmp_path / 'b.jpg').symlink_to('/dev/zero')
+    (tmp_path / 'd.jpg').symlink_to('nowhere')
+    (tmp_path / 'e.jpg').mkdir()
+    images = list_folder(tmp_path)['images']
+    assert images == [dict(id=1, file_name='c.jpg', width=30, height=20),
+                      dict(id=2, file_name='d.jpg')]
+    message, = caplog.messages
+    assert 'skipped 2 paths' in message and r"'a\n.jpg'" in message
+
+
+def test_list_folder_lists_a_linked_folder_once(tmp_path):
+    (tmp_path / 'a').mkdir()
+    Image.new('RGB', (30, 20)).save(tmp_path / 'a' / 'x.png')
+    (tmp_path / 'a' / 'loop').symlink_to(tmp_path)
+    (tmp_path / 'b').symlink_to('a')
+    (tmp_path / 'elsewhere').symlink_to('nowhere')
+    images = list_folder(tmp_path)['images']
+    assert [x['file_name'] for x in images] == ['a/x.png']
 
 
 def test_list_folder_names_empty_folder(tmp_path):

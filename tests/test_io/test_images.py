@@ -1,41 +1,69 @@
+import os
+import socket
 import struct
 import zlib
 
 import cv2
 import numpy as np
 import pytest
-from image_bytes import add_stray_byte, encode, exif, photograph
+from image_bytes import (
+    add_stray_byte,
+    encode,
+    exif,
+    many_scans,
+    photograph,
+)
 from mmcv.transforms import LoadImageFromFile
 
 from univip_mm.io.encoded_image import EncodedImage
 from univip_mm.io.images import (
     CUT_OFF,
     EMPTY,
+    MAX_SCANS,
     NO_IMAGE,
+    NOT_REGULAR,
     TOO_LARGE,
+    TOO_MANY_BYTES,
+    TOO_MANY_SCANS,
     UnreadableImageError,
+    check_scans,
     decode_image,
     read_image,
     read_size,
+    reason_of,
 )
 
 
-def png_without_pixels(width, height):
+def chunk(name, content):
+    """A part of a PNG."""
+    return (struct.pack('>I', len(content)) + name + content
+            + struct.pack('>I', zlib.crc32(name + content)))
+
+
+def png_without_pixels(width, height, before=b''):
     """A PNG whose header has that size, with next to no data."""
-
-    def chunk(name, content):
-        return (struct.pack('>I', len(content)) + name + content
-                + struct.pack('>I', zlib.crc32(name + content)))
-
     header = struct.pack('>IIBBBBB', width, height, 8, 2, 0, 0, 0)
     return (b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', header)
-            + chunk(b'IDAT', zlib.compress(bytes(1000)))
+            + before + chunk(b'IDAT', zlib.compress(bytes(1000)))
             + chunk(b'IEND', b''))
 
 
-def large_jpeg():
+def long_text():
+    """A part of a PNG with a text of 2 MB, which Pillow refuses."""
+    return chunk(b'zTXt', b'k\0\0' + zlib.compress(bytes(2 * 10**6)))
+
+
+def large_bmp(bits=24):
+    """A BMP whose header says 32000 x 32000."""
+    data = bytearray(encode('BMP'))
+    data[18:26] = struct.pack('<ii', 32000, 32000)
+    data[28] = bits
+    return bytes(data)
+
+
+def large_jpeg(**options):
     """A JPEG whose header says 65000 x 65000."""
-    data = encode()
+    data = encode(**options)
     at = data.index(b'\xff\xc0') + 5
     return data[:at] + struct.pack('>HH', 65000, 65000) + data[at + 4:]
 
@@ -83,6 +111,12 @@ def test_decode_image_converts_16_bit():
     (png_without_pixels(20000, 20000), TOO_LARGE),
     (png_without_pixels(12000, 12000), NO_IMAGE),
     (large_jpeg(), TOO_LARGE),
+    (large_jpeg(exif=exif(6)), TOO_LARGE),
+    (png_without_pixels(30000, 30000, long_text()), TOO_LARGE),
+    (large_bmp(), TOO_LARGE),
+    (large_bmp(bits=3), NO_IMAGE),  # Pillow cannot read this header
+    (many_scans(MAX_SCANS + 1), TOO_MANY_SCANS),
+    (many_scans(MAX_SCANS + 1) + encode(), TOO_MANY_SCANS),
 ])
 @pytest.mark.parametrize('decode', [
     decode_image, lambda data: EncodedImage(data).decode()])
@@ -101,6 +135,66 @@ def test_decode_accepts_stray_byte(decode, options, shape):
     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     assert pixels.shape == shape
     assert np.array_equal(decode(data), pixels)
+
+
+def test_scans_are_counted_as_in_libjpeg():
+    many = b'\xff\xda' * 100
+    in_segment = b'\xff\xe5' + struct.pack('>H', 2 + len(many)) + many
+    for data in (many_scans(MAX_SCANS), encode(), b'', many,
+                 encode()[:2] + in_segment + encode()[2:],
+                 encode() + many):  # as after the image of a camera
+        check_scans(data)
+    hidden = many_scans(60)
+    for data in (hidden, hidden[:-2], hidden.replace(b'\xff\xda', b'\xff' * 9
+                                                     + b'\xda'),
+                 hidden.replace(b'\xff\xda', b'\xff\xd3\xff\xda')):
+        if data.count(b'\xff\xda') > MAX_SCANS:
+            with pytest.raises(UnreadableImageError, match='scans'):
+                check_scans(data)
+
+
+@pytest.mark.timeout(20)
+def test_scan_count_is_linear():
+    check_scans(b'\xff\xd8\xff' + b'\xff\xda\0\2' * 50
+                + b'\xff' * 10**7 + b'\0')
+    with pytest.raises(UnreadableImageError, match='scans'):
+        check_scans(b'\xff\xd8\xff\xe0\0\2' + b'\xff' * 10**7
+                    + b'\xda\0\2' + b'\xff\xda\0\2' * 51)
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize('kind', ['pipe', 'device', 'folder', 'socket'])
+def test_read_image_opens_regular_files_only(tmp_path, kind):
+    path = tmp_path / 'a.jpg'
+    if kind == 'pipe':
+        os.mkfifo(path)
+    elif kind == 'device':
+        path.symlink_to('/dev/zero')
+    elif kind == 'folder':
+        path.mkdir()
+    else:
+        with socket.socket(socket.AF_UNIX) as server:
+            server.bind(str(path))
+    for read in (read_image, read_size):
+        with pytest.raises(OSError) as e:
+            read(path)
+        assert reason_of(e.value) == NOT_REGULAR
+
+
+def test_read_image_limits_bytes(tmp_path):
+    path = tmp_path / 'a.bmp'
+    path.write_bytes(encode('BMP'))
+    os.truncate(path, 2**40)  # sparse
+    with pytest.raises(UnreadableImageError) as e:
+        read_image(path)
+    assert e.value.reason == TOO_MANY_BYTES
+
+
+@pytest.mark.parametrize('name', ['a\0b', '\ud800', 'x' * 300, 'a/b', ''])
+def test_read_image_reports_impossible_names(tmp_path, name):
+    with pytest.raises(OSError):
+        read_image(tmp_path / name)
+    assert name in 'a/b' or read_size(tmp_path / name) is None
 
 
 # Little endian, one tag: the orientation, as the text 'abc'.

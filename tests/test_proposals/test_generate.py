@@ -1,7 +1,9 @@
+import os
+
 import cv2
 import numpy as np
 import pytest
-from image_bytes import exif
+from image_bytes import exif, many_scans
 from mmcv.transforms import LoadImageFromFile
 from PIL import Image
 
@@ -185,6 +187,54 @@ def test_unreadable_images_have_no_boxes(coco_folder, images):
     assert len(proposals) == 8
     assert len(proposals[20]) == len(proposals[50]) == 0
     assert proposals.meta['unreadable'] == [20, 50]
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize('workers', [1, 2])
+def test_bad_names_and_files_do_not_end_the_search(
+        coco_folder, images, workers, monkeypatch):
+    monkeypatch.setattr(SELECTIVE_SEARCH, lambda image, method: np.array(
+        [[0, 0, 80, 80]]))
+    folder = coco_folder / 'images'
+    for number in range(2, 7):
+        (folder / f'{number}.jpg').unlink()
+    os.mkfifo(folder / '2.jpg')
+    (folder / '3.jpg').symlink_to('/dev/zero')
+    (folder / '4.jpg').symlink_to('4.jpg')
+    (folder / '5.jpg').mkdir()
+    (folder / '6.jpg').write_bytes(many_scans(51))
+    names = ['a\0b.jpg', '\ud800.jpg', 'x' * 300, 'a/' * 3000, 'no/1.jpg',
+             '1.jpg/x', 'a\n.jpg']
+    bad = [dict(id=i, file_name=name) for i, name in enumerate(names, 100)]
+    outcome = generate(coco_folder, images + bad, workers=workers)
+    assert outcome.unreadable.keys() == {
+        *names, *(f'{number}.jpg' for number in range(2, 7))}
+    for number, reason in {2: 'not a regular file', 3: 'not a regular file',
+                           4: 'symbolic links', 5: 'not a regular file',
+                           6: 'too many progressive scans'}.items():
+        assert reason in outcome.unreadable[f'{number}.jpg']
+    assert 'invalid file name' in outcome.unreadable['a\0b.jpg']
+    assert ProposalFile(coco_folder / 'out.npz').counts().sum() == 3
+
+
+def test_damaged_journal_lines_are_searched_again(
+        coco_folder, images, monkeypatch):
+    generate(coco_folder, images, 'undisturbed.npz')
+    monkeypatch.setattr('univip_mm.proposals.generate._write_result',
+                        lambda *args: ({}, 'stopped'))
+    with pytest.raises(ValueError, match='stopped'):
+        generate(coco_folder, images)
+    monkeypatch.undo()
+    path, = (coco_folder / 'out.npz.parts').glob('*.jsonl')
+    lines = path.read_bytes().splitlines(keepends=True)
+    lines[1] = b'\0' * 40 + b'\n'
+    lines[3] = b'[40,[0,0,9999,9999],null]\n'
+    lines[5] = lines[5].replace(b',', b',1', 2)
+    path.write_bytes(b''.join(lines[:-1]) + lines[-1][:-9])
+    outcome = generate(coco_folder, images)
+    assert (outcome.searched, outcome.found_before) == (4, 4)
+    assert (coco_folder / 'out.npz').read_bytes() == (
+        coco_folder / 'undisturbed.npz').read_bytes()
 
 
 def test_wrong_folder_raises_and_writes_nothing(coco_folder, images):

@@ -1,4 +1,6 @@
 import json
+import os
+import zlib
 
 import numpy as np
 import pytest
@@ -8,8 +10,15 @@ from univip_mm.proposals.journal import Journal
 SETTINGS = dict(method='fast', rules=dict(min_size=64))
 
 
+IDS = {7, 9}
+
+
 def boxes(n):
-    return np.arange(4 * n).reshape(n, 4)
+    return np.arange(4 * n).reshape(n, 4) + (0, 0, 80, 80)
+
+
+def ids_read(journal):
+    return sorted(i for i, _, _ in journal.read(IDS))
 
 
 def test_journal_reads_results_of_earlier_process(tmp_path):
@@ -17,7 +26,7 @@ def test_journal_reads_results_of_earlier_process(tmp_path):
     first.write(7, boxes(3), None)
     first.write(9, boxes(0), 'not an image')
     # Not closed, as after a kill.
-    found = list(Journal(tmp_path / 'a.npz', SETTINGS).read())
+    found = list(Journal(tmp_path / 'a.npz', SETTINGS).read(IDS))
     assert [(i, problem) for i, _, problem in found] == [
         (7, None), (9, 'not an image')]
     assert np.array_equal(found[0][1], boxes(3))
@@ -32,25 +41,91 @@ def test_journal_ignores_incomplete_line(tmp_path, cut):
     journal.close()
     path, = journal.folder.glob('*.jsonl')
     path.write_bytes(path.read_bytes()[:-cut])
-    assert [i for i, _, _ in journal.read()] == [7]
+    assert ids_read(journal) == [7]
     again = Journal(tmp_path / 'a.npz', SETTINGS)
     again.write(9, boxes(1), None)
-    assert sorted(i for i, _, _ in again.read()) == [7, 9]
+    assert ids_read(again) == [7, 9]
 
 
 def test_journal_rejects_other_settings(tmp_path):
     Journal(tmp_path / 'a.npz', SETTINGS)
-    with pytest.raises(ValueError, match='method=fast, but now it is quality'
-                       '.*remove that folder'):
+    with pytest.raises(ValueError, match="method='fast', but now it is "
+                       "'quality'.*remove that folder"):
         Journal(tmp_path / 'a.npz', {**SETTINGS, 'method': 'quality'})
 
 
-def test_journal_rewrites_incomplete_settings(tmp_path):
+@pytest.mark.parametrize('content', [
+    '{"method": "fa', '[1, 2]', '', 'NaN', '[' * 100_000, None])
+def test_journal_rejects_odd_settings(tmp_path, content):
     journal = Journal(tmp_path / 'a.npz', SETTINGS)
+    journal.write(7, boxes(3), None)
     path = journal.folder / 'settings.json'
-    path.write_text(path.read_text()[:9])
-    Journal(tmp_path / 'a.npz', SETTINGS)
-    assert json.loads(path.read_text()) == SETTINGS
+    if content is None:
+        path.unlink()
+    else:
+        path.write_text(content)
+    with pytest.raises(ValueError, match='settings.json.*remove that folder'):
+        Journal(tmp_path / 'a.npz', SETTINGS)
+
+
+@pytest.mark.timeout(20)
+def test_journal_neither_follows_links_nor_waits(tmp_path):
+    journal = Journal(tmp_path / 'a.npz', SETTINGS)
+    journal.write(7, boxes(3), None)
+    journal.write(9, boxes(3), None)
+    path, = journal.folder.glob('*.jsonl')
+    path.rename(tmp_path / 'other')
+    path.symlink_to(tmp_path / 'other')
+    os.mkfifo(journal.folder / 'pipe.jsonl')
+    assert ids_read(journal) == []
+    (journal.folder / 'lock').symlink_to(tmp_path / 'target')
+    with pytest.raises(OSError, match='lock'):
+        journal.lock()
+    (journal.folder / 'lock').unlink()
+    os.mkfifo(journal.folder / 'lock')
+    with pytest.raises(OSError, match='lock'):
+        journal.lock()
+    (journal.folder / 'settings.json').unlink()
+    os.mkfifo(journal.folder / 'settings.json')
+    with pytest.raises(ValueError, match='settings.json'):
+        Journal(tmp_path / 'a.npz', SETTINGS)
+    (tmp_path / 'b.npz.parts').symlink_to(journal.folder)
+    with pytest.raises(ValueError, match='is a link'):
+        Journal(tmp_path / 'b.npz', SETTINGS)
+    assert not (tmp_path / 'target').exists()
+
+
+BOX = [0, 0, 80, 80]
+
+
+@pytest.mark.parametrize('content', [
+    [7, [float('nan')] * 4, None], [7, [0., 0., 80., 80.], None],
+    [7, ['0', '0', '80', '80'], None], [7, BOX[:3], None], [7, None, None],
+    [7, [2**31, 0, 2**31 + 80, 80], None], [7, [0, 0, 10**30, 80], None],
+    [7, [-1, 0, 80, 80], None], [7, [80, 0, 0, 80], None],
+    [7, [0, 0, 63, 80], None],  # below min_size
+    [8, BOX, None], ['7', BOX, None], [7., BOX, None], [[7], BOX, None],
+    [True, BOX, None], [7, BOX, 5], [7, BOX], [7, BOX, None, None], 7, None,
+    'abc', {'a': 1, 'b': 2, 'c': 3}])
+def test_journal_ignores_odd_content(tmp_path, content):
+    journal = Journal(tmp_path / 'a.npz', SETTINGS)
+    journal.write(9, boxes(1), None)
+    text = json.dumps(content, separators=(',', ':')).encode()[:-1]
+    with open(next(journal.folder.glob('*.jsonl')), 'ab') as file:
+        file.write(b'%s,%d]\n' % (text, zlib.crc32(text)))
+    assert ids_read(journal) == [9]
+
+
+@pytest.mark.parametrize('at', range(0, 40, 3))
+def test_journal_detects_any_changed_byte(tmp_path, at):
+    journal = Journal(tmp_path / 'a.npz', SETTINGS)
+    journal.write(7, boxes(3), None)
+    journal.write(9, boxes(2), None)
+    path, = journal.folder.glob('*.jsonl')
+    content = bytearray(path.read_bytes())
+    content[at] ^= 1  # another digit, for example
+    path.write_bytes(content)
+    assert ids_read(journal) == [9]
 
 
 def test_journal_ignores_damaged_line(tmp_path):
@@ -59,7 +134,7 @@ def test_journal_ignores_damaged_line(tmp_path):
     journal.close()
     path, = journal.folder.glob('*.jsonl')
     path.write_bytes(b'\0\xff\0\n' + path.read_bytes())
-    assert [i for i, _, _ in journal.read()] == [7]
+    assert ids_read(journal) == [7]
 
 
 def test_lock_rejects_second_search(tmp_path):

@@ -1,8 +1,10 @@
 import json
+import pickle
 import re
 
+import numpy as np
 import pytest
-from tiny import error_of, run_tool
+from tiny import ROOT, error_of, run_tool
 
 from univip_mm.proposals import ProposalFile
 
@@ -21,6 +23,34 @@ def test_convert_reports_dropped_boxes(coco_folder, capsys):
     proposals = ProposalFile(coco_folder / 'own.npz')
     assert proposals[30].tolist() == [[0, 0, 100, 100], [150, 100, 200, 160]]
     assert proposals.meta['rules']['min_size'] == 40
+
+
+@pytest.mark.parametrize('source_format, message', [
+    ('pickle', 'convert a file that you trust to COCO results, as in docs/'),
+    ('xml', "unknown format 'xml': choose one of orl, coco")])
+def test_other_formats_name_the_cure(coco_folder, source_format, message):
+    assert message in error_of(
+        'convert_proposals', source_format, coco_folder / 'boxes.pkl',
+        '--ann-file', coco_folder / 'train.json', '--out',
+        coco_folder / 'own.npz')
+
+
+def test_documented_conversion_of_a_pickle(coco_folder, monkeypatch):
+    page = (ROOT / 'docs/proposals.md').read_text()
+    code, = re.findall(r'```python\n(import json, pickle\n.*?)```', page,
+                       re.DOTALL)
+    names = [f'{i}.jpg' for i in range(1, 9)]
+    boxes = np.array([[0, 0, 100, 100], [150, 90, 50, 70], [9, 9, 70, 80]])
+    (coco_folder / 'boxes.pkl').write_bytes(pickle.dumps(dict(
+        bbox={name: boxes for name in reversed(names)})))
+    monkeypatch.chdir(coco_folder)
+    exec(code, {})
+    run_tool('convert_proposals', 'coco', 'results.json', '--ann-file',
+             'train.json', '--out', 'own.npz', '--min-size', '40')
+    proposals = ProposalFile(coco_folder / 'own.npz')
+    for image_id in proposals:  # the order is kept
+        assert proposals[image_id].tolist() == [
+            [0, 0, 100, 100], [150, 90, 200, 160]]
 
 
 @pytest.mark.parametrize('text, message', [

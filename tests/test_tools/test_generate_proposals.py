@@ -108,3 +108,20 @@ def test_folder_without_json_is_listed(folder, capsys):
     assert 'listed 16 images' in output and 'searched 16 images' in output
     assert (folder / 'own.images.json').is_file()
     assert len(ProposalFile(folder / 'own.npz')) == 16
+
+
+@pytest.mark.timeout(60)
+def test_names_are_escaped_and_pipes_are_skipped(folder, capsys):
+    images = folder / 'images'
+    for path in list(images.iterdir())[2:]:
+        path.unlink()
+    (images / 'a\x1b[2J\n.jpg').write_text('no image')
+    (images / os.fsdecode(b'\xff.jpg')).write_text('no image')
+    os.mkfifo(images / 'pipe.jpg')
+    run_tool('generate_proposals', '--img-prefix', images, '--out',
+             folder / 'own\t.npz', '--workers', '1')
+    output = capsys.readouterr().out
+    assert r'not read: a\x1b[2J\n.jpg: not an image' in output
+    assert r'not read: \udcff.jpg: not an image' in output
+    assert r'own\t.npz' in output and 'pipe' not in output
+    assert len(ProposalFile(folder / 'own\t.npz')) == 4

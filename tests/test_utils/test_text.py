@@ -1,7 +1,7 @@
 import pytest
 
 from univip_mm.utils.errors import one_line_errors
-from univip_mm.utils.text import printable
+from univip_mm.utils.text import excerpt, printable
 
 
 @pytest.mark.parametrize('text, expected', [
@@ -17,3 +17,9 @@ def test_one_line_errors_escapes_file_names():
     with pytest.raises(SystemExit, match=r"^error: no '\\x1b\[2Jx\\n'$"):
         with one_line_errors():
             raise ValueError("no '\x1b[2Jx\n'")
+
+
+def test_excerpt_is_short_and_printable():
+    assert excerpt(['a', 1]) == "['a', 1]"
+    assert excerpt('\u202ea\n') == r"'\u202ea\n'"
+    assert excerpt('x' * 100, 10) == "'xxxxxx..."

@@ -3,6 +3,7 @@ import argparse
 
 from univip_mm.demo import make_scenes
 from univip_mm.utils.errors import one_line_errors
+from univip_mm.utils.text import printable
 
 EXAMPLE = '''
 example:
@@ -45,7 +46,7 @@ def main() -> None:
               'which exists with the same options: nothing to do')
     print(f"{result['images']} images ({args.num_train} train, {args.num_val} "
           f"val) with {result['objects']} objects ({classes}) in "
-          f"'{args.out_dir}', {status}.")
+          f"'{printable(args.out_dir)}', {status}.")
 
 
 if __name__ == '__main__':

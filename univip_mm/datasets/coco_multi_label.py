@@ -2,12 +2,15 @@
 import os
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Optional
+from typing import Any, Optional
 
 from mmengine.dataset import BaseDataset
 
 from ..io.coco_json import read_coco
+from ..io.files import NotRegularError
+from ..io.images import UnreadableImageError
 from ..registry import DATASETS
+from .transforms.load_encoded_image import check_local_file
 
 
 @DATASETS.register_module()
@@ -83,6 +86,22 @@ class CocoMultiLabel(BaseDataset):
             dict(img_path=os.path.join(folder, image['file_name']),
                  img_id=image['id'], gt_label=sorted(labels[image['id']]),
                  split=self.split) for image in images[first:end]]
+
+    def prepare_data(self, idx: int) -> Any:
+        """Run the pipeline on the sample ``idx``.
+
+        Raises:
+            ValueError: The image is not a regular file, or too large.
+        """
+        path = self.get_data_info(idx)['img_path']
+        try:
+            for transform in self.pipeline.transforms:
+                check_local_file(transform, path)
+        except (NotRegularError, UnreadableImageError) as e:
+            raise ValueError(
+                f"cannot read the image '{path}' ({e}): repair the file, or "
+                f"remove it from '{self.ann_file}'") from None
+        return super().prepare_data(idx)
 
     def _read_labels(self, content: dict) -> dict[int, set]:
         """Return the class indices by image id, and set the metainfo."""

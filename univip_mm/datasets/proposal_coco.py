@@ -21,8 +21,9 @@ from ..io.images import (
 )
 from ..proposals import ProposalFile
 from ..registry import DATASETS
+from ..utils.text import printable
 from .proposal_checks import check_image_folder, check_image_ids, check_rules
-from .transforms import LoadEncodedImage
+from .transforms.load_encoded_image import LoadEncodedImage, check_local_file
 
 Paths = Union[str, Sequence[str]]
 LOADERS = (LoadImageFromFile, LoadEncodedImage)
@@ -137,8 +138,8 @@ class ProposalCocoDataset(BaseDataset):
         if len(large) < len(images):
             print_log(
                 f'ProposalCocoDataset drops {len(images) - len(large)} of '
-                f"{len(images)} images of '{ann_file}' with a side below "
-                f'{self.min_image_size} pixels', logger='current')
+                f"{len(images)} images of '{printable(ann_file)}' with a side "
+                f'below {self.min_image_size} pixels', logger='current')
         return [
             dict(img_path=os.path.join(folder, image['file_name']),
                  img_id=image['id'], source=len(self._proposals) - 1)
@@ -173,6 +174,8 @@ class ProposalCocoDataset(BaseDataset):
         for transform in self.pipeline.transforms:
             is_loader = isinstance(transform, LOADERS)
             try:
+                if is_loader:
+                    check_local_file(transform, results['img_path'])
                 results = transform(results)
             except Exception as e:
                 # Any error of a loader means an unreadable image. Later
@@ -216,12 +219,13 @@ class ProposalCocoDataset(BaseDataset):
         """Record an unreadable image, and stop after too many in a row."""
         self._failed_seed = results.get('view_seed')
         self._failures += 1
-        path = results['img_path']
+        path = printable(results['img_path'])
+        detail = printable(' '.join(str(error or reason).split()))
         if self._failures == MAX_FAILURES:
             raise NoReadableImageError(
                 f'{MAX_FAILURES} images in a row cannot be read, the last '
-                f"'{path}' ({' '.join(str(error or reason).split())}): "
-                'check that the disk is mounted') from error
+                f"'{path}' ({detail}): check that the disk is mounted"
+            ) from error
         code = 1 + REASONS.index(reason)
         if self._skipped[idx] != code:
             self._skipped[idx] = code

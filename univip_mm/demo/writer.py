@@ -12,6 +12,7 @@ from typing import Any, Optional, Union
 import cv2
 import numpy as np
 
+from ..io.files import read_json
 from ..utils.parallel import map_unordered, number_of_workers
 from ..utils.progress import track
 from .compose import SceneObject, check_size, make_scene
@@ -84,7 +85,7 @@ def _read_annotations(out_dir: Path) -> dict:
     for split in SPLITS:
         path = out_dir / 'annotations' / f'{split}.json'
         try:
-            content = json.loads(path.read_bytes())
+            content = read_json(path)
             if 'parameters' in content['info']:
                 contents[split] = content
         except (OSError, ValueError, KeyError, TypeError):
@@ -94,11 +95,15 @@ def _read_annotations(out_dir: Path) -> dict:
 
 def _is_complete(out_dir: Path, contents: dict, parameters: dict) -> bool:
     """Return True if both splits exist and have these parameters."""
-    return len(contents) == len(SPLITS) and all(
-        content['info']['parameters'] == parameters
-        and all((out_dir / split / image['file_name']).is_file()
-                for image in content['images'])
-        for split, content in contents.items())
+    try:
+        return len(contents) == len(SPLITS) and all(
+            content['info']['parameters'] == parameters
+            and all((out_dir / split / image['file_name']).is_file()
+                    for image in content['images'])
+            and all('category_id' in x for x in content['annotations'])
+            for split, content in contents.items())
+    except (KeyError, TypeError):
+        return False  # damaged
 
 
 def _replace(out_dir: Path, contents: dict, parameters: dict, workers) -> dict:
@@ -111,6 +116,9 @@ def _replace(out_dir: Path, contents: dict, parameters: dict, workers) -> dict:
     if exists and not contents and not part.is_dir():
         raise ValueError(f"'{out_dir}' contains data that was not made by "
                          'this tool: give another folder, or move the data')
+    if part.is_symlink():
+        raise ValueError(f"'{part}' is a link, not a folder of this tool: "
+                         'remove the link')
     shutil.rmtree(part, ignore_errors=True)
     contents = _write_splits(part, parameters, workers)
     # The annotations are removed first and moved last, because a data set

@@ -1,6 +1,8 @@
 """Atomic writes: a file is either complete or absent."""
+import errno
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,6 +39,25 @@ def atomic_write(path: PathLike, mode: str = 'wb') -> Iterator[IO]:
     except BaseException:
         part.unlink(missing_ok=True)
         raise
+
+
+def open_to_append(path: PathLike) -> IO[str]:
+    """Open a regular file at its end, as UTF-8; create it if it is missing.
+
+    In contrast to a plain ``open``, the call does not follow a link at
+    ``path`` to another file, and does not wait for the reader of a pipe.
+
+    Raises:
+        OSError: The path is not a regular file, or cannot be written.
+    """
+    flags = (os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
+             | os.O_NONBLOCK | os.O_CLOEXEC)
+    file = open(path, 'a', encoding='utf-8',
+                opener=lambda name, _: os.open(name, flags, 0o666))
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, 'not a regular file', str(path))
+    return file
 
 
 def replace_durably(part: PathLike, path: PathLike) -> None:

@@ -6,6 +6,7 @@ from .images import (
     NO_IMAGE,
     UnreadableImageError,
     check_pixels,
+    check_scans,
     decode_image,
     is_plain_jpeg,
 )
@@ -31,7 +32,7 @@ class EncodedImage:
 
     Raises:
         UnreadableImageError: The data is not an image, or has too many
-            pixels.
+            pixels or scans.
     """
 
     def __init__(self, data: bytes, reduce: bool = False,
@@ -41,6 +42,7 @@ class EncodedImage:
         self._fast_dct = fast_dct
         self._pixels = None
         if is_plain_jpeg(data):
+            check_scans(data)
             try:
                 height, width, space, _ = simplejpeg.decode_jpeg_header(data)
             except ValueError as e:

@@ -4,8 +4,10 @@ The proposals and the training use the same decoder, so that the boxes match
 the pixels.
 """
 import io
+import os
+import re
 import warnings
-from pathlib import Path
+from itertools import islice
 from typing import Optional
 
 import cv2
@@ -14,6 +16,7 @@ import simplejpeg
 from PIL import Image
 
 from .atomic import PathLike
+from .files import NotRegularError, open_regular
 
 MISSING = 'the file is missing'
 NOT_READ = 'the file cannot be read'
@@ -22,11 +25,24 @@ NO_IMAGE = 'not an image, or a damaged one'
 CUT_OFF = 'the file ends before the image does'
 TOO_LARGE = 'too many pixels'
 TOO_SMALL = 'a side below min_image_size'
+NOT_REGULAR = 'not a regular file'
+TOO_MANY_BYTES = 'too many bytes'
+TOO_MANY_SCANS = 'too many progressive scans'
 # ProposalCocoDataset.skipped stores a reason as its position in this tuple,
 # counted from 1.
-REASONS = (MISSING, NOT_READ, EMPTY, NO_IMAGE, CUT_OFF, TOO_LARGE, TOO_SMALL)
+REASONS = (MISSING, NOT_READ, EMPTY, NO_IMAGE, CUT_OFF, TOO_LARGE, TOO_SMALL,
+           NOT_REGULAR, TOO_MANY_BYTES, TOO_MANY_SCANS)
+
+# The pixels of the largest image that Pillow accepts have 512 MiB.
+MAX_BYTES = 2**29
+# Encoders write about 10 scans. A scan of 232 bytes can take 0.1 s.
+MAX_SCANS = 50
 
 _ORIENTATION = 0x0112  # EXIF tag; ExifTags.Base needs Pillow 9.3
+_SCAN = re.compile(b'\xff\xda')
+# FF 00 is a data byte FF; D0 to D7, in the data of a scan, have no length.
+_MARKER = re.compile(b'\xff([^\x00\xd0-\xd7\xff])')
+_START_OF_SCAN, _END, _WITHOUT_LENGTH = 0xda, 0xd9, (0x01, 0xd8)
 
 
 class UnreadableImageError(ValueError):
@@ -59,12 +75,51 @@ def reason_of(error: Exception) -> str:
         return error.reason
     if isinstance(error, FileNotFoundError):
         return MISSING
+    if isinstance(error, NotRegularError):
+        return NOT_REGULAR
     return NOT_READ if isinstance(error, OSError) else NO_IMAGE
 
 
 def read_image(path: PathLike) -> np.ndarray:
     """Read an image file, and decode it with :func:`decode_image`."""
-    return decode_image(Path(path).read_bytes())
+    return decode_image(read_bytes(path))
+
+
+def read_bytes(path: PathLike) -> bytes:
+    """Read a regular file of at most ``MAX_BYTES``; never block.
+
+    Raises:
+        OSError: The file is missing, not regular, or cannot be read.
+        UnreadableImageError: The file is too large.
+    """
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > MAX_BYTES:
+            raise UnreadableImageError(TOO_MANY_BYTES, str(size))
+        return file.read(size)
+
+
+def check_before_decoding(data: bytes) -> None:
+    """Raise UnreadableImageError if decoding could take the memory or hours.
+
+    The header must give a size: it limits the memory for the pixels.
+    """
+    if not data:
+        raise UnreadableImageError(EMPTY)
+    check_scans(data)
+    if data[:8] == b'\x89PNG\r\n\x1a\n' and data[12:16] == b'IHDR':
+        # Pillow refuses PNGs with long texts, which OpenCV reads.
+        check_pixels(int.from_bytes(data[20:24], 'big'),
+                     int.from_bytes(data[16:20], 'big'))
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore', Image.DecompressionBombWarning)
+        try:
+            Image.open(io.BytesIO(data)).close()
+        except Image.DecompressionBombError as e:
+            raise UnreadableImageError(TOO_LARGE, str(e)) from None
+        except Exception:  # a JPEG can still be read, without Pillow
+            check_pixels(*_read_jpeg_header(data)[:2])
 
 
 def decode_image(data: bytes) -> np.ndarray:
@@ -78,11 +133,9 @@ def decode_image(data: bytes) -> np.ndarray:
 
     Raises:
         UnreadableImageError: The data is not an image, is truncated, or has
-            too many pixels.
+            too many pixels or scans.
     """
-    if not data:
-        raise UnreadableImageError(EMPTY)
-    _check_size_in_header(data)
+    check_before_decoding(data)
     if _is_jpeg(data):
         _check_jpeg_end(data)
     try:
@@ -95,14 +148,20 @@ def decode_image(data: bytes) -> np.ndarray:
 
 
 def read_size(path: PathLike) -> Optional[tuple[int, int]]:
-    """Read (width, height) after EXIF orientation, or None on any error."""
+    """Read (width, height) after EXIF orientation, or None on any error.
+
+    Raises:
+        NotRegularError: The path is not a regular file.
+    """
     try:
-        with Image.open(path) as image:
+        with open_regular(path) as file, Image.open(file) as image:
             width, height = image.size
             # Orientations 5 to 8 swap the sides.
             if image.getexif().get(_ORIENTATION, 1) > 4:
                 width, height = height, width
         return width, height
+    except NotRegularError:
+        raise
     except Exception:  # any error of Pillow's parser
         return None
 
@@ -116,6 +175,28 @@ def check_pixels(height: int, width: int) -> None:
     limit = Image.MAX_IMAGE_PIXELS
     if limit is not None and height * width > 2 * limit:
         raise UnreadableImageError(TOO_LARGE, f'{width} x {height}')
+
+
+def check_scans(data: bytes) -> None:
+    """Raise UnreadableImageError if a JPEG has more than ``MAX_SCANS``.
+
+    Each scan updates all pixels, whatever its length. The count is that of
+    libjpeg, which ignores a thumbnail, and data after the image.
+    """
+    # Fast path, three times as fast as bytes.count().
+    if not _is_jpeg(data) or next(
+            islice(_SCAN.finditer(data), MAX_SCANS, None), None) is None:
+        return
+    scans, at = 0, 2
+    while marker := _MARKER.search(data, at):
+        code, at = marker[1][0], marker.end()
+        if code == _END:
+            return
+        if code not in _WITHOUT_LENGTH:
+            at += max(2, int.from_bytes(data[at:at + 2], 'big'))
+        scans += code == _START_OF_SCAN
+        if scans > MAX_SCANS:
+            raise UnreadableImageError(TOO_MANY_SCANS)
 
 
 def is_plain_jpeg(data: bytes) -> bool:
@@ -147,16 +228,12 @@ def _has_exif(data: bytes) -> bool:
     return False
 
 
-def _check_size_in_header(data: bytes) -> None:
-    """Raise UnreadableImageError before memory is allocated for pixels."""
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore', Image.DecompressionBombWarning)
-        try:
-            Image.open(io.BytesIO(data)).close()
-        except Image.DecompressionBombError as e:
-            raise UnreadableImageError(TOO_LARGE, str(e)) from None
-        except Exception:
-            pass  # OpenCV may still read the image, and has its own limit
+def _read_jpeg_header(data: bytes) -> tuple:
+    """Return the height, the width and the color space of a JPEG."""
+    try:
+        return simplejpeg.decode_jpeg_header(data)[:3]
+    except ValueError as e:
+        raise UnreadableImageError(NO_IMAGE, str(e)) from None
 
 
 def _check_jpeg_end(data: bytes) -> None:

@@ -1,7 +1,6 @@
 """Object proposals: selective search, importers and the proposal file.
 
-Nothing in this package needs PyTorch or a host, except reading proposals that
-were stored as tensors.
+Nothing in this package needs PyTorch or a host.
 """
 from .generate import generate_proposals
 from .proposal_file import ProposalFile, write_proposals

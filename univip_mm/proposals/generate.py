@@ -94,7 +94,8 @@ def _start(images: Sequence[dict], out: Path,
     earlier = _read_earlier(out, meta)
     journal = Journal(out, meta)
     journal.lock()
-    done = {i for i, _, problem in journal.read() if problem is None}
+    ids = {image['id'] for image in images}
+    done = {i for i, _, problem in journal.read(ids) if problem is None}
     done.update(earlier)
     return journal, earlier, broadcast(
         [image for image in images if image['id'] not in done])
@@ -112,7 +113,7 @@ def _read_earlier(out: Path, meta: dict) -> dict:
     as_read = json.loads(json.dumps(meta))
     if any(file.meta.get(name) != value for name, value in as_read.items()):
         return {}
-    unreadable = set(file.meta['unreadable'])
+    unreadable = set(file.meta.get('unreadable', []))
     return {i: boxes for i, boxes in file.items() if i not in unreadable}
 
 
@@ -154,13 +155,13 @@ def _write_result(images: Sequence[dict], img_prefix: PathLike, out: Path,
     Returns the reasons of unreadable images by file name, and an error
     message or '', because all ranks must raise the error.
     """
+    names = {image['id']: image['file_name'] for image in images}
     boxes, problems = dict(earlier), {}
-    for image_id, found, problem in journal.read():
+    for image_id, found, problem in journal.read(names):
         if problem is None:
             boxes[image_id] = found
         else:
             problems[image_id] = problem
-    names = {image['id']: image['file_name'] for image in images}
     without_boxes = [i for i in names if i not in boxes]
     if lost := set(without_boxes) - set(problems):
         return {}, (f"'{journal.folder}' lacks the results of {len(lost)} "

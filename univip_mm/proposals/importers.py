@@ -36,10 +36,14 @@ def import_proposals(source_format: str, source: PathLike,
             or an image has no size.
     """
     out = check_path(out)
+    if source_format == 'pickle':
+        raise ValueError(
+            'pickles are not read, because they can run code: convert a file '
+            'that you trust to COCO results, as in docs/proposals.md')
     if source_format not in READERS:
         raise ValueError(f"unknown format '{source_format}': choose one of "
                          f'{", ".join(READERS)}')
-    if not Path(source).is_file():
+    if not Path(source).exists():
         raise FileNotFoundError(f"no file '{source}' to import")
     sizes = _sizes_of(images)
     tasks = _in_batches(

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from ..io.boxes import iou, xywh_to_xyxy
+from ..utils.text import printable
 from .proposal_file import ProposalFile
 
 
@@ -61,7 +62,7 @@ def describe(proposals: ProposalFile, num_instances: int) -> list[str]:
         sides = (boxes[:, 2:] - boxes[:, :2]).astype(float)
         lines += [('side, pixels', quantiles(np.sqrt(sides.prod(axis=1)))),
                   ('width/height', quantiles(sides[:, 0] / sides[:, 1]))]
-    return [f'{name:14}{value}' for name, value in lines]
+    return [printable(f'{name:14}{value}') for name, value in lines]
 
 
 def quantiles(values: np.ndarray) -> str:

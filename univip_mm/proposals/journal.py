@@ -2,7 +2,8 @@
 
 The folder ``OUT.parts`` beside the proposal file has ``settings.json``, and a
 file of JSON lines from each process. A process writes a line when an image is
-finished. Incomplete lines do not count.
+finished: ``[image id, [x1, y1, x2, y2, ...], problem or null, CRC-32]``. An
+incomplete or damaged line does not count, so its image is searched again.
 """
 import fcntl
 import json
@@ -10,15 +11,22 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+import zlib
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import IO, Optional
 
 import numpy as np
 
-from ..io.atomic import PathLike, atomic_write
+from ..io.atomic import PathLike, atomic_write, open_to_append
+from ..io.boxes import ProposalRules, obeys_shape_rules
+from ..io.files import open_regular, parse_json, read_json
+from ..utils.text import excerpt
+
+Result = tuple[int, np.ndarray, Optional[str]]
 
 _SYNC_INTERVAL = 30  # seconds of work that a power failure can cost
+_MAX_LINE = 2**24  # bytes, of about a million boxes
 
 
 class Journal:
@@ -27,37 +35,50 @@ class Journal:
     Args:
         out (str or PathLike): The proposal file that the search will write.
         settings (dict): Everything the result depends on, as JSON types.
+            ``rules`` are those of the boxes.
 
     Raises:
-        ValueError: The folder belongs to a search with other settings.
+        ValueError: The folder belongs to a search with other settings, or is
+            damaged.
     """
 
     def __init__(self, out: PathLike, settings: dict) -> None:
         self.folder = Path(f'{out}.parts')
-        self._file: Optional[IO[str]] = None
+        self._file: Optional[IO[bytes]] = None
         self._lock: Optional[IO[str]] = None
         self._synced = time.monotonic()
+        self._rules = ProposalRules(**settings['rules'])
+        if self.folder.is_symlink():
+            raise ValueError(f"'{self.folder}' is a link, not a folder of an "
+                             'unfinished search: remove the link')
         self.folder.mkdir(parents=True, exist_ok=True)
         self._check_settings(json.loads(json.dumps(settings)))
 
     def _check_settings(self, settings: dict) -> None:
         path = self.folder / 'settings.json'
         try:
-            earlier = json.loads(path.read_text())
-        except (FileNotFoundError, ValueError):
-            with atomic_write(path, 'w') as file:
-                json.dump(settings, file)
-            return
+            earlier = read_json(path, follow=False)
+            if not isinstance(earlier, dict):
+                raise ValueError('not a JSON object')
+        except (OSError, ValueError) as e:
+            if isinstance(e, FileNotFoundError) and not self._files():
+                with atomic_write(path, 'w') as file:
+                    json.dump(settings, file)
+                return
+            raise ValueError(
+                f"cannot read '{path}' ({e}), so the settings of this "
+                'unfinished search are unknown: remove that folder') from None
         for name, value in settings.items():
             if value != earlier.get(name):
                 raise ValueError(
                     f"'{self.folder}' belongs to an unfinished search with "
-                    f'{name}={earlier.get(name)}, but now it is {value}: '
-                    'repeat the earlier command, or remove that folder')
+                    f'{name}={excerpt(earlier.get(name))}, but now it is '
+                    f'{excerpt(value)}: repeat the earlier command, or remove '
+                    'that folder')
 
     def lock(self) -> None:
         """Lock the journal until this process ends, or raise ValueError."""
-        self._lock = open(self.folder / 'lock', 'w')
+        self._lock = open_to_append(self.folder / 'lock')
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -67,22 +88,45 @@ class Journal:
         except OSError:
             pass  # the file system has no locks
 
-    def read(self) -> Iterator[tuple[int, np.ndarray, Optional[str]]]:
+    def read(self, image_ids: Collection[int]) -> Iterator[Result]:
         """Yield image id, boxes (N, 4) int32, and reason if unreadable.
 
-        An image can appear twice.
+        An image can appear twice. Damaged lines, and lines of images that are
+        not in ``image_ids``, are skipped.
         """
-        for path in sorted(self.folder.glob('*.jsonl')):
-            with open(path, errors='replace') as lines:
-                for line in lines:
-                    if not line.endswith('\n'):
-                        break  # truncated by a kill
-                    try:
-                        image_id, boxes, problem = json.loads(line)
-                    except ValueError:
-                        continue  # damaged by a power failure
-                    yield image_id, np.array(
-                        boxes, dtype=np.int32).reshape(-1, 4), problem
+        for path in self._files():
+            try:
+                file = open_regular(path, follow=False)
+            except OSError:
+                continue  # a link or a pipe, which no search has written
+            with file:
+                while line := file.readline(_MAX_LINE):
+                    result = self._parse(line)
+                    if result is not None and result[0] in image_ids:
+                        yield result
+
+    def _files(self) -> list[Path]:
+        return sorted(self.folder.glob('*.jsonl'))
+
+    def _parse(self, line: bytes) -> Optional[Result]:
+        """Return the result in a line, or None if the line is damaged."""
+        text, _, checksum = line.rpartition(b',')
+        if checksum != _end_of_line(text):
+            return None
+        try:
+            image_id, numbers, problem = parse_json(text + b']')
+            boxes = np.array(numbers).reshape(-1, 4)
+        except (ValueError, TypeError):
+            return None
+        if type(image_id) is not int or not isinstance(
+                problem, (str, type(None))):
+            return None
+        if len(boxes) and (
+                boxes.dtype != np.int64 or boxes.min() < 0
+                or boxes.max() > np.iinfo(np.int32).max
+                or not obeys_shape_rules(boxes, self._rules).all()):
+            return None
+        return image_id, boxes.astype(np.int32), problem
 
     def write(self, image_id: int, boxes: np.ndarray,
               problem: Optional[str]) -> None:
@@ -91,9 +135,11 @@ class Journal:
             # A new file for each start, so that a line truncated by a kill
             # stays the last line of its file.
             self._file = tempfile.NamedTemporaryFile(
-                'w', 1, dir=self.folder, suffix='.jsonl', delete=False)
+                dir=self.folder, suffix='.jsonl', delete=False)
         content = [image_id, np.asarray(boxes).ravel().tolist(), problem]
-        self._file.write(json.dumps(content, separators=(',', ':')) + '\n')
+        text = json.dumps(content, separators=(',', ':')).encode()[:-1]
+        self._file.write(text + b',' + _end_of_line(text))
+        self._file.flush()
         if time.monotonic() - self._synced > _SYNC_INTERVAL:
             os.fsync(self._file.fileno())
             self._synced = time.monotonic()
@@ -101,7 +147,6 @@ class Journal:
     def close(self) -> None:
         """Write everything to the disk and close the file."""
         if self._file is not None:
-            self._file.flush()
             os.fsync(self._file.fileno())
             self._file.close()
             self._file = None
@@ -111,3 +156,8 @@ class Journal:
         shutil.rmtree(self.folder)
         if self._lock is not None:
             self._lock.close()
+
+
+def _end_of_line(text: bytes) -> bytes:
+    """Return the checksum that ends the line of a text."""
+    return b'%d]\n' % zlib.crc32(text)

@@ -13,23 +13,32 @@ meta       (M,) uint8         JSON: how the boxes were made
 ========== ================== =============================================
 
 Processes that open the file share the memory of the boxes. The file contains
-no pickle.
+no pickle. All values are checked when the file is opened.
 """
 import hashlib
 import json
-import zipfile
+import os
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO, Optional
+from typing import Optional
 
 import numpy as np
 
 from ..io.atomic import PathLike, atomic_write
+from ..io.boxes import ProposalRules
+from ..io.files import open_regular, parse_json
+from ..utils.text import excerpt
+from .array_map import map_arrays
 
 FORMAT = 'univip_mm proposals'
 VERSION = 1
-_MEMBERS = ('image_ids', 'offsets', 'boxes', 'names', 'meta')
+# Allowed dtypes of each member, and its number of dimensions.
+_MEMBERS = dict(
+    image_ids=((np.int64, ), 1), offsets=((np.int64, ), 1),
+    boxes=((np.int16, np.int32), 2), names=((np.uint32, ), 1),
+    meta=((np.uint8, ), 1))
+_BATCH_SIZE = 2**18  # boxes that are checked at a time, to save memory
 
 
 def write_proposals(path: PathLike, boxes_by_image: Mapping, meta: dict,
@@ -39,13 +48,13 @@ def write_proposals(path: PathLike, boxes_by_image: Mapping, meta: dict,
     Args:
         path (str or PathLike): The file, ending in ``.npz``.
         boxes_by_image (Mapping[int, np.ndarray]): Boxes by image id, (N, 4)
-            xyxy in whole pixels, N >= 0.
+            xyxy in whole pixels, 0 <= x1 < x2 and 0 <= y1 < y2; N >= 0.
         meta (dict): How the boxes were made, as JSON types.
         file_names (Mapping[int, str], optional): File names by image id.
             They identify another data set that has the same ids.
 
     Raises:
-        ValueError: The path does not end in ``.npz``.
+        ValueError: The path does not end in ``.npz``, or a box is invalid.
     """
     path = check_path(path)
     image_ids = np.array(sorted(boxes_by_image), dtype=np.int64)
@@ -53,6 +62,7 @@ def write_proposals(path: PathLike, boxes_by_image: Mapping, meta: dict,
              for i in image_ids.tolist()]
     offsets = np.cumsum([0, *map(len, lists)], dtype=np.int64)
     boxes = np.concatenate(lists or [np.zeros((0, 4), np.int32)])
+    _check_boxes(image_ids, offsets, boxes)
     if len(boxes) == 0 or np.abs(boxes).max() <= np.iinfo(np.int16).max:
         boxes = boxes.astype(np.int16)
     names = [] if file_names is None else [
@@ -81,31 +91,33 @@ class ProposalFile(Mapping):
 
     Raises:
         FileNotFoundError: The file does not exist.
-        ValueError: The file is not a proposal file, is incomplete, or has a
-            newer version of the format.
+        ValueError: The file is not a proposal file, is incomplete or damaged,
+            or has a newer version of the format.
     """
 
     def __init__(self, path: PathLike) -> None:
         self.path = Path(path)
-        if not self.path.is_file():
+        if not self.path.exists():
             raise FileNotFoundError(
                 f"no proposal file '{self.path}': make it with "
                 'tools/generate_proposals.py')
         try:
-            arrays = _map_members(self.path)
-            self.meta = json.loads(bytes(arrays['meta']))
-            if self.meta['format'] != FORMAT:
-                raise ValueError('unknown format')
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as e:
+            self._file = open_regular(path)
+            arrays = map_arrays(self._file, list(_MEMBERS))
+            self.meta = _read_meta(arrays['meta'])
+            if self.meta['version'] <= VERSION:
+                _check_arrays(**arrays)
+        except (OSError, ValueError) as e:
             raise ValueError(
-                f"'{self.path}' is not a proposal file, or is truncated "
-                f'({e}): make it again with tools/generate_proposals.py'
-            ) from None
+                f"'{self.path}' is not a proposal file, or is truncated or "
+                f'damaged ({e}): make it again with '
+                'tools/generate_proposals.py') from None
         if self.meta['version'] > VERSION:
             raise ValueError(
                 f"'{self.path}' has version {self.meta['version']} of the "
                 'proposal file, but this univip_mm reads versions up to '
                 f'{VERSION}: update univip_mm')
+        self._size = os.fstat(self._file.fileno()).st_size
         # Copies (16 bytes per image), because the arrays in the file are not
         # aligned and NumPy would copy them in every search.
         self._image_ids = arrays['image_ids'].copy()
@@ -117,6 +129,10 @@ class ProposalFile(Mapping):
         index = self._image_ids.searchsorted(image_id)
         if index == len(self) or self._image_ids[index] != image_id:
             raise KeyError(image_id)
+        # Reading a map beyond the end of its file would kill the process.
+        if os.fstat(self._file.fileno()).st_size < self._size:
+            raise ValueError(f"'{self.path}' was truncated while it was in "
+                             'use: write a new file, and rename it')
         return self.boxes[self._offsets[index]:self._offsets[index + 1]]
 
     def __iter__(self):
@@ -161,32 +177,72 @@ class ProposalFile(Mapping):
 
 
 def _checksum_of_name(file_name: str) -> int:
-    return zlib.crc32(file_name.replace('\\', '/').split('/')[-1].encode())
+    name = file_name.replace('\\', '/').split('/')[-1]
+    return zlib.crc32(name.encode(errors='surrogatepass'))
 
 
-def _map_members(path: Path) -> dict:
-    """Open memory maps of the arrays in an uncompressed .npz."""
-    with zipfile.ZipFile(path) as archive, open(path, 'rb') as file:
-        return {name: _map_array(path, file, archive.getinfo(f'{name}.npy'))
-                for name in _MEMBERS}
+def _read_meta(array: np.ndarray) -> dict:
+    """Parse the meta; raise ValueError if a field has the wrong type."""
+    meta = parse_json(array.tobytes())
+    if not isinstance(meta, dict) or meta.get('format') != FORMAT:
+        raise ValueError('unknown format')
+    if type(meta.get('version')) is not int:
+        raise ValueError(f"version is {excerpt(meta.get('version'))}")
+    unreadable = meta.get('unreadable', [])
+    if not isinstance(unreadable, list) or not all(
+            type(x) is int for x in unreadable):
+        raise ValueError('unreadable is not a list of image ids')
+    rules = meta.get('rules')
+    if rules is not None:
+        try:
+            # A NaN is not in order; other types are no numbers.
+            numbers = [0 <= x < np.inf for x in rules.values()]
+            if rules.keys() != ProposalRules().as_dict().keys() or not all(
+                    numbers):
+                raise ValueError
+        except (AttributeError, TypeError, ValueError):
+            raise ValueError(f'rules is {excerpt(rules)}') from None
+    return meta
 
 
-def _map_array(path: Path, file: IO[bytes],
-               info: zipfile.ZipInfo) -> np.ndarray:
-    if info.compress_type != zipfile.ZIP_STORED:
-        raise ValueError('it is compressed')
-    # The local header before the data has 30 bytes. The last four are the
-    # lengths of the name and of the extra field, which follow.
-    file.seek(info.header_offset + 26)
-    lengths = np.frombuffer(file.read(4), dtype='<u2')
-    file.seek(info.header_offset + 30 + int(lengths.sum()))
-    np.lib.format.read_magic(file)
-    # np.savez writes version 1.0 of the header of all plain arrays.
-    shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(file)
-    if dtype.hasobject or fortran_order:
-        raise ValueError(f'{Path(info.filename).stem} is not a plain array')
-    if 0 in shape:  # a memory map cannot be empty
-        return np.zeros(shape, dtype)
-    mapped = np.memmap(path, dtype, 'r', offset=file.tell(), shape=shape)
-    # Indexing a plain view is ten times as fast as indexing a np.memmap.
-    return mapped.view(np.ndarray)
+def _check_arrays(image_ids: np.ndarray, offsets: np.ndarray,
+                  boxes: np.ndarray, names: np.ndarray,
+                  meta: np.ndarray) -> None:
+    """Raise ValueError if the arrays do not fit the format, or each other."""
+    arrays = dict(image_ids=image_ids, offsets=offsets, boxes=boxes,
+                  names=names, meta=meta)
+    for name, (dtypes, ndim) in _MEMBERS.items():
+        array = arrays[name]
+        if array.dtype not in dtypes or array.ndim != ndim:
+            raise ValueError(f'{name} is {array.dtype} of shape {array.shape}')
+    number = len(image_ids)
+    if (image_ids[1:] <= image_ids[:-1]).any():
+        raise ValueError('image_ids are not ascending')
+    if boxes.shape[1] != 4:
+        raise ValueError(f'boxes have {boxes.shape[1]} columns')
+    if len(names) not in (0, number):
+        raise ValueError(f'{len(names)} names for {number} images')
+    if len(offsets) != number + 1:
+        raise ValueError(f'{len(offsets)} offsets for {number} images')
+    if (offsets[0] != 0 or offsets[-1] != len(boxes)
+            or (offsets[1:] < offsets[:-1]).any()):
+        raise ValueError(f'offsets do not ascend from 0 to {len(boxes)}')
+    _check_boxes(image_ids, offsets, boxes)
+
+
+def _check_boxes(image_ids: np.ndarray, offsets: np.ndarray,
+                 boxes: np.ndarray) -> None:
+    """Raise ValueError for a box with a negative coordinate or an empty side.
+
+    The size of the image is unknown: the training ignores boxes outside.
+    """
+    for start in range(0, len(boxes), _BATCH_SIZE):
+        # A copy, because the arrays in the file are not aligned.
+        x1, y1, x2, y2 = boxes[start:start + _BATCH_SIZE].T.copy()
+        bad = (x1 < 0) | (y1 < 0) | (x1 >= x2) | (y1 >= y2)
+        if bad.any():
+            row = start + int(bad.argmax())
+            image_id = image_ids[offsets.searchsorted(row, 'right') - 1]
+            raise ValueError(
+                f'image id {image_id} has the box {boxes[row].tolist()}, but '
+                'a box needs 0 <= x1 < x2 and 0 <= y1 < y2')

@@ -3,14 +3,14 @@
 A reader gets the path of the file and ``images`` of the COCO json. It yields
 the image id and the boxes (N, 4) float64, x, y, width, height, of each image.
 """
-import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from ..io.atomic import PathLike
-from .box_pickle import load_pickle
+from ..utils.text import excerpt
+from .json_stream import stream_json
 
 Found = Iterator[tuple[int, np.ndarray]]
 
@@ -26,7 +26,7 @@ def read_orl(path: PathLike, images: Sequence[dict]) -> Found:
             number of images.
     """
     number = 0
-    for boxes in _stream_json(path, 'bbox.item'):
+    for boxes in stream_json(path, 'bbox.item'):
         if number < len(images):
             yield images[number]['id'], _as_boxes(boxes, path, number)
         number += 1
@@ -45,7 +45,7 @@ def read_coco_results(path: PathLike, images: Sequence[dict]) -> Found:
     """
     index = {image['id']: i for i, image in enumerate(images)}
     rows, parts = [], []
-    for number, entry in enumerate(_stream_json(path, 'item')):
+    for number, entry in enumerate(stream_json(path, 'item')):
         rows.append(_parse_result(entry, number, path, index))
         if len(rows) == 100_000:
             parts.append(np.array(rows, dtype=np.float32))
@@ -61,35 +61,7 @@ def read_coco_results(path: PathLike, images: Sequence[dict]) -> Found:
         yield image['id'], table[rows_of_image, 2:].astype(np.float64)
 
 
-def read_pickle(path: PathLike, images: Sequence[dict]) -> Found:
-    """Read the pickle of the earlier UniVIP reproduction.
-
-    The format is ``{"bbox": {file name: boxes}}``, written by pickle or
-    ``torch.save``. The boxes are a list, a NumPy array or a tensor. A file
-    name matches with or without its folder. No code in the file is executed.
-
-    Raises:
-        ValueError: The file has another format, is truncated, has forbidden
-            content, or has the boxes of other images.
-    """
-    content = load_pickle(path)
-    boxes = content.get('bbox') if isinstance(content, dict) else None
-    if not isinstance(boxes, dict):
-        raise ValueError(f"'{path}' has no {{'bbox': {{file name: boxes}}}}: "
-                         "see 'convert_proposals.py -h' for the formats")
-    by_name = {os.path.basename(name): value for name, value in boxes.items()}
-    by_name.update(boxes)
-    _check_number(path, len(boxes), images)
-    for image in images:
-        name = image['file_name']
-        found = by_name.get(name, by_name.get(os.path.basename(name)))
-        if found is None:
-            raise ValueError(f"'{path}' has no boxes of '{name}': it belongs "
-                             'to other images than the annotation file')
-        yield image['id'], _as_boxes(found, path, name)
-
-
-READERS = dict(orl=read_orl, pickle=read_pickle, coco=read_coco_results)
+READERS = dict(orl=read_orl, coco=read_coco_results)
 
 
 def _check_number(path: PathLike, number: int, images: Sequence) -> None:
@@ -105,50 +77,33 @@ def _parse_result(entry: Any, number: int, path: PathLike,
     """Return index of the image, score, x, y, width and height."""
     try:
         image_id = entry['image_id']
-        score, box = entry.get('score', 0), [*entry['bbox']]
+        score, box = float(entry.get('score', 0)), [*map(float, entry['bbox'])]
         if len(box) != 4:
             raise ValueError(f'bbox has {len(box)} numbers')
         i = index.get(image_id)
-    except (KeyError, TypeError, AttributeError, ValueError) as e:
+    except (KeyError, TypeError, AttributeError, ValueError,
+            OverflowError) as e:
         raise ValueError(
             f"entry {number} of '{path}' is not a COCO result "
             f"({type(e).__name__}: {e}): it needs 'image_id', 'bbox' and "
             "'score'") from None
     if i is None:
         raise ValueError(
-            f"'{path}' has boxes of image id {image_id}, which is not among "
-            f'the {len(index)} images of the annotation file: use the '
-            'annotation file that the proposals were made for')
+            f"'{path}' has boxes of image id {excerpt(image_id)}, which is "
+            f'not among the {len(index)} images of the annotation file: use '
+            'the annotation file that the proposals were made for')
     return (i, score, *box)
 
 
 def _as_boxes(boxes: Any, path: PathLike, image: object) -> np.ndarray:
-    """Convert a list, array or tensor to (N, 4) float64, None to NaN."""
+    """Convert a list to (N, 4) float64, None to NaN."""
     try:
-        if hasattr(boxes, 'detach'):  # a tensor
-            boxes = boxes.detach().numpy()
         array = np.asarray(boxes, dtype=np.float64)
         if array.size == 0:
             return np.zeros((0, 4))
         if array.ndim != 2 or array.shape[1] != 4:
             raise ValueError(f'its shape is {array.shape}')
-    except (ValueError, TypeError) as e:
+    except (ValueError, TypeError, OverflowError) as e:
         raise ValueError(f"the boxes of image {image!r} in '{path}' are not a "
                          f'list of [x, y, w, h] ({e})') from None
     return array
-
-
-def _stream_json(path: PathLike, prefix: str) -> Iterator:
-    """Yield the values below a prefix of a JSON file."""
-    try:
-        import ijson
-    except ImportError:
-        raise ImportError('large JSON files are read with ijson: '
-                          "'pip install ijson'") from None
-    with open(path, 'rb') as file:
-        try:
-            yield from ijson.items(file, prefix, use_float=True)
-        except ijson.JSONError as e:
-            reason = ' '.join(str(e).split())
-            raise ValueError(f"'{path}' is not JSON, or is truncated, after "
-                             f'{file.tell()} bytes: {reason[:120]}') from None

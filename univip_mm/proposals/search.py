@@ -7,7 +7,7 @@ import numpy as np
 
 from ..io.atomic import PathLike
 from ..io.boxes import ProposalRules, filter_boxes
-from ..io.images import UnreadableImageError, read_image
+from ..io.images import read_image
 from ..version import __version__
 from .selective_search import selective_search
 
@@ -80,7 +80,7 @@ def search_file(path: PathLike,
     """
     try:
         image = read_image(path)
-    except (OSError, UnreadableImageError, MemoryError) as e:
+    except (OSError, ValueError, MemoryError) as e:
         return NO_BOXES, _one_line(e)
     try:
         return search(image), None

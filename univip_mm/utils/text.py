@@ -10,3 +10,9 @@ def printable(text: object) -> str:
     return ''.join(
         x if x.isprintable() else x.encode('unicode_escape').decode()
         for x in str(text))
+
+
+def excerpt(value: object, length: int = 80) -> str:
+    """Return the start of a value's ``repr`` as printable text."""
+    text = printable(repr(value))
+    return text if len(text) <= length else f'{text[:length - 3]}...'

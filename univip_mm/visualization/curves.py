@@ -1,5 +1,4 @@
 """Curves of losses, training health, and growth of the cost."""
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Optional, Union
@@ -9,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator
 
 from ..io.atomic import PathLike
+from ..io.files import parse_json
 from . import style
 
 #: Lower bound of each loss, for a loss weight of 1.
@@ -161,7 +161,7 @@ def _read_lines(path: Path) -> list[dict]:
         if not text.strip():
             continue
         try:
-            line = json.loads(text)
+            line = parse_json(text)
             if not isinstance(line, dict):
                 raise ValueError
         except ValueError:

@@ -56,7 +56,7 @@ def draw_points(points: np.ndarray, names: Sequence[Optional[str]],
         styles.insert(0, (None, style.GRAY, 'o'))
     for name, color, marker in styles:
         chosen = np.array([other == name for other in names])
-        label = style.shorten(name or 'no category', 20)
+        label = style.plain(name or 'no category', 20)
         axes.scatter(*points[chosen].T, s=70 if len(points) < 300 else 34,
                      linewidths=0.5, edgecolors='white', alpha=0.85,
                      color=color, marker=marker,
@@ -116,7 +116,7 @@ def _draw_neighbour(axes: Axes, image: np.ndarray, color: str,
                     text: str) -> None:
     axes.axis('on')
     style.show_image(axes, image, color, dashed=color == style.ORANGE)
-    axes.set_xlabel(style.shorten(text, 16), loc='left', fontsize=12,
+    axes.set_xlabel(style.plain(text, 16), loc='left', fontsize=12,
                     color=color, weight='bold')
 
 

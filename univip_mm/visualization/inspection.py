@@ -24,6 +24,7 @@ from ..io.images import read_image
 from ..registry import DATASETS, MODELS
 from ..utils.errors import one_line_errors
 from ..utils.progress import track
+from ..utils.text import printable
 from .training_views import open_views
 
 
@@ -99,7 +100,7 @@ def run_tool(parser: argparse.ArgumentParser,
             if value < 1:
                 raise ValueError(f'{option} is {value}: it must be at least 1')
         summary = draw(load_setup(args), args)
-    print(f'picture: {args.out}\n{summary}')
+    print(f'picture: {printable(args.out)}\n{summary}')
 
 
 def load_setup(args: argparse.Namespace) -> Setup:
@@ -205,7 +206,7 @@ def _find_crops(setup: Setup, what: str) -> list[tuple]:
 def _read(path: str) -> np.ndarray:
     try:
         return read_image(path)
-    except ValueError as e:
+    except (OSError, ValueError) as e:
         raise ValueError(f"cannot read the image '{path}' ({e}): repair the "
                          'file, or remove it from the json') from None
 

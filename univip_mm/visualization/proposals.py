@@ -27,7 +27,8 @@ def draw_proposal_histograms(counts: np.ndarray, boxes: np.ndarray,
     """
     sides = (boxes[:, 2:] - boxes[:, :2]).astype(np.float64)
     figure = style.new_figure(1800, 520, dpi=100, layout='constrained')
-    figure.suptitle(title, fontsize=15, weight='bold', color=style.INK)
+    figure.suptitle(style.plain(title), fontsize=15, weight='bold',
+                    color=style.INK)
     by_count, by_side, by_ratio = figure.subplots(1, 3)
     most = counts.max(initial=0)
     by_count.hist(counts, bins=np.arange(most + 2) - 0.5 if most < 100 else 60,
@@ -72,8 +73,8 @@ def draw_proposals(image: np.ndarray, boxes: np.ndarray,
     height = round(image.shape[0] * scale) + style.TITLE_HEIGHT + 10
     figure = style.new_figure(style.PHOTO_SIZE + 2 * _MARGIN, height)
     style.pixel_axes(figure).text(
-        _MARGIN, style.TITLE_HEIGHT / 2, title, fontsize=15, weight='bold',
-        color=style.INK, va='center')
+        _MARGIN, style.TITLE_HEIGHT / 2, style.plain(title), fontsize=15,
+        weight='bold', color=style.INK, va='center')
     axes, _ = style.photo_axes(figure, image, _MARGIN, style.TITLE_HEIGHT,
                                style.PHOTO_SIZE, style.PHOTO_SIZE)
     for box in boxes[_STRONGEST:]:

@@ -17,6 +17,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 
 from ..io.atomic import PathLike, atomic_write
+from ..utils.text import printable
 
 # Okabe and Ito's colors, which stay distinct for every kind of color vision.
 BLUE, ORANGE, GREEN, PINK = '#0072b2', '#d55e00', '#009e73', '#cc79a7'
@@ -47,9 +48,9 @@ def titled_figure(width: int, height: int, title: str, subtitle: str = '',
     figure.get_layout_engine().set(rect=(margin, 0, 1 - 2 * margin, 1),
                                    w_pad=0.1, h_pad=0.12)
     header, body = figure.subfigures(2, 1, height_ratios=[dpi, height - dpi])
-    header.text(0, 0.64, title, fontsize=18, weight='bold', color=INK,
+    header.text(0, 0.64, plain(title), fontsize=18, weight='bold', color=INK,
                 va='center')
-    header.text(0, 0.22, subtitle, fontsize=13, color=INK, va='center')
+    header.text(0, 0.22, plain(subtitle), fontsize=13, color=INK, va='center')
     return figure, body
 
 
@@ -60,8 +61,8 @@ def split_rows(body: SubFigure, rows: Sequence,
                             squeeze=False)[:, 0]
     for part, row in zip(parts, rows):
         part.add_artist(Line2D([0, 1], [1, 1], color='#c8c8c8', linewidth=2))
-        part.suptitle(row.title, x=0, ha='left', fontsize=14, weight='bold',
-                      color=INK)
+        part.suptitle(plain(row.title), x=0, ha='left', fontsize=14,
+                      weight='bold', color=INK)
     return parts
 
 
@@ -178,9 +179,12 @@ def finish_axes(axes: Axes, title: str, xlabel: str = '') -> None:
     axes.spines[['top', 'right']].set_visible(False)
 
 
-def shorten(text: str, length: int) -> str:
-    """Truncate a text to a number of characters."""
-    return text if len(text) <= length else text[:length - 1] + '…'
+def plain(text: str, length: int = 1000) -> str:
+    """Return a name for Matplotlib: printable, without math, truncated."""
+    text = printable(text)
+    if len(text) > length:
+        text = text[:length - 1] + '…'
+    return text.replace('$', r'\$')
 
 
 def check_image(image: np.ndarray, name: str) -> None:

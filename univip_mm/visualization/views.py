@@ -63,8 +63,8 @@ def draw_scenes(image: np.ndarray, proposals: np.ndarray,
     top = style.TITLE_HEIGHT
     figure = style.new_figure(left + width + _MARGIN, top + height + _MARGIN)
     canvas = style.pixel_axes(figure)
-    canvas.text(_MARGIN, top / 2, title, fontsize=16, weight='bold',
-                color=style.INK, va='center')
+    canvas.text(_MARGIN, top / 2, style.plain(title), fontsize=16,
+                weight='bold', color=style.INK, va='center')
     axes, scale = style.photo_axes(figure, image, _MARGIN,
                                    top + _CAPTION_HEIGHT, image_size,
                                    height - _CAPTION_HEIGHT)

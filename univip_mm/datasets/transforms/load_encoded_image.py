@@ -1,11 +1,16 @@
 """Transform that reads an image file without decoding the pixels."""
-from typing import Optional
+from typing import Callable, Optional
 
-from mmcv.transforms import BaseTransform
+from mmcv.transforms import BaseTransform, LoadImageFromFile
 from mmengine.fileio import get
 
 from ...io.encoded_image import EncodedImage
-from ...io.images import UnreadableImageError, reason_of
+from ...io.images import (
+    UnreadableImageError,
+    check_before_decoding,
+    read_bytes,
+    reason_of,
+)
 from ...registry import TRANSFORMS
 
 
@@ -30,7 +35,8 @@ class LoadEncodedImage(BaseTransform):
             ``LoadImageFromFile``. Defaults to None.
 
     Raises:
-        UnreadableImageError: The file cannot be read, or is not an image.
+        UnreadableImageError: The file cannot be read, is not regular, or is
+            not an image.
     """
 
     def __init__(self, reduce: bool = False, fast_dct: bool = False,
@@ -42,7 +48,7 @@ class LoadEncodedImage(BaseTransform):
     def transform(self, results: dict) -> dict:
         """Read the file and the size in its header."""
         try:
-            data = get(results['img_path'], backend_args=self.backend_args)
+            data = _read(results['img_path'], self.backend_args)
         except OSError as e:
             raise UnreadableImageError(reason_of(e), str(e)) from e
         image = EncodedImage(data, self.reduce, self.fast_dct)
@@ -53,3 +59,30 @@ class LoadEncodedImage(BaseTransform):
     def __repr__(self) -> str:
         return (f'{type(self).__name__}(reduce={self.reduce}, '
                 f'fast_dct={self.fast_dct})')
+
+
+def check_local_file(transform: Callable, path: str) -> None:
+    """Check an image before the host's ``LoadImageFromFile`` reads it.
+
+    The host's loader would wait at a pipe for ever, and has no limits. Other
+    transforms, and files of other backends than the local disk, pass.
+
+    Raises:
+        OSError: The file is missing, not regular, or cannot be read.
+        UnreadableImageError: The file is too large to be decoded.
+    """
+    if isinstance(transform, LoadImageFromFile):
+        backend_args = transform.backend_args or transform.file_client_args
+        if _is_local(path, backend_args):
+            check_before_decoding(read_bytes(path))
+
+
+def _read(path: str, backend_args: Optional[dict]) -> bytes:
+    if _is_local(path, backend_args):
+        return read_bytes(path)
+    return get(path, backend_args=backend_args)
+
+
+def _is_local(path: str, backend_args: Optional[dict]) -> bool:
+    backend = (backend_args or {}).get('backend', 'local')
+    return backend in ('local', 'disk') and '://' not in path

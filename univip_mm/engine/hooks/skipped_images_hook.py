@@ -6,8 +6,10 @@ import torch
 from mmengine.dist import all_reduce, get_rank
 from mmengine.hooks import Hook
 
+from ...io.atomic import open_to_append
 from ...io.images import REASONS, TOO_SMALL, TooManyUnreadableError
 from ...registry import HOOKS
+from ...utils.text import printable
 
 FILE = 'skipped_images.txt'
 TOO_SMALL_CODE = 1 + REASONS.index(TOO_SMALL)
@@ -20,7 +22,8 @@ class SkippedImagesHook(Hook):
     After an epoch, the hook logs the number of images for each reason, over
     all ranks, and the first paths. It logs nothing if no image was skipped
     since the last epoch. ``skipped_images.txt`` in the log folder lists all
-    images, with a path and a reason in each line.
+    images, with a path and a reason in each line. Control characters of a
+    path are escaped.
 
     Images smaller than the data set's ``min_image_size`` are reported, but do
     not count towards the limit.
@@ -90,7 +93,8 @@ class SkippedImagesHook(Hook):
                 self._append(path, dataset,
                              (self._of_all != before).nonzero().flatten())
             except OSError as e:
-                runner.logger.warning(f"cannot write '{path}': {e}")
+                runner.logger.warning(
+                    printable(f"cannot write '{path}': {e}"))
         unreadable = self._of_all * (self._of_all != TOO_SMALL_CODE)
         if unreadable.count_nonzero() > self.max_unreadable * len(dataset):
             raise TooManyUnreadableError(
@@ -101,9 +105,9 @@ class SkippedImagesHook(Hook):
                 'again; or increase max_unreadable')
 
     def _append(self, path: str, dataset, indices: torch.Tensor) -> None:
-        with open(path, 'a') as file:
+        with open_to_append(path) as file:
             for index in indices.tolist():
-                path = dataset.get_data_info(index)['img_path']
+                path = printable(dataset.get_data_info(index)['img_path'])
                 file.write(f'{path}\t{REASONS[self._of_all[index] - 1]}\n')
 
     def _describe(self, runner, codes: torch.Tensor, what: str) -> str:
@@ -113,8 +117,9 @@ class SkippedImagesHook(Hook):
         count = len(skipped)
         counts = sorted(Counter(codes[skipped].tolist()).items())
         reasons = ', '.join(f'{REASONS[code - 1]}: {x}' for code, x in counts)
-        first = ', '.join(dataset.get_data_info(index)['img_path']
-                          for index in skipped[:10].tolist())
+        first = ', '.join(
+            printable(dataset.get_data_info(index)['img_path'])
+            for index in skipped[:10].tolist())
         return (f'{count} of {len(dataset)} images '
                 f'({count / len(dataset):.2%}) {what} and were replaced by '
                 f'others ({reasons}): {first}{", ..." if count > 10 else ""}; '
