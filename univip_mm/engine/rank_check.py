@@ -28,6 +28,7 @@ from mmengine.dist import (
 )
 from mmengine.runner import Runner
 
+from ..io.images import UnreadableImageError, read_bytes
 from ..utils.distributed import leave
 from ..utils.errors import USER_ERRORS
 from ..utils.unwrap import unwrap_model
@@ -227,8 +228,10 @@ def _describe_files(paths: list[str]) -> np.ndarray:
             status = os.stat(path)
             rows[i, 0] = status.st_size
             if i % step == 0 and stat.S_ISREG(status.st_mode):
-                rows[i, 1] = zlib.crc32(Path(path).read_bytes())
-        except (OSError, ValueError):  # or a URL
+                rows[i, 1] = zlib.crc32(read_bytes(path))
+        except UnreadableImageError:
+            pass  # too large to be used
+        except (OSError, ValueError):  # missing, or a URL
             rows[i, 0] = -1
     return rows
 
