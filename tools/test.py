@@ -11,9 +11,11 @@ from univip_mm.engine.config import (
     check_part,
     load_config,
 )
-from univip_mm.engine.cpu import prepare_for_cpu
+from univip_mm.engine.cpu import heartbeat_limit, prepare_for_cpu
 from univip_mm.utils.distributed import leave
 from univip_mm.utils.errors import one_line_errors
+from univip_mm.utils.heartbeat import start_heartbeat
+from univip_mm.utils.processes import end_with_launcher
 from univip_mm.utils.unwrap import unwrap_model
 
 EXAMPLE = r'''
@@ -41,6 +43,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Run the tool; user errors end with a one-line message."""
     args = parse_args()
+    end_with_launcher()
     with one_line_errors():
         cfg = load_config(args)
         check_part(cfg, 'test_dataloader')
@@ -48,6 +51,7 @@ def main() -> None:
         find_checkpoint(cfg)
         prepare_for_cpu(cfg)
         runner = Runner.from_cfg(cfg)
+        start_heartbeat(heartbeat_limit(cfg))
         runner.test_loop  # noqa: B018  reads the files of the data set
     if args.checkpoint is None:
         unwrap_model(runner.model).init_weights()

@@ -16,11 +16,17 @@ from univip_mm.engine.config import (
     load_config,
 )
 from univip_mm.engine.config_checks import check_config
-from univip_mm.engine.cpu import check_mixed_precision, prepare_for_cpu
+from univip_mm.engine.cpu import (
+    check_mixed_precision,
+    heartbeat_limit,
+    prepare_for_cpu,
+)
 from univip_mm.engine.network_check import check_network
 from univip_mm.io.images import NoReadableImageError, TooManyUnreadableError
 from univip_mm.utils.distributed import leave
 from univip_mm.utils.errors import one_line_errors
+from univip_mm.utils.heartbeat import start_heartbeat
+from univip_mm.utils.processes import end_with_launcher
 
 EXAMPLE = '''
 examples:
@@ -81,12 +87,14 @@ def apply_options(cfg: Config, args: argparse.Namespace) -> None:
 def main() -> None:
     """Run the tool; user errors end with a one-line message."""
     args = parse_args()
+    end_with_launcher()
     with one_line_errors():
         cfg = load_config(args)
         apply_options(cfg, args)
         prepare_for_cpu(cfg)
         runner = (RUNNERS.build(cfg) if 'runner_type' in cfg else
                   Runner.from_cfg(cfg))
+        start_heartbeat(heartbeat_limit(cfg))
         runner.train_loop  # noqa: B018  reads the files of the data set
     try:
         runner.train()

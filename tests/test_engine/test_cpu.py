@@ -1,11 +1,13 @@
 import os
 import re
+from datetime import timedelta
 
 import pytest
 import torch
 from tiny import demo_config
 
 from univip_mm.engine.cpu import check_mixed_precision, prepare_for_cpu
+from univip_mm.utils import distributed
 
 SYNC_BN = ['model.backbone.norm_cfg', 'model.neck.norm_cfg',
            'model.head.predictor.norm_cfg']
@@ -15,6 +17,8 @@ SYNC_BN = ['model.backbone.norm_cfg', 'model.neck.norm_cfg',
 def launched(monkeypatch):
     """Hide the GPU and record the backends of started process groups."""
     groups = []
+    for name in ('open_store', 'check_addresses', 'start_heartbeat'):
+        monkeypatch.setattr(distributed, name, lambda *_: None)
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
     monkeypatch.setattr(torch.distributed, 'init_process_group',
                         lambda backend, **kwargs: groups.append(backend))
@@ -34,6 +38,27 @@ def test_prepare_for_cpu_starts_gloo(launched):
     assert cfg.model_wrapper_cfg == dict(
         type='MMDistributedDataParallel', broadcast_buffers=False,
         device_ids=None)
+
+
+@pytest.mark.parametrize('changes, seconds, limit', [
+    ({}, 300, 60),
+    ({'env_cfg.dist_cfg.timeout': 7, 'default_hooks.heartbeat.limit': 5}, 7,
+     5),
+    (dict(env_cfg=dict(dist_cfg=None), default_hooks=dict(heartbeat=None)),
+     300, 60)])
+def test_prepare_for_cpu_obeys_timeouts(monkeypatch, changes, seconds, limit):
+    calls = []
+    monkeypatch.setattr('univip_mm.engine.cpu.start_gloo',
+                        lambda *args, **kwargs: calls.append((args, kwargs)))
+    prepare_for_cpu(config(**changes))
+    assert calls == [(('pytorch', timedelta(seconds=seconds)),
+                      dict(limit=limit))]
+
+
+@pytest.mark.parametrize('timeout', ['300', 0, -1])
+def test_prepare_for_cpu_refuses_wrong_timeout(timeout):
+    with pytest.raises(ValueError, match='env_cfg.dist_cfg.timeout is '):
+        prepare_for_cpu(config(**{'env_cfg.dist_cfg.timeout': timeout}))
 
 
 def test_prepare_for_cpu_keeps_wrapper_of_config():
