@@ -2,12 +2,21 @@
 # Pre-train on the GPUs of one or several machines.
 #   bash tools/dist_train.sh CONFIG GPUS [options of tools/train.py]
 #   bash tools/dist_train.sh configs/univip_r50_coco.py 8 --amp --resume
-# For several machines, set NNODES, NODE_RANK and MASTER_ADDR on each of them.
-# Two runs on one machine need different values of PORT. Without a GPU, GPUS is
-# the number of CPU processes.
+# Without a GPU, GPUS is the number of CPU processes. Two runs on one machine
+# need different values of PORT (29500).
+#
+# For N machines with a common disk, start the same command on each of them:
+#   NNODES=N NODE_RANK=I MASTER_ADDR=HOST bash tools/dist_train.sh CONFIG GPUS
+# I is 0, 1, ..., N-1, and HOST is the machine with NODE_RANK=0. Each machine
+# waits at most JOIN_TIMEOUT (300) seconds for the others. All of them end if
+# one fails or is cut off, within about a minute (default_hooks.heartbeat).
+# If the ranks cannot connect, set NCCL_SOCKET_IFNAME (GPUs) or
+# GLOO_SOCKET_IFNAME (CPUs) on each machine to the network interface that
+# leads to the others, for example eth0 (see "ip address"). This is necessary
+# without GPUs if the host name of a machine resolves to 127.0.0.1.
 set -euo pipefail
 if [ $# -lt 2 ]; then
-    sed -n '2,7s/^# \{0,1\}//p' "$0" >&2
+    sed -n '2,16s/^# \{0,1\}//p' "$0" >&2
     exit 2
 fi
 CONFIG=$1
@@ -18,5 +27,5 @@ PYTHONPATH="$TOOLS/..${PYTHONPATH:+:$PYTHONPATH}" \
 exec "${PYTHON:-python}" -m torch.distributed.run \
     --nnodes="${NNODES:-1}" --node-rank="${NODE_RANK:-0}" \
     --master-addr="${MASTER_ADDR:-127.0.0.1}" --master-port="${PORT:-29500}" \
-    --nproc-per-node="$GPUS" \
+    --rdzv-conf="timeout=${JOIN_TIMEOUT:-300}" --nproc-per-node="$GPUS" \
     "$TOOLS/train.py" "$CONFIG" --launcher pytorch "${@:3}"

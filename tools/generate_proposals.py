@@ -29,6 +29,7 @@ from univip_mm.utils.distributed import (
     start_gloo,
 )
 from univip_mm.utils.errors import ALL_ERRORS, one_line_errors
+from univip_mm.utils.processes import end_with_launcher
 from univip_mm.utils.text import printable
 
 EXAMPLE = '''
@@ -77,11 +78,13 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Search all images and report the result."""
     args = parse_args()
+    end_with_launcher()
     start = time.time()
     with one_line_errors(f"finished images are in '{args.out}.parts': repeat "
                          'the command to resume', ALL_ERRORS):
         # A rank may wait long for the slowest rank.
-        start_gloo(args.launcher, timedelta(days=30))
+        start_gloo(args.launcher, timedelta(days=30),
+                   advice='repeat the command to resume')
         search = Search(args.method, rules_from_args(args), args.top_n,
                         args.max_side)
         images, ann_file = list_images(args)

@@ -6,9 +6,11 @@
 #       work_dirs/coco --resume
 # Environment variables and their defaults: GPUS (8, of all nodes),
 # GPUS_PER_NODE (8), CPUS_PER_TASK (8), and SRUN_ARGS with options of srun.
+# If the ranks cannot connect, set NCCL_SOCKET_IFNAME (GPUs) or
+# GLOO_SOCKET_IFNAME (CPUs) to the network interface between the machines.
 set -euo pipefail
 if [ $# -lt 4 ]; then
-    sed -n '2,8s/^# \{0,1\}//p' "$0" >&2
+    sed -n '2,10s/^# \{0,1\}//p' "$0" >&2
     exit 2
 fi
 PARTITION=$1

@@ -20,6 +20,7 @@ from univip_mm.engine.rank_check import (
 )
 from univip_mm.utils.distributed import leave
 from univip_mm.utils.errors import one_line_errors
+from univip_mm.utils.processes import end_with_launcher
 from univip_mm.utils.text import printable
 from univip_mm.utils.unwrap import unwrap_model
 
@@ -48,6 +49,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Run the tool; user errors end with a one-line message."""
     args = parse_args()
+    end_with_launcher()
     cfg = None
     with one_line_errors():
         with errors_on_all_ranks(lambda: start_group(args.launcher, cfg)):

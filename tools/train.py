@@ -29,6 +29,7 @@ from univip_mm.io.images import NoReadableImageError, TooManyUnreadableError
 from univip_mm.io.work_dir_lock import work_dir_lock
 from univip_mm.utils.distributed import leave
 from univip_mm.utils.errors import one_line_errors
+from univip_mm.utils.processes import end_with_launcher
 from univip_mm.utils.text import printable
 
 EXAMPLE = '''
@@ -131,6 +132,7 @@ def train(runner: Runner) -> None:
 def main() -> None:
     """Run the tool; user errors end with a one-line message."""
     args = parse_args()
+    end_with_launcher()
     with ExitStack() as stack:
         with one_line_errors():
             runner = prepare(args, stack)

@@ -19,6 +19,8 @@ default_hooks = dict(
     non_finite=dict(type='NonFiniteHook'),
     skipped_images=dict(type='SkippedImagesHook'),
     preemption=dict(type='PreemptionHook'),
+    # End all ranks if one of them does not answer for a minute.
+    heartbeat=dict(type='HeartbeatHook', limit=60),
     # Save pictures of the views in the first epoch and every 50 epochs.
     view_sheet=dict(type='ViewSheetHook', interval=50))
 
@@ -31,7 +33,10 @@ log_processor = dict(
 env_cfg = dict(
     cudnn_benchmark=True,  # views have fixed sizes
     mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
-    dist_cfg=dict(backend='nccl'))
+    # Seconds that a rank waits for another in an exchange. Dead ranks are
+    # noticed earlier, by the heartbeat. Probes and checkpoints of rank 0 must
+    # take less time.
+    dist_cfg=dict(backend='nccl', timeout=600))
 
 vis_backends = [dict(type='LocalVisBackend')]
 visualizer = dict(type='UniversalVisualizer', vis_backends=vis_backends)

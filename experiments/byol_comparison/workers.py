@@ -5,8 +5,9 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from multiprocessing.connection import wait
 from pathlib import Path
-from threading import Thread
 from typing import Callable
+
+from univip_mm.utils.processes import die_with_parent
 
 
 def run_in_processes(work: Callable, tasks: Sequence[tuple],
@@ -54,11 +55,6 @@ def _work(log: Path, work: Callable, *args) -> None:
         # The descriptors, so that child processes write to the log too.
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
-    Thread(target=_exit_with_parent, daemon=True).start()
-    work(*args)
-
-
-def _exit_with_parent() -> None:
     # Otherwise a repeated command would train in the same folder twice.
-    multiprocessing.parent_process().join()
-    os._exit(1)
+    die_with_parent(multiprocessing.parent_process().pid)
+    work(*args)

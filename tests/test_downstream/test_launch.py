@@ -119,7 +119,8 @@ def test_torchrun_command_on_two_machines():
     assert torchrun_command(8, ['a'], environment) == [
         sys.executable, '-m', 'torch.distributed.run', '--nnodes=2',
         '--node-rank=1', '--master-addr=10.0.0.1', '--master-port=1',
-        '--nproc-per-node=8', '-m', WORKER, 'a', '--launcher=pytorch']
+        '--rdzv-conf=timeout=300', '--nproc-per-node=8', '-m', WORKER, 'a',
+        '--launcher=pytorch']
 
 
 def test_slurm_command_starts_one_task_per_gpu():

@@ -13,7 +13,8 @@ from univip_mm.engine.process_group import start_group
 def calls(monkeypatch):
     """Record the calls that would start a group."""
     calls = []
-    for name in ('start_gloo', 'init_dist', 'set_multi_processing'):
+    for name in ('start_gloo', 'init_dist', 'set_multi_processing',
+                 'start_heartbeat'):
         monkeypatch.setattr(
             process_group, name,
             lambda *args, _name=name, **kwargs: calls.append(
@@ -28,21 +29,35 @@ def test_start_group_ignores_launcher_none(calls):
 
 
 def test_start_group_keeps_an_existing_group(calls, monkeypatch):
-    monkeypatch.setattr(process_group, 'is_distributed', lambda: True)
+    monkeypatch.setattr(process_group, 'is_started', lambda: True)
     start_group('pytorch', demo_config())
     assert calls == []
 
 
-@pytest.mark.parametrize('seconds', [7, 0.5])
-def test_start_group_obeys_the_timeout_with_gloo(calls, seconds):
-    start_group('slurm', demo_config(**{'env_cfg.dist_cfg.timeout': seconds}))
-    assert calls == [
-        ('start_gloo', ('slurm', timedelta(seconds=seconds)), {})]
+@pytest.mark.parametrize('changes, seconds, limit', [
+    ({}, 600, 60),
+    ({'env_cfg.dist_cfg.timeout': 0.5, 'default_hooks.heartbeat.limit': 5},
+     0.5, 5),
+    (dict(env_cfg=dict(dist_cfg=None), default_hooks=dict(heartbeat=None)),
+     600, 60)])
+def test_start_group_obeys_timeouts_with_gloo(calls, changes, seconds, limit):
+    start_group('slurm', demo_config(**changes))
+    assert calls == [('start_gloo', ('slurm', timedelta(seconds=seconds)),
+                      dict(limit=limit))]
+
+
+@pytest.mark.parametrize('timeout', ['300', 0, -1])
+def test_start_group_refuses_wrong_timeout(calls, timeout):
+    with pytest.raises(ValueError, match='env_cfg.dist_cfg.timeout is '):
+        start_group('pytorch', demo_config(
+            **{'env_cfg.dist_cfg.timeout': timeout}))
+    assert calls == []
 
 
 def test_start_group_works_without_a_config(calls):
     start_group('pytorch')
-    assert calls == [('start_gloo', ('pytorch', None), {})]
+    assert calls == [('start_gloo', ('pytorch', timedelta(seconds=600)),
+                      dict(limit=60))]
 
 
 def test_start_group_does_on_gpus_what_the_runner_does(calls, monkeypatch):
@@ -53,5 +68,6 @@ def test_start_group_does_on_gpus_what_the_runner_does(calls, monkeypatch):
     assert calls == [
         ('set_multi_processing', (), dict(
             mp_start_method='fork', opencv_num_threads=0, distributed=True)),
-        ('init_dist', ('pytorch', ), dict(backend='nccl', timeout=7))]
+        ('init_dist', ('pytorch', ), dict(backend='nccl', timeout=7)),
+        ('start_heartbeat', (60, ), {})]
     assert cfg.to_dict() == before

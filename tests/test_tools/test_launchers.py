@@ -16,7 +16,8 @@ FAKE = '#!/usr/bin/env bash\nprintf "PYTHONPATH=%s\\n" "$PYTHONPATH"\n' \
 
 def bash(script, *arguments, **environment):
     names = ('GPUS', 'GPUS_PER_NODE', 'CPUS_PER_TASK', 'SRUN_ARGS', 'PORT',
-             'NNODES', 'NODE_RANK', 'MASTER_ADDR', 'PYTHON', 'PYTHONPATH')
+             'NNODES', 'NODE_RANK', 'MASTER_ADDR', 'JOIN_TIMEOUT',
+             'PYTHON', 'PYTHONPATH')
     kept = {k: v for k, v in os.environ.items() if k not in names}
     return subprocess.run(
         ['bash', script, *map(str, arguments)], text=True,
@@ -67,6 +68,23 @@ def test_two_cpu_processes_train_one_network(coco_folder):
     assert len(lines) == 4
 
 
+def test_killed_launcher_leaves_no_orphans(coco_folder):
+    work_dir = coco_folder / 'out'
+    launcher = subprocess.Popen(
+        ['bash', DIST, write_config(coco_folder, seconds=0.2), '1',
+         '--work-dir', work_dir, '--cfg-options', 'train_cfg.max_epochs=999'],
+        env=dict(os.environ, PORT=free_port(), PYTHON=sys.executable,
+                 PYTHONPATH=str(ROOT / 'tests'), CUDA_VISIBLE_DEVICES='',
+                 OMP_NUM_THREADS='1'),
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    for line in launcher.stdout:
+        if b'Epoch(train)' in line:
+            break
+    launcher.kill()
+    launcher.stdout.read()  # ends with the last process that writes to it
+    assert launcher.wait() == -9
+
+
 def test_sync_bn_on_cpu_ends_with_fix(coco_folder):
     ended = bash(
         DIST, ROOT / 'configs' / 'univip_r50_coco.py', 2, '--work-dir',
@@ -87,6 +105,8 @@ def test_missing_arguments_show_usage(script, arguments):
     ended = bash(script, *arguments)
     assert ended.returncode == 2 and ended.stdout == ''
     assert f'bash tools/{script.name} ' in ended.stderr
+    assert 'GLOO_SOCKET_IFNAME' in ended.stderr
+    assert 'NCCL_SOCKET_IFNAME' in ended.stderr
     assert ended.stderr.endswith('.\n')  # whole sentences, no code
     assert 'set -euo' not in ended.stderr and '#' not in ended.stderr
 
@@ -99,18 +119,21 @@ def test_dist_train_starts_torchrun(fake):
     assert words == [
         '-m', 'torch.distributed.run', '--nnodes=1', '--node-rank=0',
         '--master-addr=127.0.0.1', '--master-port=29500',
-        '--nproc-per-node=8', f'{ROOT}/tools/train.py', 'my config.py',
-        '--launcher', 'pytorch', '--amp', '--cfg-options', 'a=b c'
+        '--rdzv-conf=timeout=300', '--nproc-per-node=8',
+        f'{ROOT}/tools/train.py', 'my config.py', '--launcher', 'pytorch',
+        '--amp', '--cfg-options', 'a=b c'
     ]
     assert path == f'PYTHONPATH={ROOT}/tools/..'
 
 
 def test_dist_train_passes_machine_options(fake):
     ended = bash(DIST, 'config.py', 8, NNODES='2', NODE_RANK='1', PORT='1234',
-                 MASTER_ADDR='10.0.0.1', PYTHONPATH='/mine', **fake)
+                 MASTER_ADDR='10.0.0.1', JOIN_TIMEOUT='7', PYTHONPATH='/mine',
+                 **fake)
     path, *words = ended.stdout.splitlines()
-    assert words[2:6] == ['--nnodes=2', '--node-rank=1',
-                          '--master-addr=10.0.0.1', '--master-port=1234']
+    assert words[2:7] == [
+        '--nnodes=2', '--node-rank=1', '--master-addr=10.0.0.1',
+        '--master-port=1234', '--rdzv-conf=timeout=7']
     assert path == f'PYTHONPATH={ROOT}/tools/..:/mine'
 
 

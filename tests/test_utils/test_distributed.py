@@ -2,19 +2,27 @@ import os
 import stat
 import subprocess
 import sys
+from datetime import timedelta
 
 import pytest
 import torch.distributed as dist
 
-from univip_mm.utils.distributed import local_world_size, start_gloo
+from univip_mm.utils import distributed
+from univip_mm.utils.distributed import TIMEOUT, local_world_size, start_gloo
+from univip_mm.utils.rendezvous import JoinError
 
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch):
     monkeypatch.setattr(os, 'environ', dict(PATH=os.environ['PATH']))
     started = []
-    monkeypatch.setattr(dist, 'init_process_group',
-                        lambda *args, **kwargs: started.append((args, kwargs)))
+    for module, name in ((distributed, 'open_store'),
+                         (distributed, 'start_heartbeat'),
+                         (distributed, 'check_addresses'),
+                         (dist, 'init_process_group')):
+        monkeypatch.setattr(
+            module, name, lambda *args, _name=name, **kwargs:
+            started.append((_name, args, kwargs)) or 'store')
     return started
 
 
@@ -25,8 +33,31 @@ def test_start_gloo_ignores_launcher_none(environment):
 
 def test_start_gloo_uses_torchrun_environment(environment):
     os.environ.update(RANK='1', WORLD_SIZE='2')
-    start_gloo('pytorch', timeout=5)
-    assert environment == [(('gloo', ), dict(timeout=5))]
+    start_gloo('pytorch', timedelta(7), timedelta(5), 30, 'advice')
+    assert environment == [
+        ('open_store', (timedelta(5), ), {}),
+        # Before the ranks connect, so that none waits for one that failed.
+        ('start_heartbeat', (30, 'advice', 'store'), {}),
+        ('check_addresses', ('store', timedelta(5)), {}),
+        ('init_process_group', ('gloo', ), dict(
+            store='store', rank=1, world_size=2, timeout=timedelta(7)))]
+
+
+def test_start_gloo_waits_five_minutes_by_default(environment):
+    os.environ.update(RANK='0', WORLD_SIZE='1')
+    start_gloo('pytorch')
+    (_, (join_timeout, ), _), (_, _, group) = environment
+    assert join_timeout == group['timeout'] == TIMEOUT == timedelta(minutes=5)
+
+
+def test_start_gloo_reports_failed_connection(environment, monkeypatch):
+    def fail(*args, **kwargs):
+        raise RuntimeError('Connection refused\nmore')
+    monkeypatch.setattr(dist, 'init_process_group', fail)
+    os.environ.update(RANK='1', WORLD_SIZE='2')
+    with pytest.raises(JoinError, match=r'cannot connect rank 1 \(host .* '
+                       r'\(Connection refused\): set GLOO_SOCKET_IFNAME'):
+        start_gloo('pytorch')
 
 
 def test_start_gloo_converts_slurm_environment(environment, tmp_path):
@@ -39,7 +70,7 @@ def test_start_gloo_converts_slurm_environment(environment, tmp_path):
         SLURM_NTASKS='5', SLURM_LOCALID='0', SLURM_NODELIST='n[3-5]',
         SLURM_STEP_TASKS_PER_NODE='2(x2),1')
     start_gloo('slurm')
-    assert len(environment) == 1
+    assert environment[-1][2]['rank'] == 4
     expected = dict(RANK='4', WORLD_SIZE='5', LOCAL_RANK='0',
                     LOCAL_WORLD_SIZE='2', MASTER_ADDR='n3',
                     MASTER_PORT='29500')

@@ -23,7 +23,8 @@ Example: 8 GPUs, mixed precision.
     fi
     if [ "$launcher" = pytorch ]; then
         echo "GPUS: number of GPUs; on a machine without a GPU, number of processes; 0: one process on the CPU.
-Environment: NNODES, NODE_RANK, MASTER_ADDR and PORT, on each of several machines."
+Environment: NNODES, NODE_RANK, MASTER_ADDR, PORT and JOIN_TIMEOUT, on each of several machines, and
+NCCL_SOCKET_IFNAME (GPUs) or GLOO_SOCKET_IFNAME (CPUs): see the head of tools/dist_train.sh."
     else
         echo "GPUS: total number of GPUs.
 Environment: PARTITION, JOB_NAME (univip), GPUS_PER_NODE (8), CPUS_PER_TASK (5), and

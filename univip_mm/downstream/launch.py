@@ -122,7 +122,7 @@ def torchrun_command(gpus: int, arguments: Sequence[str],
     """Return the command that starts ``gpus`` processes on this machine.
 
     0 means one process without torchrun. ``environment`` can have NNODES,
-    NODE_RANK, MASTER_ADDR and PORT, for several machines.
+    NODE_RANK, MASTER_ADDR, PORT and JOIN_TIMEOUT, for several machines.
     """
     if gpus == 0:
         return [sys.executable, '-m', WORKER, *arguments]
@@ -131,7 +131,9 @@ def torchrun_command(gpus: int, arguments: Sequence[str],
         sys.executable, '-m', 'torch.distributed.run',
         f'--nnodes={get("NNODES", 1)}', f'--node-rank={get("NODE_RANK", 0)}',
         f'--master-addr={get("MASTER_ADDR", "127.0.0.1")}',
-        f'--master-port={get("PORT", 29500)}', f'--nproc-per-node={gpus}',
+        f'--master-port={get("PORT", 29500)}',
+        f'--rdzv-conf=timeout={get("JOIN_TIMEOUT", 300)}',
+        f'--nproc-per-node={gpus}',
         '-m', WORKER, *arguments, '--launcher=pytorch']
 
 

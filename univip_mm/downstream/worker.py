@@ -13,6 +13,7 @@ from mmengine.config import Config
 from ..engine.checkpoint import load_checkpoints_safely
 from ..engine.config import parts_of_type
 from ..utils.distributed import LAUNCHERS, leave, start_gloo
+from ..utils.processes import end_with_launcher
 from .packages import PACKAGES, TOOLS, find_tool
 
 
@@ -46,6 +47,7 @@ def main() -> None:
     parser.add_argument('--launcher', choices=LAUNCHERS, default='none')
     parser.add_argument('--cfg-options', nargs='+', default=[])
     args, rest = parser.parse_known_args()
+    end_with_launcher()
     load_checkpoints_safely()
     options = args.cfg_options + cpu_options(
         Config.fromfile(args.config), args.launcher)

@@ -1,8 +1,7 @@
-"""Training without a GPU: gloo for several processes, and what needs a GPU."""
+"""Training without a GPU."""
 import torch
 from mmengine.config import Config
 
-from ..utils.distributed import start_gloo
 from .config import parts_of_type
 
 
@@ -15,14 +14,13 @@ def check_mixed_precision(cfg: Config) -> None:
 
 
 def prepare_for_cpu(cfg: Config) -> None:
-    """Start gloo and wrap the model for the CPU, if there is no GPU.
+    """Set the model wrapper for several processes on a CPU.
 
-    Do nothing without a launcher.
+    Do nothing without a launcher, or if there is a GPU.
 
     Raises:
         ValueError: The model has SyncBN, which needs a GPU in a process group
-            (a single process gets BN from the Runner); or the launcher is
-            neither torchrun nor Slurm.
+            (a single process gets BN from the Runner).
     """
     if cfg.get('launcher', 'none') == 'none' or torch.cuda.is_available():
         return
@@ -36,4 +34,3 @@ def prepare_for_cpu(cfg: Config) -> None:
     cfg.model_wrapper_cfg.setdefault('type', 'MMDistributedDataParallel')
     cfg.model_wrapper_cfg.setdefault('broadcast_buffers', False)
     cfg.model_wrapper_cfg['device_ids'] = None
-    start_gloo(cfg.launcher)

@@ -4,30 +4,46 @@ from typing import Optional
 
 import torch
 from mmengine.config import Config
-from mmengine.dist import init_dist, is_distributed
+from mmengine.dist import init_dist
 from mmengine.utils.dl_utils import set_multi_processing
 
-from ..utils.distributed import start_gloo
+from ..utils.distributed import TIMEOUT, is_started, start_gloo
+from ..utils.heartbeat import LIMIT, start_heartbeat
 
 
 def start_group(launcher: str, cfg: Optional[Config] = None) -> None:
     """Join the processes of a launcher, so that they can compare configs.
 
-    Do what the Runner does for ``env_cfg`` of the config, and use gloo if
-    there is no GPU. The Runner keeps the group. Without a config, because it
-    could not be read, use the defaults. Do nothing for the launcher 'none' or
-    if the group already exists.
+    Do what the Runner does for ``env_cfg``, and start the heartbeat. Without
+    a GPU, the backend is gloo. The Runner keeps the group. Without a config,
+    because it could not be read, use the defaults. Do nothing for the
+    launcher 'none' or if the group already exists.
 
     Raises:
-        ValueError: The launcher is unknown, or it did not start this process.
+        ValueError: The launcher is unknown, or it did not start this process;
+            the timeout of the config is not a number; or the ranks cannot
+            connect.
     """
-    if launcher == 'none' or is_distributed():
+    if launcher == 'none' or is_started():
         return
-    env_cfg = cfg.get('env_cfg', {}) if cfg is not None else {}
-    dist_cfg = env_cfg.get('dist_cfg', {})
+    cfg = cfg or Config()
+    env_cfg = cfg.get('env_cfg', {})
+    dist_cfg = env_cfg.get('dist_cfg') or {}
+    timeout = _to_timedelta(dist_cfg.get('timeout'))
+    heartbeat = cfg.get('default_hooks', {}).get('heartbeat') or {}
+    limit = heartbeat.get('limit', LIMIT)
     if torch.cuda.is_available():
         set_multi_processing(**env_cfg.get('mp_cfg', {}), distributed=True)
         init_dist(launcher, **dist_cfg)
-        return
-    seconds = dist_cfg.get('timeout')
-    start_gloo(launcher, seconds and timedelta(seconds=seconds))
+        start_heartbeat(limit)
+    else:
+        start_gloo(launcher, timeout, limit=limit)
+
+
+def _to_timedelta(seconds: object) -> timedelta:
+    if seconds is None:
+        return TIMEOUT
+    if not isinstance(seconds, (int, float)) or seconds <= 0:
+        raise ValueError(f'env_cfg.dist_cfg.timeout is {seconds!r}, but must '
+                         'be a positive number of seconds')
+    return timedelta(seconds=seconds)

@@ -5,22 +5,43 @@ only if a process group is used, because the proposal search works without it.
 """
 import gc
 import os
+import socket
 import subprocess
-import sys
 from datetime import timedelta
-from typing import Any, Optional
+from typing import Any
 
+from .heartbeat import ADVICE, LIMIT, start_heartbeat, stop_heartbeat
+from .rendezvous import (
+    JoinError,
+    check_addresses,
+    first_line,
+    is_started,
+    open_store,
+)
+
+TIMEOUT = timedelta(minutes=10)  # PyTorch's default for NCCL
+JOIN_TIMEOUT = timedelta(minutes=5)
 LAUNCHERS = ('none', 'pytorch', 'slurm')
 
 
-def start_gloo(launcher: str, timeout: Optional[timedelta] = None) -> None:
+def start_gloo(launcher: str, timeout: timedelta = TIMEOUT,
+               limit: float = LIMIT, advice: str = ADVICE) -> None:
     """Join the processes of a launcher in a gloo process group.
 
-    Do nothing for the launcher 'none' or if the group already exists.
-    ``timeout`` is the maximum time to wait for another rank.
+    Do nothing for the launcher 'none' or if the group already exists. The
+    heartbeat starts before the ranks connect, so that no rank waits for one
+    that failed.
+
+    Args:
+        launcher (str): One of ``LAUNCHERS``.
+        timeout (timedelta): Maximum time to wait for another rank; at the
+            start at most ``JOIN_TIMEOUT``. Defaults to ten minutes.
+        limit (float): See :func:`start_heartbeat`.
+        advice (str): See :func:`start_heartbeat`.
 
     Raises:
         ValueError: The launcher is unknown, or it did not start this process.
+        JoinError: The ranks cannot connect.
     """
     if launcher not in LAUNCHERS:
         raise ValueError(f"there is no launcher '{launcher}': choose one of "
@@ -33,10 +54,21 @@ def start_gloo(launcher: str, timeout: Optional[timedelta] = None) -> None:
         raise ValueError(
             "launcher is 'pytorch', but torchrun did not start this process: "
             'start it with torchrun, or leave --launcher out')
-    import torch.distributed
-    # PyTorch before 2.2 does not accept None.
-    options = {} if timeout is None else dict(timeout=timeout)
-    torch.distributed.init_process_group('gloo', **options)
+    from torch.distributed import init_process_group
+    rank, size = int(os.environ['RANK']), int(os.environ['WORLD_SIZE'])
+    join_timeout = min(timeout, JOIN_TIMEOUT)
+    store = open_store(join_timeout)
+    if size > 1:
+        start_heartbeat(limit, advice, store)
+        check_addresses(store, join_timeout)
+    try:
+        init_process_group('gloo', store=store, rank=rank, world_size=size,
+                           timeout=timeout)
+    except RuntimeError as e:
+        raise JoinError(
+            f'gloo cannot connect rank {rank} (host {socket.gethostname()}) '
+            f'with the other ranks ({first_line(e)}): set GLOO_SOCKET_IFNAME '
+            'to a network interface that connects all hosts') from None
 
 
 def _set_environment_from_slurm() -> None:
@@ -57,13 +89,6 @@ def _set_environment_from_slurm() -> None:
         hosts = subprocess.run(['scontrol', 'show', 'hostname', nodes],
                                check=True, capture_output=True, text=True)
         env['MASTER_ADDR'] = hosts.stdout.split()[0]
-
-
-def is_started() -> bool:
-    """Return True if this process is in a process group."""
-    module = sys.modules.get('torch.distributed')
-    return (module is not None and module.is_available()
-            and module.is_initialized())
 
 
 def rank_and_world_size() -> tuple[int, int]:
@@ -103,6 +128,7 @@ def leave() -> None:
     it aborts and the launcher reports a failed training. Do not call this
     after an error: the threads may wait for a process that has ended.
     """
+    stop_heartbeat()
     if is_started():
         import torch.distributed as dist
         gc.collect()  # a DDP model keeps the group alive

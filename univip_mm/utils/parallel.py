@@ -1,5 +1,4 @@
 """Parallel work on many images, in forked processes."""
-import ctypes
 import itertools
 import multiprocessing
 import os
@@ -11,7 +10,7 @@ from typing import Any, Callable, Optional
 
 import cv2
 
-_PR_SET_PDEATHSIG = 1  # prctl(2) of Linux
+from .processes import die_with_parent
 
 
 def number_of_workers(workers: Optional[int] = None) -> int:
@@ -64,7 +63,7 @@ def map_unordered(work: Callable[[Any], Any], tasks: Iterable,
 def _map_in_processes(work: Callable, tasks: Iterator,
                       workers: int) -> Iterator[tuple[int, Any]]:
     pool = ProcessPoolExecutor(
-        workers, multiprocessing.get_context('fork'), _die_with_parent,
+        workers, multiprocessing.get_context('fork'), _start_worker,
         (os.getpid(), ))
     running = {}
     try:
@@ -84,9 +83,7 @@ def _map_in_processes(work: Callable, tasks: Iterator,
         pool.shutdown(cancel_futures=True)
 
 
-def _die_with_parent(parent: int) -> None:
-    """Let the kernel kill this process with its parent; ignore Ctrl-C."""
+def _start_worker(parent: int) -> None:
+    """Let this process end with its parent; ignore Ctrl-C."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # the parent died before prctl
-        os._exit(1)
+    die_with_parent(parent)

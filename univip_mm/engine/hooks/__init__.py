@@ -1,4 +1,5 @@
 """Hooks for MMEngine's Runner."""
+from .heartbeat_hook import HeartbeatHook
 from .iter_seed_hook import IterSeedHook
 from .non_finite_hook import NonFiniteHook
 from .online_probe_hook import OnlineProbeHook
@@ -11,7 +12,8 @@ from .target_update_hook import TargetUpdateHook
 from .view_sheet_hook import ViewSheetHook
 
 __all__ = [
-    'IterSeedHook', 'NonFiniteHook', 'OnlineProbeHook', 'PreemptionHook',
-    'RankCheckHook', 'SafeCheckpointHook', 'SafeResumeHook',
-    'SkippedImagesHook', 'TargetUpdateHook', 'ViewSheetHook'
+    'HeartbeatHook', 'IterSeedHook', 'NonFiniteHook', 'OnlineProbeHook',
+    'PreemptionHook', 'RankCheckHook', 'SafeCheckpointHook',
+    'SafeResumeHook', 'SkippedImagesHook', 'TargetUpdateHook',
+    'ViewSheetHook'
 ]

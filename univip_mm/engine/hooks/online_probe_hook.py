@@ -53,8 +53,8 @@ class OnlineProbeHook(Hook):
     With several ranks, each rank computes the features of its images, with
     the batch-norm statistics of rank 0, which are in the checkpoint. Rank 0
     fits the classifiers while the others wait. If the fit takes longer than
-    the timeout of the process group (10 minutes for NCCL, 30 for gloo),
-    increase ``env_cfg.dist_cfg.timeout``, in seconds.
+    the timeout of the process group (ten minutes in our configs), increase
+    ``env_cfg.dist_cfg.timeout``, in seconds.
 
     Args:
         dataloader (dict): Config of the data loader. ``sampler`` and

@@ -6,10 +6,17 @@ import signal
 from typing import Any, Callable, Optional
 
 import torch
-from mmengine.dist import all_reduce, get_comm_device, get_world_size
+from mmengine.dist import (
+    all_reduce,
+    barrier,
+    get_comm_device,
+    get_world_size,
+)
 from mmengine.hooks import Hook
 
 from ...registry import HOOKS
+from ...utils.heartbeat import stop_heartbeat
+from ...utils.processes import die_with_parent
 from .safe_checkpoint_hook import save_checkpoint_atomically
 
 NAME = 'preempted.pth'
@@ -43,7 +50,8 @@ class PreemptionHook(Hook):
         loader = runner.train_dataloader
         if getattr(loader, 'num_workers', 0) > 0:
             loader.worker_init_fn = functools.partial(
-                _survive_signal, loader.worker_init_fn, self._exiting)
+                _start_worker, loader.worker_init_fn, self._exiting,
+                os.getpid())
             # At exit, multiprocessing sends SIGTERM to the workers and waits
             # for them. Our handler runs before and lets them exit.
             atexit.register(self._exiting.fill_, 1)
@@ -64,6 +72,10 @@ class PreemptionHook(Hook):
         runner.logger.warning(f"got SIGTERM: saved '{path}' after iteration "
                               f'{done}; continue with --resume')
         self._exiting[0] = 1
+        # srun and torchrun end all ranks after the first one has exited.
+        # Rank 0 may still write the checkpoint.
+        barrier()
+        stop_heartbeat()
         raise SystemExit(128 + signal.SIGTERM)
 
     def _on_signal(self, *_) -> None:
@@ -82,8 +94,10 @@ class PreemptionHook(Hook):
         return bool(flag)
 
 
-def _survive_signal(worker_init_fn: Optional[Callable], exiting: torch.Tensor,
-                    worker_id: int) -> None:
+def _start_worker(worker_init_fn: Optional[Callable], exiting: torch.Tensor,
+                  parent: int, worker_id: int) -> None:
+    # PyTorch's workers notice the end of their rank only between two batches.
+    die_with_parent(parent)
 
     def wait(*_) -> None:
         # Slurm signals all processes, but the last iterations still need
