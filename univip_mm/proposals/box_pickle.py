@@ -48,8 +48,7 @@ def load_pickle(path: PathLike) -> Any:
 
 
 def _load_torch_file(file: IO[bytes]) -> Any:
-    from ..utils.safe_pickle import load  # imports PyTorch
-    return load(file, 'cpu')
+    raise ValueError('files of torch.save are not supported')
 
 
 def _load_storage(data: bytes) -> Any:
