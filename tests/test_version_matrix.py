@@ -6,6 +6,8 @@ import sys
 import pytest
 from tiny import ROOT, error_of, load_tool, run_tool
 
+from univip_mm.hosts.versions import reader_refusal
+
 MATRIX = '../tests/version_matrix'
 NAME = 'py311-torch2.6'
 VERSIONS = dict(python='3.11.7', torch='2.6.0', numpy='2.2.6',
@@ -64,6 +66,8 @@ def fake_uv(tmp_path, monkeypatch):
      '7 tests passed, 1 failed'),
     (dict(passed=7, skipped=0, failed=[], resumed=[], error='KeyError: 3'),
      '; the training failed: KeyError: 3 |'),
+    (dict(passed=7, skipped=0, failed=[], resumed=[], not_resumed=['a']),
+     '7 tests passed; refused to resume, as expected |'),
     (dict(refused='univip_mm needs x'), 'refused: univip_mm needs x |'),
     (dict(error='SyntaxError: y'), '| SyntaxError: y |'),
 ])
@@ -104,6 +108,17 @@ def test_version_matrix_reports_failed_install(fake_uv, capsys, monkeypatch):
     assert 'no such version' in (fake_uv / f'{NAME}.log').read_text()
 
 
+@pytest.mark.parametrize('row, reads', [
+    ('py310-torch2.4', False), ('py311-torch2.6', True),
+    ('py311-torch2.11', True)])
+def test_version_matrix_knows_safe_reader(row, reads):
+    matrix = load_tool(MATRIX)
+    version = matrix.ROWS[row].torch
+    assert matrix.reads_checkpoints(matrix.ROWS[row]) == reads
+    assert bool(reader_refusal(version)) == (not reads)
+
+
 def test_version_matrix_tests_exist():
-    for name in load_tool(MATRIX).TESTS:
+    matrix = load_tool(MATRIX)
+    for name in (*matrix.TESTS, *matrix.READER_TESTS):
         assert (ROOT / 'tests' / name).exists()

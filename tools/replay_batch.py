@@ -7,6 +7,8 @@ import argparse
 import importlib
 import math
 from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -17,8 +19,9 @@ from univip_mm.engine.recompute import (
     preprocess_batch,
     without_image,
 )
-from univip_mm.engine.replay import image_names, load_replay
+from univip_mm.engine.replay import PRECISIONS, image_names, load_replay
 from univip_mm.utils.errors import one_line_errors
+from univip_mm.utils.text import printable
 
 EXAMPLE = """
 examples:
@@ -36,7 +39,7 @@ def parse_args() -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('file', help='replay file that NonFiniteHook wrote')
     parser.add_argument(
-        '--precision', choices=['float32', 'bfloat16', 'float16'],
+        '--precision', choices=PRECISIONS,
         help='precision of autocast (default: as in the training)')
     parser.add_argument(
         '--device', default='cuda' if torch.cuda.is_available() else 'cpu',
@@ -89,8 +92,20 @@ def search(model: torch.nn.Module, preprocessed: dict, names: list,
 
 
 def print_row(name: str, text: str) -> None:
-    """Print a line of the report."""
-    print(f'{name:30}{text}')
+    """Print a line of the report; names can be from a file."""
+    print(f'{printable(name):30}{printable(text)}')
+
+
+@contextmanager
+def replaying(path: str) -> Iterator[None]:
+    """Turn the errors of a file with a wrong content into a ValueError."""
+    try:
+        yield
+    except Exception as e:
+        text = ' '.join(str(e).split())[:300]
+        kind = '' if isinstance(e, ValueError) else f'{type(e).__name__}: '
+        raise ValueError(
+            f"'{path}' cannot be replayed: {kind}{text}") from None
 
 
 def main() -> None:
@@ -100,7 +115,8 @@ def main() -> None:
         content = load_replay(args.file)
         for module in args.modules:
             importlib.import_module(module)
-        model = build_model(content, args.device)
+        with replaying(args.file):
+            model = build_model(content, args.device)
     precision = args.precision or content['precision']
     print_row('training', f'iteration {content["iteration"]}, rank '
               f'{content["rank"]}: {content["found"]} was not finite')
@@ -109,9 +125,9 @@ def main() -> None:
     for number, batch in enumerate(batches, 1):
         if len(batches) > 1:
             print_row('accumulated batch', f'{number} of {len(batches)}')
-        with one_line_errors(types=(ValueError, )):
+        with one_line_errors(types=(ValueError, )), replaying(args.file):
             preprocessed = preprocess_batch(model, batch)
-        computed = compute(model, preprocessed, precision)
+            computed = compute(model, preprocessed, precision)
         report(computed)
         if is_finite(computed):
             print_row('all values are finite', 'the fault needs another '

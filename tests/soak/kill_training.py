@@ -123,7 +123,8 @@ def main() -> None:
             leftovers += len(list(work_dir.glob('*.part')))
             path, skipped = latest_checkpoint(str(work_dir))
             named = work_dir / 'last_checkpoint'
-            if named.exists() and named.read_text() != path:
+            # The checkpoint is renamed before it is named.
+            if named.exists() and not Path(named.read_text()).is_file():
                 raise SystemExit(f'{named} names no complete checkpoint')
             if skipped:
                 raise SystemExit(f'not whole: {skipped}')

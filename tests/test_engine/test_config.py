@@ -2,10 +2,8 @@ import argparse
 import os
 
 import pytest
-import torch
 from mmengine.config import Config
 
-from univip_mm.engine.checkpoint import find_checkpoint
 from univip_mm.engine.config import (
     add_config_arguments,
     check_num_instances,
@@ -57,47 +55,6 @@ def test_load_config_sets_local_rank(path, monkeypatch):
     monkeypatch.delenv('LOCAL_RANK')
     load(path, '--local_rank', '3')
     assert os.environ['LOCAL_RANK'] == '3'
-
-
-@pytest.mark.parametrize('path, is_missing', [
-    ('no/epoch_1.pth', True),
-    ('https://example.org/epoch_1.pth', False),
-    (__file__, False),
-    (None, False),
-])
-def test_find_checkpoint_checks_local_paths(path, is_missing):
-    cfg = Config(dict(load_from=path))
-    if not is_missing:
-        return find_checkpoint(cfg)
-    with pytest.raises(FileNotFoundError, match="checkpoint 'no/epoch_1.pth'"):
-        find_checkpoint(cfg)
-
-
-def test_find_checkpoint_finds_latest(tmp_path):
-    cfg = Config(dict(resume=True, work_dir=str(tmp_path)))
-    find_checkpoint(cfg)
-    latest = tmp_path / 'epoch_1.pth'
-    (tmp_path / 'last_checkpoint').write_text(str(latest))
-    with pytest.raises(FileNotFoundError, match='--resume CHECKPOINT'):
-        find_checkpoint(cfg)
-    torch.save(dict(state_dict={}), latest)
-    find_checkpoint(cfg)
-    assert cfg.load_from == str(latest)
-
-
-def test_find_checkpoint_skips_truncated_file(tmp_path, capsys):
-    for epoch in (1, 2, 3):
-        path = tmp_path / f'epoch_{epoch}.pth'
-        torch.save(dict(x=torch.zeros(1000)), path)
-        os.utime(path, (epoch, epoch))
-    (tmp_path / 'last_checkpoint').write_text(str(path))
-    os.truncate(path, 3000)
-    cfg = Config(dict(resume=True, work_dir=str(tmp_path)))
-    find_checkpoint(cfg)
-    assert cfg.load_from == str(tmp_path / 'epoch_2.pth')
-    assert str(path) in capsys.readouterr().out
-    with pytest.raises(ValueError, match=r'epoch_3\.pth.* is truncated'):
-        find_checkpoint(Config(dict(load_from=str(path))))
 
 
 def of_instances(cropped, fused):

@@ -258,3 +258,18 @@ def test_after_train_restores_step(tmp_path):
 def test_hook_refuses_unknown_action():
     with pytest.raises(ValueError, match="'stop' or 'skip'"):
         NonFiniteHook(action='ignore')
+
+
+def test_message_escapes_file_names(tmp_path):
+    model = torch.nn.Linear(1, 1)
+    model.weight.grad = torch.full((1, 1), float('nan'))
+    runner = types.SimpleNamespace(
+        model=model, iter=3, work_dir=str(tmp_path / 'a\nb'), cfg=Config(),
+        optim_wrapper=None)
+    hook = NonFiniteHook()
+    sample = types.SimpleNamespace(metainfo=dict(img_path='\x1b[2J.jpg'))
+    hook._batches = [(dict(data_samples=[sample]), dict(
+        generators={}, cpu=torch.get_rng_state()))]
+    message = hook._describe(runner)
+    assert message.isprintable()
+    assert r'a\nb/non_finite' in message and r'\x1b[2J.jpg' in message

@@ -1,13 +1,17 @@
 """Interrupted trainings that are resumed."""
+import logging
 import os
 import signal
 import subprocess
 import sys
 import time
+import types
 
 import numpy as np
 import pytest
 import torch
+from mmengine.logging import MessageHub
+from mmengine.runner.checkpoint import save_checkpoint as mmengine_save
 from tiny import (
     CONFIGS,
     PYTHONPATH,
@@ -20,6 +24,11 @@ from tiny import (
 )
 
 from univip_mm.engine.checkpoint import load_checkpoint
+from univip_mm.engine.hooks.safe_checkpoint_hook import (
+    SafeCheckpointHook,
+    _drop_foreign_paths,
+    save_checkpoint_atomically,
+)
 
 DROPOUT = '''
 from mmpretrain.models.necks import NonLinearNeck
@@ -204,6 +213,81 @@ def test_resume_skips_truncated_checkpoint(coco_folder):
     os.truncate(work_dir / 'epoch_2.pth', 10_000)
     run_tool('train', config, '--work-dir', work_dir, '--resume')
     assert [x['iter'] for x in watched(work_dir)][8:] == [4, 5, 6, 7]
+
+
+@pytest.fixture
+def save(tmp_path):
+    """Return a function that saves ``epoch_1.pth`` as the Runner does."""
+
+    class Runner:
+        work_dir = str(tmp_path)
+        message_hub = MessageHub('save')
+
+        def save_checkpoint(self, folder, name, meta, by_epoch, backend_args):
+            mmengine_save(meta, os.path.join(folder, name),
+                          backend_args=backend_args)
+
+    return lambda: save_checkpoint_atomically(
+        Runner(), str(tmp_path), 'epoch_1.pth', True, dict(epoch=1))
+
+
+def test_save_checkpoint_does_not_follow_links(tmp_path, save):
+    target = tmp_path / 'precious'
+    target.write_text('mine')
+    for name in ('epoch_1.pth', 'epoch_1.pth.part', 'last_checkpoint'):
+        (tmp_path / name).symlink_to(target)
+    path = save()
+    assert target.read_text() == 'mine'
+    assert load_checkpoint(path) == dict(epoch=1)
+    assert (tmp_path / 'last_checkpoint').read_text() == path
+    assert not list(tmp_path.glob('.*'))
+
+
+@pytest.mark.parametrize('name', ['epoch_1.pth', 'last_checkpoint'])
+def test_save_checkpoint_refuses_pipes_and_devices(tmp_path, save, name):
+    os.mkfifo(tmp_path / 'pipe')
+    (tmp_path / name).symlink_to(tmp_path / 'pipe')
+    with pytest.raises(OSError, match=f'{name}.* is not a regular file'):
+        save()
+
+
+def test_checkpoint_names_no_file_to_delete(tmp_path):
+    paths = [tmp_path / x for x in ('a.pth', 'best_.txt', 'best_1.pth')]
+    for path in paths:
+        path.write_text('')
+    info = {f'best_ckpt_{i}': str(x) for i, x in enumerate([*paths, tmp_path])}
+    info.update(best_ckpt=3, keep_ckpt_ids=['../a'], iter=4)
+    _drop_foreign_paths(info)
+    assert info == dict(best_ckpt_2=str(paths[2]), iter=4)
+    info = dict(keep_ckpt_ids=[1, 2])
+    _drop_foreign_paths(info)
+    assert info == dict(keep_ckpt_ids=[1, 2])
+
+
+def test_checkpoint_hook_uses_safe_paths(tmp_path):
+    hub = MessageHub('paths')
+    hub.update_info('best_ckpt', str(tmp_path))
+    hook = SafeCheckpointHook(interval=1)
+    hook.before_train(types.SimpleNamespace(
+        work_dir=str(tmp_path), message_hub=hub,
+        logger=logging.getLogger('paths')))
+    assert 'best_ckpt' not in hub.runtime_info
+    # Also for the best checkpoint, which MMEngine saves.
+    assert hook.backend_args == dict(backend='univip_mm')
+
+
+def test_training_removes_files_of_killed_runs(coco_folder):
+    work_dir = coco_folder / 'out'
+    work_dir.mkdir()
+    parts = [work_dir / x for x in ('.epoch_1.pth.0a1b2c3d.part',
+                                    '.last_checkpoint.0a1b2c3d.part')]
+    others = [work_dir / x for x in ('mine.part', '.notes.part')]
+    for path in parts + others:
+        path.write_text('part')
+    run_tool('train', write_config(coco_folder), '--work-dir', work_dir,
+             '--cfg-options', 'train_cfg.max_epochs=1')
+    assert not any(x.exists() for x in parts)
+    assert all(x.exists() for x in others)
 
 
 def weights(path) -> torch.Tensor:

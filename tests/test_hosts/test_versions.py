@@ -5,7 +5,12 @@ from importlib import metadata
 
 import pytest
 
-from univip_mm.hosts.versions import check_conflicts, check_min_version
+from univip_mm.hosts.versions import (
+    check_conflicts,
+    check_min_version,
+    reader_fault,
+    reader_refusal,
+)
 from univip_mm.registry import HOST
 
 
@@ -124,3 +129,15 @@ def test_check_conflicts_rejects_transformers_with_host(
 def test_check_conflicts_accepts_working_pairs(installed, versions):
     installed.update(versions)
     check_conflicts()
+
+
+@pytest.mark.parametrize('version, refused, faulty', [
+    ('2.1.2', True, True), ('2.5.1+cu121', True, True),
+    ('2.6.0', False, True), ('2.9.1+cpu', False, True),
+    ('2.10.0', False, False), ('2.11.0+cu130', False, False)])
+def test_reader_depends_on_torch(version, refused, faulty):
+    for text, expected, cure in (
+            (reader_refusal(version), refused, '"torch>=2.6"'),
+            (reader_fault(version), faulty, '"torch>=2.10"')):
+        assert bool(text) == expected
+        assert not text or (version in text and cure in text)

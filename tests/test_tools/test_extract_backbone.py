@@ -189,7 +189,7 @@ def test_extract_backbone_names_truncated_checkpoint(checkpoint):
     (dict(state_dict={'head.fc.weight': torch.ones(1)}), "['head']"),
     (dict(state_dict={}), "no 'backbone.*'"),
     (dict(state_dict=[1]), 'not a state dict'),
-    ({1: 2}, "no 'backbone.*'"),
+    ({'1': 2}, "no 'backbone.*'"),
 ])
 def test_extract_backbone_names_missing_backbone(tmp_path, content, word):
     path = tmp_path / 'other.pth'

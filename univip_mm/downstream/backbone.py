@@ -10,7 +10,7 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 
-from ..engine.checkpoint import load_checkpoint
+from ..engine.checkpoint import load_checkpoint, weights_of
 from ..engine.config import parts_of_type
 from ..io.atomic import atomic_write
 from . import export
@@ -28,12 +28,13 @@ def find_backbone(checkpoint: str, work_dir: str) -> tuple[str, OrderedDict]:
         ValueError: The file is another kind of checkpoint.
     """
     content = load_checkpoint(checkpoint)
-    weights = content.get('state_dict', content)
-    # Only an extracted backbone has the first weight of a ResNet without the
-    # prefix `backbone.`.
-    if isinstance(weights, dict) and 'conv1.weight' in weights:
-        return checkpoint, OrderedDict(weights)
     try:
+        weights = weights_of(content)
+        # Only an extracted backbone has the first weight of a ResNet without
+        # the prefix `backbone.`.
+        if 'conv1.weight' in weights:
+            export.check_tensors(weights)
+            return checkpoint, OrderedDict(weights)
         backbone = export.extract_backbone(content)
     except ValueError as e:
         raise ValueError(f"'{checkpoint}': {e}, or a backbone of "
@@ -48,8 +49,9 @@ def _is_up_to_date(out: Path, checkpoint: str) -> bool:
     if (not out.is_file()
             or out.stat().st_mtime < os.stat(checkpoint).st_mtime):
         return False
-    meta = load_checkpoint(str(out)).get('meta', {})
-    return meta.get('source') == Path(checkpoint).name
+    meta = load_checkpoint(str(out)).get('meta')
+    return (isinstance(meta, dict)
+            and meta.get('source') == Path(checkpoint).name)
 
 
 def save_backbone_as_model(backbone: OrderedDict, out: str) -> str:

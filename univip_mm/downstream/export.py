@@ -7,7 +7,9 @@ from typing import Optional
 import torch
 
 from ..engine.branches import BRANCHES
+from ..engine.checkpoint import weights_of
 from ..io.atomic import atomic_write
+from ..utils.text import printable
 from ..version import __version__
 
 # Depth by the number of blocks per stage. Bottleneck blocks (last item) have a
@@ -32,25 +34,33 @@ def extract_backbone(checkpoint: dict, branch: str = 'online') -> OrderedDict:
         raise ValueError(f"unknown branch '{branch}': choose one of "
                          f'{", ".join(BRANCHES)}')
     prefix = BRANCHES[branch]
-    weights = checkpoint.get('state_dict', checkpoint)
-    if not isinstance(weights, dict):
-        raise ValueError(f'state_dict is a {type(weights).__name__}, not a '
-                         'state dict: use a checkpoint of tools/train.py')
+    weights = weights_of(checkpoint)
     backbone = OrderedDict((name[len(prefix):], value)
                            for name, value in weights.items()
-                           if str(name).startswith(prefix))
+                           if name.startswith(prefix))
     if not backbone:
-        found = sorted({str(name).split('.')[0] for name in weights})
+        found = sorted({name.split('.')[0] for name in weights})
         raise ValueError(
             f"the checkpoint has no '{prefix}*', where UniVIP and BYOL store "
             f'the backbone of the {branch} branch, but {found[:8]}: use a '
             'checkpoint of tools/train.py')
-    if not any(str(name).startswith(BRANCHES['target']) for name in weights):
+    if not any(name.startswith(BRANCHES['target']) for name in weights):
         raise ValueError(
             f"the checkpoint has a backbone, but no '{BRANCHES['target']}*', "
             'the averaged backbone in every checkpoint of UniVIP and BYOL: '
             'use a checkpoint of tools/train.py')
+    check_tensors(backbone)
     return backbone
+
+
+def check_tensors(weights: dict) -> None:
+    """Raise ValueError if a value of a state dict is not a tensor."""
+    for name, value in weights.items():
+        if not isinstance(value, torch.Tensor):
+            raise ValueError(
+                f"the weight '{printable(name)}' is a "
+                f'{type(value).__name__}, not a tensor: use a checkpoint of '
+                'tools/train.py')
 
 
 def save_backbone(backbone: OrderedDict, out: str, source: str,
@@ -66,7 +76,8 @@ def save_backbone(backbone: OrderedDict, out: str, source: str,
 
     ``checkpoint`` is the content of the file ``source``.
     """
-    meta = checkpoint.get('meta', {})
+    meta = checkpoint.get('meta')
+    meta = meta if isinstance(meta, dict) else {}
     origin = dict(
         source=Path(source).name, sha256=_sha256(source), branch=branch,
         epoch=meta.get('epoch'), iter=meta.get('iter'), univip_mm=__version__)

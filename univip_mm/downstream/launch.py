@@ -14,7 +14,7 @@ from pathlib import Path
 from mmengine.config import Config, DictAction
 
 from ..engine.branches import BRANCHES
-from ..engine.checkpoint import load_checkpoint
+from ..engine.checkpoint import load_checkpoint, weights_of
 from ..utils.errors import one_line_errors
 from .backbone import (
     check_fit,
@@ -107,8 +107,7 @@ def _fitting_backbone(cfg: Config, checkpoint: str,
 
 
 def _check_trained(checkpoint: str) -> None:
-    content = load_checkpoint(checkpoint)
-    names = [str(name) for name in content.get('state_dict', content)]
+    names = list(weights_of(load_checkpoint(checkpoint)))
     if (any(name.startswith(BRANCHES['target']) for name in names)
             or not any(name.startswith('backbone.') for name in names)):
         raise ValueError(

@@ -1,28 +1,92 @@
 """Load checkpoints without executing code, and find the one to resume."""
 import logging
 import os
-import re
-import zipfile
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, NamedTuple, Optional
+from urllib.parse import urlparse
 
+import torch
 from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.runner import CheckpointLoader
+from mmengine.runner.checkpoint import get_torchvision_models
 
-from ..utils import safe_pickle
+from ..utils.text import printable
+from .safe_load import (
+    CheckpointError,
+    check_reader,
+    describe_refusal,
+    load,
+)
+
+__all__ = ['CheckpointError', 'describe_refusal', 'find_checkpoint',
+           'latest_checkpoint', 'load_checkpoint', 'load_checkpoints_safely',
+           'weights_of']
+
+# No training has more iterations.
+MAX_ITERATIONS = 10**12
+
+
+class Skipped(NamedTuple):
+    """File that is not used to resume."""
+    path: str
+    reason: str
+    is_damaged: bool  # or refused; else a file of another kind
 
 
 def load_checkpoints_safely() -> None:
-    """Let MMEngine load local checkpoints with our safe unpickler.
+    """Let MMEngine load all checkpoints with our safe reader.
 
-    No code in the file runs, but the types of MMEngine's log are allowed, so
-    that a training can be resumed.
+    This also holds for weights of ``init_cfg``. Local files, ``http(s)://``
+    and ``torchvision://`` are read; the other schemes of MMEngine, which have
+    readers of their own, are refused.
     """
+    register = CheckpointLoader.register_scheme
+    register('', load_from_local, force=True)
+    register(('http://', 'https://'), load_from_http, force=True)
+    register('torchvision://', load_from_torchvision, force=True)
+    register(('modelzoo://', 'open-mmlab://', 'openmmlab://', 'mmcls://',
+              'pavi://', r'(\S+\:)?s3://', r'(\S+\:)?petrel://'),
+             load_from_nowhere, force=True)
 
-    @CheckpointLoader.register_scheme('', force=True)
-    def load_local(filename: str, map_location: Any = None) -> Any:
-        return safe_pickle.load(os.path.expanduser(filename), map_location)
+
+# MMEngine logs the names of these functions without `load_from_`.
+def load_from_local(filename: str, map_location: Any = None) -> Any:
+    """Load a local file."""
+    return load(os.path.expanduser(filename), map_location)
+
+
+def load_from_http(filename: str, map_location: Any = None) -> Any:
+    """Load a file from a server, or from the cache of torch.hub."""
+    folder = os.path.join(torch.hub.get_dir(), 'checkpoints')
+    path = os.path.join(folder, os.path.basename(urlparse(filename).path))
+    if not os.path.isfile(path):
+        try:
+            os.makedirs(folder, exist_ok=True)
+            # Renamed when complete, so other ranks can do the same.
+            torch.hub.download_url_to_file(filename, path, progress=False)
+        except OSError as e:
+            raise CheckpointError(
+                f"cannot download '{printable(filename)}' ({printable(e)}): "
+                'download the file yourself, and give its path') from None
+    return load(path, map_location)
+
+
+def load_from_torchvision(filename: str, map_location: Any = None) -> Any:
+    """Load the weights of a model of torchvision."""
+    models = get_torchvision_models()
+    name = filename[len('torchvision://'):]
+    if name not in models:
+        raise CheckpointError(f"'{printable(filename)}' is unknown: give the "
+                              'name of a model in torchvision.models')
+    return load_from_http(models[name], map_location)
+
+
+def load_from_nowhere(filename: str, map_location: Any = None) -> Any:
+    """Raise CheckpointError."""
+    raise CheckpointError(
+        f"'{printable(filename)}' is not loaded, because MMEngine would "
+        'execute code in it: download the file, and give its path')
 
 
 def load_checkpoint(path: str) -> dict:
@@ -32,73 +96,128 @@ def load_checkpoint(path: str) -> dict:
         FileNotFoundError: The file does not exist.
         ValueError: The file is not a checkpoint, is truncated or not safe.
     """
-    try:
-        content = safe_pickle.load(path, 'cpu')
-    except FileNotFoundError:
-        raise FileNotFoundError(f"there is no checkpoint '{path}'") from None
-    except Exception as e:
-        raise ValueError(describe_refusal(path, e)) from None
+    return _check_dict(path, load(path))
+
+
+def _check_dict(path: str, content: Any) -> dict:
     if not isinstance(content, dict):
-        raise ValueError(f"'{path}' contains a {type(content).__name__}, but "
-                         'a checkpoint is a dict')
+        raise ValueError(f"'{printable(path)}' contains a "
+                         f'{type(content).__name__}, but a checkpoint is a '
+                         'dict')
     return content
 
 
-def describe_refusal(path: str, error: Exception) -> str:
-    """Return one line that says why a checkpoint was not loaded."""
-    # PyTorch adds a page of advice to the one sentence that matters.
-    text = str(error) or type(error).__name__
-    found = re.search(
-        r'((Trying to load u|U)nsupported .*?)( was not|\. |\.?\n|$)', text)
-    reason = found.group(1) if found else text.split('. ')[0].split('\n')[0]
-    return (f"'{path}' is not a checkpoint, is truncated, or is not safe to "
-            f'load: {reason}')
+def weights_of(content: dict) -> dict:
+    """Return the state dict of a checkpoint or of plain weights.
 
-
-def is_whole(path: str) -> bool:
-    """Return False if a checkpoint file is truncated.
-
-    PyTorch's checkpoints are zip archives, whose directory is at the end of
-    the file. Other non-empty files count as complete.
+    Raises:
+        ValueError: The content is not a state dict.
     """
-    if zipfile.is_zipfile(path):
-        return True
-    with open(path, 'rb') as file:
-        return file.read(2) not in (b'', b'PK')
+    weights = content.get('state_dict', content)
+    if not isinstance(weights, dict):
+        raise ValueError(f'state_dict is a {type(weights).__name__}, not a '
+                         'state dict: use a checkpoint of tools/train.py')
+    wrong = next((x for x in weights if not isinstance(x, str)), None)
+    if wrong is not None:
+        raise ValueError('the state dict has a name that is not a string, but '
+                         f'a {type(wrong).__name__}: use a checkpoint of '
+                         'tools/train.py')
+    return weights
 
 
-def latest_checkpoint(work_dir: str) -> tuple[Optional[str], list[str]]:
-    """Return the latest complete checkpoint of a work dir.
+def resumed_iteration(content: Any) -> int:
+    """Return the iteration after which a training resumes.
 
-    The checkpoint named in ``last_checkpoint`` is tried first, then all
-    others, from the newest to the oldest.
+    Raises:
+        ValueError: The content is not the checkpoint of a training.
+    """
+    for key in ('state_dict', 'meta', 'message_hub'):
+        if not isinstance(content, dict) or not isinstance(
+                content.get(key), dict):
+            raise ValueError(f'no checkpoint of a training: it has no {key}')
+    for key in ('epoch', 'iter'):
+        value = content['meta'].get(key)
+        if type(value) is not int or not 0 <= value <= MAX_ITERATIONS:
+            raise ValueError(
+                f'no checkpoint of a training: its meta.{key} is not a number '
+                f'between 0 and {MAX_ITERATIONS}')
+    missing = {'log_scalars', 'runtime_info', 'resumed_keys'} - {
+        key for key, value in content['message_hub'].items()
+        if isinstance(value, dict)}
+    if missing:
+        raise ValueError('no checkpoint of a training: its message_hub has '
+                         f'no {min(missing)}')
+    return content['meta']['iter']
+
+
+def latest_checkpoint(work_dir: str) -> tuple[Optional[str], list[Skipped]]:
+    """Return the checkpoint of a work dir with the most iterations.
+
+    The candidates are all ``*.pth`` files and the one that
+    ``last_checkpoint`` names. The number of iterations is read from the
+    files; between equal ones, the newest file is used.
 
     Returns:
-        tuple[Optional[str], list[str]]: Path of the checkpoint, or None; and
-        the skipped paths, which are truncated or missing.
+        tuple[Optional[str], list[Skipped]]: Path of the checkpoint, or None;
+        and the files that cannot be used.
+
+    Raises:
+        CheckpointError: This PyTorch cannot read checkpoints safely.
     """
-    folder = Path(work_dir)
-    found = sorted(folder.glob('*.pth'), key=lambda x: x.stat().st_mtime,
-                   reverse=True)
-    note = folder / 'last_checkpoint'
-    named = note.read_text().strip() if note.is_file() else ''
-    skipped = []
-    for path in dict.fromkeys(filter(None, [named, *map(str, found)])):
-        if os.path.isfile(path) and is_whole(path):
-            return path, skipped
-        skipped.append(path)
-    return None, skipped
+    found, skipped = _read_iterations(work_dir)
+    return max(found, key=found.__getitem__, default=None), skipped
+
+
+def _read_iterations(
+        work_dir: str) -> tuple[dict[str, tuple[int, float]], list[Skipped]]:
+    """Return path → (iteration, time) of the usable files, and the others."""
+    found, skipped = {}, []
+    named = _named_checkpoint(work_dir)
+    candidates = sorted(map(str, Path(work_dir).glob('*.pth')))
+    if named and not any(_is_same(named, path) for path in candidates):
+        candidates.append(named)
+    if candidates:
+        check_reader(candidates[0])  # once, not for each file
+    for path in candidates:
+        if not os.path.isfile(path):
+            reason = ('a link to a missing file' if os.path.islink(path) else
+                      'not a file' if os.path.exists(path) else 'missing')
+            skipped.append(Skipped(path, reason, True))
+            continue
+        try:
+            content = load(path, only_structure=True)
+            found[path] = resumed_iteration(content), os.stat(path).st_mtime
+        except CheckpointError as e:
+            skipped.append(Skipped(path, e.reason, True))
+        except ValueError as e:
+            skipped.append(Skipped(path, str(e), False))
+    return found, skipped
+
+
+def _named_checkpoint(work_dir: str) -> str:
+    """Return the path in ``last_checkpoint``, or ''."""
+    note = Path(work_dir, 'last_checkpoint')
+    if not note.is_file():
+        return ''
+    with open(note, 'rb') as file:  # a path is shorter than 4,096 bytes
+        return os.fsdecode(file.read(4096)).strip().replace('\0', '')
+
+
+def _is_same(path: str, other: str) -> bool:
+    return path == other or (os.path.exists(path) and os.path.exists(other)
+                             and os.path.samefile(path, other))
 
 
 def find_checkpoint(cfg: Config) -> None:
     """Check ``cfg.load_from``, or find the checkpoint to resume.
 
     If ``cfg.resume`` is set without a ``load_from``, set ``load_from`` to the
-    latest complete checkpoint of the work dir. URLs are not checked.
+    latest checkpoint of the work dir. URLs are not checked.
 
     Raises:
-        FileNotFoundError: The checkpoint is missing, or none is complete.
-        ValueError: The checkpoint of ``load_from`` is truncated.
+        FileNotFoundError: The checkpoint is missing, or all are damaged.
+        ValueError: The file of ``load_from`` cannot be read, or is not a
+            checkpoint of a training although ``cfg.resume`` is set.
     """
     path = cfg.get('load_from')
     if path is None:
@@ -108,23 +227,40 @@ def find_checkpoint(cfg: Config) -> None:
     if '://' in path:
         return
     path = os.path.expanduser(path)
-    if not os.path.isfile(path):
-        raise FileNotFoundError(
-            f"there is no checkpoint '{path}': check the path")
-    if not is_whole(path):
+    content = _check_dict(path, load(path, only_structure=True))
+    if not cfg.get('resume'):
+        weights_of(content)
+        return
+    try:
+        resumed_iteration(content)
+    except ValueError as e:
         raise ValueError(
-            f"the checkpoint '{path}' is truncated: give an earlier one, or "
-            '--resume without a path, which finds a complete one')
+            f"cannot resume from '{printable(path)}', {e}: give --resume a "
+            'checkpoint that tools/train.py has written, or start with these '
+            'weights: --cfg-options load_from=PATH') from None
 
 
 def _find_latest(work_dir: str) -> Optional[str]:
     path, skipped = latest_checkpoint(work_dir)
-    if path is None and skipped:
+    words = '; '.join(
+        f"'{printable(x.path)}' ({x.reason})" for x in skipped)
+    if path is None and any(x.is_damaged for x in skipped):
         raise FileNotFoundError(
-            f"'{work_dir}' has no complete checkpoint: "
-            f"{', '.join(map(repr, skipped))} truncated or missing; give "
-            '--resume CHECKPOINT, or omit --resume to start a new training')
-    if skipped:
-        print_log(f'skipped {len(skipped)} truncated or missing checkpoints: '
-                  + ', '.join(skipped), level=logging.WARNING)
+            f"'{printable(work_dir)}' has no checkpoint that can be resumed: "
+            f'{words}; give --resume CHECKPOINT, or omit --resume to start a '
+            'new training')
+    texts = [f'skipped {words}'] if skipped else []
+    if path is None:
+        if skipped:
+            texts.insert(0, f"'{printable(work_dir)}' has no checkpoint: the "
+                         'training starts from the beginning')
+    else:
+        named = _named_checkpoint(work_dir)
+        if (named and not _is_same(named, path)
+                and not any(named == x.path for x in skipped)):
+            texts.insert(0, f"resuming from '{printable(path)}', which has "
+                         "more iterations than the file in last_checkpoint, "
+                         f"'{printable(named)}'")
+    if texts:
+        print_log('; '.join(texts), level=logging.WARNING)
     return path

@@ -10,9 +10,29 @@ from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import DefaultScope
 from mmengine.structures import BaseDataElement
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from ..registry import MODELS
+from .config import dicts_in
 from .config_checks import find_registered, types_in
+
+# A config in a file must not make a part load a file or a module.
+LOADING_KEYS = ('_scope_', 'checkpoint', 'checkpoint_path', 'pretrained',
+                'trust_remote_code')
+MAX_NUMBER = 65536  # of channels or layers
+
+
+class _WithoutMemory(TorchFunctionMode):
+    """Mode in which new weights get no memory.
+
+    ``torch.device('meta')`` also applies to ``torch.linspace``, with which
+    ResNets compute their drop rates.
+    """
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func in (torch.empty, torch.zeros, torch.ones, torch.full):
+            kwargs = dict(kwargs or {}, device='meta')
+        return func(*args, **kwargs or {})
 
 
 def build_model(content: dict, device: str = 'cpu') -> nn.Module:
@@ -22,26 +42,67 @@ def build_model(content: dict, device: str = 'cpu') -> nn.Module:
     was computed with.
 
     Raises:
-        ValueError: The config names a type that is not registered. MMEngine
-            would import and call it.
+        ValueError: The config names a type that is not registered, which
+            MMEngine would import and call, or does not belong to the weights.
     """
-    model_cfg = json.loads(content['config'], object_hook=lambda part: {
-        k: v for k, v in part.items() if k != 'init_cfg'})['model']
+    model_cfg = _model_config(content)
+    with DefaultScope.overwrite_default_scope('univip_mm'):
+        _check_sizes(model_cfg, content['model'])
+        model = revert_sync_batchnorm(MODELS.build(model_cfg))
+    model.load_state_dict(content['model'])
+    if hasattr(model, 'target_net'):
+        model.target_net.update_parameters = lambda *_: None
+    return model.to(device).train()
+
+
+def _model_config(content: dict) -> dict:
+    """Return the config of the model, without initialization."""
+    try:
+        model_cfg = json.loads(content['config'], object_hook=lambda part: {
+            k: v for k, v in part.items() if k != 'init_cfg'})['model']
+        parts = list(dicts_in(model_cfg, 'model'))
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise ValueError('the config in the replay file has no model: give a '
+                         'file that NonFiniteHook has written') from None
     for path, name in types_in(model_cfg, 'model'):
         if find_registered(MODELS, name) is None:
             raise ValueError(
                 f"{path} in the replay file is '{name}', which is not a "
                 'registered model: give --import MODULE with the module of '
                 'yours that registers it')
-    if '_scope_' in json.dumps(model_cfg):
-        raise ValueError('the config in the replay file has a _scope_, which '
-                         'would make MMEngine import a module')
-    with DefaultScope.overwrite_default_scope('univip_mm'):
-        model = revert_sync_batchnorm(MODELS.build(model_cfg))
-    model.load_state_dict(content['model'])
-    if hasattr(model, 'target_net'):
-        model.target_net.update_parameters = lambda *_: None
-    return model.to(device).train()
+    for path, part in parts:
+        for key in LOADING_KEYS:
+            if part.get(key):
+                raise ValueError(
+                    f'{path} in the replay file has a {key}, which would load '
+                    'a file or a module: train without it')
+    return model_cfg
+
+
+def _check_sizes(model_cfg: dict, weights: dict) -> None:
+    """Raise ValueError if the weights are not those of the config's model.
+
+    The model is built without memory, so a config with absurd sizes is
+    refused before memory is allocated for it.
+    """
+    try:
+        with _WithoutMemory():
+            expected = MODELS.build(model_cfg).state_dict()
+    except (RuntimeError, NotImplementedError):
+        # Some networks compute with their new weights.
+        for path, part in dicts_in(model_cfg, 'model'):
+            for key, value in part.items():
+                if isinstance(value, int) and value > MAX_NUMBER:
+                    raise ValueError(f'{path}.{key} in the replay file is '
+                                     f'{value}, above {MAX_NUMBER}') from None
+        return
+    wrong = sorted(name for name in expected.keys() | weights.keys()
+                   if name not in expected or name not in weights
+                   or expected[name].shape != weights[name].shape)
+    if wrong:
+        raise ValueError(
+            f'{len(wrong)} weights in the replay file do not fit its config, '
+            f"the first is '{wrong[0]}'")
 
 
 def preprocess_batch(model: nn.Module, batch: dict) -> dict:
@@ -51,7 +112,8 @@ def preprocess_batch(model: nn.Module, batch: dict) -> dict:
         dict: ``inputs`` and ``data_samples``, as the network got them.
 
     Raises:
-        ValueError: The batch was augmented on a GPU and there is none.
+        ValueError: The batch was augmented on a GPU and there is none, or the
+            file names a generator that the model does not have.
     """
     state = batch['random']
     torch.set_rng_state(state['cpu'])
@@ -61,6 +123,11 @@ def preprocess_batch(model: nn.Module, batch: dict) -> dict:
         if device != 'cpu' and not torch.cuda.is_available():
             raise ValueError('the batch was augmented on a GPU and there is '
                              'none: replay it on a machine with a GPU')
+        if name not in vars(model.data_preprocessor) or not isinstance(
+                getattr(model.data_preprocessor, name),
+                (torch.Generator, type(None))):
+            raise ValueError(f"the replay file has a generator '{name}', "
+                             'which the data_preprocessor does not have')
         generator = torch.Generator(device)
         generator.set_state(value)
         setattr(model.data_preprocessor, name, generator)

@@ -6,6 +6,7 @@ without executing code. :mod:`.recompute` recomputes the losses.
 """
 import json
 import os
+import re
 from typing import Any, Union
 
 import numpy as np
@@ -15,10 +16,14 @@ from mmengine.structures import BaseDataElement
 from torch import nn
 
 from ..io.atomic import atomic_write
+from ..utils.text import printable
 from .checkpoint import load_checkpoint
 
 FORMAT = 'univip_mm replay'
 VERSION = 1
+PRECISIONS = ('float32', 'bfloat16', 'float16')
+FIELDS = dict(config=str, model=dict, batches=list, iteration=int, rank=int,
+              precision=str, found=str)
 
 
 def random_state(preprocessor: nn.Module) -> dict:
@@ -47,8 +52,8 @@ def save_replay(path: Union[str, os.PathLike], model: nn.Module,
             accumulated: the batch as the loader gave it, and the
             :func:`random_state` before it.
         cfg (Config): Config of the run.
-        **description: Plain values: ``iteration``, ``rank``, ``precision``
-            (float16, bfloat16 or float32), ``found`` (what was not finite).
+        **description: ``iteration``, ``rank``, ``precision`` (float16,
+            bfloat16 or float32), ``found`` (text: what was not finite).
 
     Raises:
         OSError: The file cannot be written.
@@ -78,24 +83,93 @@ def load_replay(path: Union[str, os.PathLike]) -> dict:
     Raises:
         FileNotFoundError: The file does not exist.
         ValueError: The file is not a replay file, is truncated, has a newer
-            version, or is not safe to load.
+            version, is not safe to load, or has a wrong field.
     """
     content = load_checkpoint(path)
-    if content.get('format') != FORMAT:
-        raise ValueError(f"'{path}' is not a replay file: give a file that "
+    name, version = printable(path), content.get('version')
+    if content.get('format') != FORMAT or type(version) is not int:
+        raise ValueError(f"'{name}' is not a replay file: give a file that "
                          'NonFiniteHook has written')
-    if content['version'] > VERSION:
+    if version > VERSION:
         raise ValueError(
-            f"'{path}' has version {content['version']} of the replay file, "
-            f'but this univip_mm reads up to {VERSION}: update univip_mm')
+            f"'{name}' has version {version} of the replay file, but this "
+            f'univip_mm reads up to {VERSION}: update univip_mm')
+    wrong = _wrong_field(content)
+    if wrong:
+        raise ValueError(f"'{name}' has a wrong {wrong}: give a file that "
+                         'NonFiniteHook has written')
     return content
+
+
+def _wrong_field(content: dict) -> str:
+    """Return the name of a field with a wrong type or value, or ''."""
+    for field, kind in FIELDS.items():
+        if type(content.get(field)) is not kind:
+            return field
+    if content['precision'] not in PRECISIONS:
+        return 'precision'
+    if not all(type(name) is str and _has_data(x)
+               for name, x in content['model'].items()):
+        return 'model'
+    for batch in content['batches']:
+        if type(batch) is not dict or set(batch) != {'data', 'random'}:
+            return 'batch'
+        if type(batch['data']) is not dict or not _is_plain(batch['data']):
+            return 'data of a batch'
+        if not _are_samples(batch['data'].get('data_samples')):
+            return 'data_samples'
+        if not _is_random_state(batch['random']):
+            return 'random state'
+    return ''
+
+
+def _has_data(value: Any) -> bool:
+    """Return True for a tensor that is not larger than its memory.
+
+    An expanded tensor is small in the file, but a copy of it can be huge.
+    """
+    return (type(value) is torch.Tensor and value.device.type == 'cpu'
+            and value.layout == torch.strided and not value.is_quantized
+            and (value.numel() * value.element_size()
+                 <= value.untyped_storage().nbytes()))
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(type(k) is str and _is_plain(v) for k, v in value.items())
+    if isinstance(value, list):
+        return all(map(_is_plain, value))
+    return _has_data(value) or value is None or type(value) in (
+        bool, int, float, str)
+
+
+def _are_samples(samples: Any) -> bool:
+    return samples is None or type(samples) is list and all(
+        type(x) is dict and set(x) == {'metainfo'}
+        and type(x['metainfo']) is dict
+        # These become attributes.
+        and all(name.isidentifier() and name[0] != '_'
+                and not hasattr(BaseDataElement, name)
+                for name in x['metainfo']) for x in samples)
+
+
+def _is_random_state(state: Any) -> bool:
+    if type(state) is not dict or type(state.get('generators')) is not dict:
+        return False
+    tensors = [state.get('cpu'), state.get('cuda', state.get('cpu'))]
+    for generator in state['generators'].values():
+        if type(generator) is not tuple or len(generator) != 2 or not (
+                re.fullmatch(r'cpu|cuda(:\d{1,4})?', str(generator[0]))):
+            return False
+        tensors.append(generator[1])
+    return all(_has_data(x) and x.dtype == torch.uint8 for x in tensors)
 
 
 def image_names(batch: dict) -> list[str]:
     """Return the image paths of a batch in a replay file, if it has any."""
-    samples = batch['data'].get('data_samples') or []
-    return [x['metainfo'].get('img_path', '?') for x in samples
-            if isinstance(x, dict) and 'metainfo' in x]
+    paths = [x['metainfo'].get('img_path')
+             for x in batch['data'].get('data_samples') or []]
+    return [x if isinstance(x, str) else '?' for x in paths]
 
 
 def _generators(module: nn.Module) -> list[tuple[str, torch.Generator]]:

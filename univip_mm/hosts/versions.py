@@ -18,6 +18,10 @@ class Conflict(NamedTuple):
     fix: str  # pip requirement that solves the conflict
 
 
+# First PyTorch whose `weights_only` reader runs no code in a file, and first
+# one without a known memory error in it.
+SAFE_READER, SOUND_READER = '2.6', '2.10'
+
 # docs/versions.md describes the failures.
 CONFLICTS = (
     Conflict('numpy', '2', 'torch', '2.3', '"numpy<2"'),
@@ -68,3 +72,22 @@ def check_conflicts(host: str = 'mmpretrain') -> None:
                 f'univip_mm needs {other} >= {required} with {package} '
                 f'{version}, but {other_version} is installed: '
                 f"'pip install {fix}', or a newer {other}")
+
+
+def reader_refusal(torch_version: str) -> str:
+    """Return why this PyTorch cannot read checkpoints, or ''."""
+    if digit_version(torch_version) >= digit_version(SAFE_READER):
+        return ''
+    return (f'PyTorch {torch_version} is installed, and before {SAFE_READER} '
+            'a checkpoint can run code while it is read (CVE-2025-32434): '
+            f"'pip install \"torch>={SAFE_READER}\"'")
+
+
+def reader_fault(torch_version: str) -> str:
+    """Return a warning about the reader of this PyTorch, or ''."""
+    if digit_version(torch_version) >= digit_version(SOUND_READER):
+        return ''
+    return (f'PyTorch {torch_version} is installed, and before {SOUND_READER} '
+            'a crafted checkpoint can corrupt memory (CVE-2026-24747): read '
+            'only files of people you trust, or '
+            f"'pip install \"torch>={SOUND_READER}\"'")

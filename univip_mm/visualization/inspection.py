@@ -17,7 +17,7 @@ from torch import nn
 
 from ..datasets.transforms import OverlapSceneCrop
 from ..engine.branches import BRANCHES
-from ..engine.checkpoint import load_checkpoint
+from ..engine.checkpoint import load_checkpoint, weights_of
 from ..engine.config import check_part, load_config
 from ..io.coco_json import read_coco
 from ..io.images import read_image
@@ -114,7 +114,7 @@ def load_setup(args: argparse.Namespace) -> Setup:
     cfg = load_config(args)
     check_part(cfg, 'model')
     check_part(cfg, 'train_dataloader')
-    weights = load_checkpoint(args.checkpoint).get('state_dict', {})
+    weights = weights_of(load_checkpoint(args.checkpoint))
     init_default_scope(cfg.get('default_scope', 'univip_mm'))
     set_random_seed(args.seed)
     model = revert_sync_batchnorm(MODELS.build(cfg.model))
@@ -122,7 +122,7 @@ def load_setup(args: argparse.Namespace) -> Setup:
     wrong = sorted(
         name for name in own.keys() | weights.keys()
         if name not in own or name not in weights
-        or own[name].shape != weights[name].shape)
+        or own[name].shape != getattr(weights[name], 'shape', None))
     if wrong:
         raise ValueError(
             f"'{args.checkpoint}' does not belong to the network of "

@@ -8,6 +8,7 @@ from mmengine.dist import all_gather_object, all_reduce, get_rank
 from mmengine.hooks import Hook
 
 from ...registry import HOOKS
+from ...utils.text import printable
 from ...utils.unwrap import unwrap_model
 from ..replay import random_state, save_replay
 
@@ -141,10 +142,12 @@ class NonFiniteHook(Hook):
             cure = f'see python tools/replay_batch.py {path}'
         except OSError as e:
             cure = f"the file '{path}' could not be written ({e})"
-        images = [x.metainfo.get('img_path', '?') for data, _ in self._batches
+        images = [str(x.metainfo.get('img_path', '?'))
+                  for data, _ in self._batches
                   for x in data.get('data_samples') or []]
-        return (f'{found} is not finite at iteration {iteration} on rank '
-                f'{rank}: {cure}; the images are {", ".join(images)}')
+        return printable(
+            f'{found} is not finite at iteration {iteration} on rank {rank}: '
+            f'{cure}; the images are {", ".join(images)}')
 
     def _find_names(self, model: torch.nn.Module) -> str:
         losses = sorted({name for terms in self._terms

@@ -1,12 +1,35 @@
 """Checkpoints that are either complete or absent."""
 import os
 import os.path as osp
+from pathlib import Path
 
 from mmengine.dist import is_main_process
+from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook
 
-from ...io.atomic import atomic_write, replace_durably
+from ...io.atomic import atomic_write
 from ...registry import HOOKS
+from ...utils.text import printable
+
+BACKEND = dict(backend='univip_mm')
+
+
+@register_backend('univip_mm', force=True)
+class AtomicBackend(LocalBackend):
+    """File backend of MMEngine with atomic writes of regular files."""
+
+    def put(self, obj: bytes, filepath: str) -> None:
+        """Write bytes atomically; the folder is created.
+
+        Raises:
+            OSError: The file cannot be written, or the path belongs to a
+                device, a pipe or a folder.
+        """
+        if osp.exists(filepath) and not osp.isfile(filepath):
+            raise FileExistsError(f"'{printable(filepath)}' is not a regular "
+                                  'file: remove it')
+        with atomic_write(filepath) as file:
+            file.write(obj)
 
 
 @HOOKS.register_module()
@@ -16,7 +39,8 @@ class SafeCheckpointHook(CheckpointHook):
     A checkpoint is written to a temporary file, synced to the disk and
     renamed. Then ``last_checkpoint`` is updated in the same way. Only then an
     older checkpoint is removed. So the checkpoint in ``last_checkpoint`` is
-    complete, even if the process is killed at any moment.
+    complete, even if the process is killed at any moment. Temporary files of
+    killed trainings are removed when the next one starts.
 
     If a checkpoint cannot be written, for example on a full disk, the hook
     logs an error, keeps the older checkpoints, and the training continues.
@@ -28,6 +52,19 @@ class SafeCheckpointHook(CheckpointHook):
     Raises:
         OSError: The last checkpoint of the training cannot be written.
     """
+
+    def before_train(self, runner) -> None:
+        """Find the output folder, and remove temporary files in it."""
+        _drop_foreign_paths(runner.message_hub.runtime_info)
+        super().before_train(runner)
+        if '://' in self.out_dir:
+            return
+        if self.file_client_args is None and self.backend_args is None:
+            self.backend_args = BACKEND  # of the best checkpoints
+        if is_main_process():
+            for pattern in ('.*.pth.*.part', '.last_checkpoint.*.part'):
+                for part in Path(self.out_dir).glob(pattern):
+                    part.unlink(missing_ok=True)
 
     def _save_checkpoint_with_step(self, runner, step, meta) -> None:
         if '://' in self.out_dir:  # remote: the file backend writes it
@@ -48,10 +85,11 @@ class SafeCheckpointHook(CheckpointHook):
         except OSError as e:
             if self._is_last(runner):
                 raise
+            path = printable(osp.join(self.out_dir, name))
             runner.logger.error(
-                f"cannot write the checkpoint '{osp.join(self.out_dir, name)}'"
-                f' ({e}): the training continues and keeps the earlier '
-                'checkpoints; free disk space before the next one')
+                f"cannot write the checkpoint '{path}' ({printable(e)}): the "
+                'training continues and keeps the earlier checkpoints; free '
+                'disk space before the next one')
             return
         if is_main_process():
             for old in obsolete:
@@ -62,6 +100,23 @@ class SafeCheckpointHook(CheckpointHook):
     def _is_last(self, runner) -> bool:
         return (self.is_last_train_epoch(runner)
                 if self.by_epoch else self.is_last_train_iter(runner))
+
+
+def _drop_foreign_paths(info: dict) -> None:
+    """Remove values of a resumed checkpoint that name files to be deleted.
+
+    MMEngine deletes the previous best checkpoint, file or folder, when there
+    is a better one, and the checkpoints in ``keep_ckpt_ids``.
+    """
+    for key, value in list(info.items()):
+        is_best = str(key).startswith('best_ckpt') and not (
+            isinstance(value, str) and osp.isfile(value)
+            and osp.basename(value).startswith('best_')
+            and value.endswith('.pth'))
+        is_step = key == 'keep_ckpt_ids' and not (
+            isinstance(value, list) and all(type(x) is int for x in value))
+        if is_best or is_step:
+            del info[key]
 
 
 def save_checkpoint_atomically(runner, folder: str, name: str, by_epoch: bool,
@@ -75,19 +130,10 @@ def save_checkpoint_atomically(runner, folder: str, name: str, by_epoch: bool,
         OSError: The file cannot be written; no part of it remains.
     """
     path = osp.join(folder, name)
-    part = f'{path}.part'
     runner.message_hub.update_info('last_ckpt', path)
-    try:
-        # The Runner takes a path, so atomic_write does not fit.
-        runner.save_checkpoint(folder, osp.basename(part), meta=meta,
-                               by_epoch=by_epoch, **options)
-        if is_main_process():
-            replace_durably(part, path)
-            with atomic_write(osp.join(runner.work_dir, 'last_checkpoint'),
-                              'w') as file:
-                file.write(path)
-    except OSError:
-        if is_main_process() and osp.exists(part):
-            os.remove(part)
-        raise
+    runner.save_checkpoint(folder, name, meta=meta, by_epoch=by_epoch,
+                           backend_args=BACKEND, **options)
+    if is_main_process():
+        AtomicBackend().put(
+            os.fsencode(path), osp.join(runner.work_dir, 'last_checkpoint'))
     return path
