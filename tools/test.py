@@ -1,11 +1,10 @@
 """Evaluate a pre-trained backbone with the test_evaluator of the config."""
 import argparse
-from pickle import UnpicklingError
 
 import mmengine
 from mmengine.runner import Runner
 
-from univip_mm.engine.checkpoint import describe_refusal, find_checkpoint
+from univip_mm.engine.checkpoint import CheckpointError, find_checkpoint
 from univip_mm.engine.config import (
     add_config_arguments,
     check_part,
@@ -62,14 +61,11 @@ def main() -> None:
         runner = Runner.from_cfg(cfg)
         with errors_on_all_ranks():
             runner.test_loop  # noqa: B018  reads the files of the data set
-    if args.checkpoint is None:
-        unwrap_model(runner.model).init_weights()
     try:
+        if args.checkpoint is None:
+            unwrap_model(runner.model).init_weights()
         metrics = runner.test()
-    except UnpicklingError as e:
-        raise SystemExit(
-            f'error: {describe_refusal(args.checkpoint, e)}') from None
-    except RanksDifferError as e:
+    except (CheckpointError, RanksDifferError) as e:
         raise SystemExit(f'error: {printable(e)}') from None
     if args.out:
         mmengine.dump(metrics, args.out, indent=1)

@@ -1,7 +1,6 @@
 """Pre-train a model, with the main options of MMPretrain's tools/train.py."""
 import argparse
 from contextlib import ExitStack
-from pickle import UnpicklingError
 
 import torch
 from mmengine.config import Config, ConfigDict
@@ -9,7 +8,7 @@ from mmengine.dist import get_rank
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
-from univip_mm.engine.checkpoint import describe_refusal, find_checkpoint
+from univip_mm.engine.checkpoint import CheckpointError, find_checkpoint
 from univip_mm.engine.config import (
     add_config_arguments,
     check_num_instances,
@@ -117,16 +116,13 @@ def train(runner: Runner) -> None:
     """Train; known errors end with a one-line message."""
     try:
         runner.train()
-    except UnpicklingError as e:  # from the checkpoint of --resume
+    except (CheckpointError, RanksDifferError, NoReadableImageError) as e:
+        # Possibly of one rank only; ranks that differ report once per node.
+        raise SystemExit(f'error: {printable(e)}') from None
+    except (TooManyUnreadableError, FloatingPointError) as e:
+        # The hooks raise on all ranks.
         raise SystemExit(
-            f'error: {describe_refusal(runner.cfg.load_from, e)}') from None
-    except (TooManyUnreadableError, FloatingPointError, RanksDifferError) as e:
-        # Most hooks raise on all ranks. A loader may raise on one rank only,
-        # and ranks that differ report once per node.
-        alone = isinstance(e, (NoReadableImageError, RanksDifferError))
-        raise SystemExit(
-            f'error: {printable(e)}' if alone or get_rank() == 0 else 1
-        ) from None
+            f'error: {printable(e)}' if get_rank() == 0 else 1) from None
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch.distributed as dist
 
 from univip_mm.utils import distributed
-from univip_mm.utils.distributed import TIMEOUT, local_world_size, start_gloo
+from univip_mm.utils.distributed import local_world_size, start_gloo
 from univip_mm.utils.rendezvous import JoinError
 
 
@@ -33,21 +33,24 @@ def test_start_gloo_ignores_launcher_none(environment):
 
 def test_start_gloo_uses_torchrun_environment(environment):
     os.environ.update(RANK='1', WORLD_SIZE='2')
-    start_gloo('pytorch', timedelta(7), timedelta(5), 30, 'advice')
+    start_gloo('pytorch', timedelta(7), 30, 'advice')
     assert environment == [
-        ('open_store', (timedelta(5), ), {}),
+        ('open_store', (timedelta(minutes=5), ), {}),
         # Before the ranks connect, so that none waits for one that failed.
         ('start_heartbeat', (30, 'advice', 'store'), {}),
-        ('check_addresses', ('store', timedelta(5)), {}),
+        ('check_addresses', ('store', timedelta(minutes=5)), {}),
         ('init_process_group', ('gloo', ), dict(
             store='store', rank=1, world_size=2, timeout=timedelta(7)))]
 
 
-def test_start_gloo_waits_five_minutes_by_default(environment):
+@pytest.mark.parametrize('options, group, join', [
+    ([], 600, 300), ([timedelta(seconds=7)], 7, 7)])
+def test_start_gloo_limits_the_wait(environment, options, group, join):
     os.environ.update(RANK='0', WORLD_SIZE='1')
-    start_gloo('pytorch')
-    (_, (join_timeout, ), _), (_, _, group) = environment
-    assert join_timeout == group['timeout'] == TIMEOUT == timedelta(minutes=5)
+    start_gloo('pytorch', *options)
+    (_, (join_timeout, ), _), (_, _, of_group) = environment
+    assert join_timeout == timedelta(seconds=join)
+    assert of_group['timeout'] == timedelta(seconds=group)
 
 
 def test_start_gloo_reports_failed_connection(environment, monkeypatch):

@@ -12,14 +12,9 @@ from mmengine.runner import CheckpointLoader
 from mmengine.runner.checkpoint import get_torchvision_models
 
 from ..utils.text import printable
-from .safe_load import (
-    CheckpointError,
-    check_reader,
-    describe_refusal,
-    load,
-)
+from .safe_load import CheckpointError, check_reader, load
 
-__all__ = ['CheckpointError', 'describe_refusal', 'find_checkpoint',
+__all__ = ['CheckpointError', 'find_checkpoint',
            'latest_checkpoint', 'load_checkpoint', 'load_checkpoints_safely',
            'weights_of']
 
