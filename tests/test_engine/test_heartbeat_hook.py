@@ -39,7 +39,7 @@ def test_all_configs_have_heartbeat_and_timeout():
         cfg = Config.fromfile(path)
         assert cfg.default_hooks.heartbeat == dict(
             type='HeartbeatHook', limit=60)
-        assert cfg.env_cfg.dist_cfg.timeout == 300
+        assert cfg.env_cfg.dist_cfg.timeout == 600
 
 
 class Runner:

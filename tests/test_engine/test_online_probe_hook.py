@@ -140,8 +140,8 @@ def logged_scalars(out):
 
 def scalars_of_hub(checkpoint):
     return {
-        name: [x.tolist() for x in buffer.data]
-        for name, buffer in checkpoint['message_hub']['log_scalars'].items()
+        name: [history['values'].tolist(), history['counts'].tolist()]
+        for name, history in checkpoint['message_hub']['log_scalars'].items()
         if not any(word in name for word in ('time', 'memory'))
     }
 

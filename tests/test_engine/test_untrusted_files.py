@@ -206,9 +206,10 @@ def test_replay_batch_refuses_code_in_config(canary, tmp_path, part):
 def test_convert_proposals_refuses_code_in_pickle(coco_folder, canary):
     path = coco_folder / 'evil.pkl'
     path.write_bytes(pickle.dumps(dict(bbox={'1.jpg': Payload(canary)})))
-    refused(error_of('convert_proposals', 'pickle', path,
-                     '--ann-file', coco_folder / 'train.json', '--out',
-                     coco_folder / 'new.npz'), path)
+    message = error_of('convert_proposals', 'pickle', path, '--ann-file',
+                       coco_folder / 'train.json', '--out',
+                       coco_folder / 'new.npz')
+    assert 'pickles are not read, because they can run code' in message
 
 
 @pytest.mark.parametrize('name', ['image_ids', 'boxes', 'meta'])
@@ -218,7 +219,7 @@ def test_proposal_file_refuses_object_arrays(canary, tmp_path, name):
                   meta=np.zeros(2, np.uint8))
     arrays[name] = np.array([Payload(canary)])
     np.savez(tmp_path / 'evil.npz', **arrays)
-    with pytest.raises(ValueError, match=f'{name} is not a plain array'):
+    with pytest.raises(ValueError, match=f'{name}.npy is not a plain array'):
         ProposalFile(tmp_path / 'evil.npz')
 
 

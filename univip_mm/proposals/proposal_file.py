@@ -164,7 +164,7 @@ class ProposalFile(Mapping):
         """Return a digest of the boxes of all images."""
         digest = hashlib.sha256()
         for array in (self._image_ids, self._offsets, self.boxes):
-            digest.update(memoryview(np.ascontiguousarray(array)))
+            digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()[:16]
 
     def __getstate__(self) -> dict:
