@@ -4,7 +4,11 @@ import argparse
 import mmengine
 from mmengine.runner import Runner
 
-from univip_mm.engine.checkpoint import CheckpointError, find_checkpoint
+from univip_mm.engine.checkpoint import (
+    CheckpointError,
+    check_weights_fit,
+    find_checkpoint,
+)
 from univip_mm.engine.config import (
     add_config_arguments,
     check_part,
@@ -60,6 +64,7 @@ def main() -> None:
         check_config_agrees(cfg)
         runner = Runner.from_cfg(cfg)
         with errors_on_all_ranks():
+            check_weights_fit(cfg, runner.model)
             runner.test_loop  # noqa: B018  reads the files of the data set
     try:
         if args.checkpoint is None:

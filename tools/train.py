@@ -8,7 +8,11 @@ from mmengine.dist import get_rank
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
-from univip_mm.engine.checkpoint import CheckpointError, find_checkpoint
+from univip_mm.engine.checkpoint import (
+    CheckpointError,
+    check_weights_fit,
+    find_checkpoint,
+)
 from univip_mm.engine.config import (
     add_config_arguments,
     check_num_instances,
@@ -108,6 +112,7 @@ def prepare(args: argparse.Namespace, stack: ExitStack) -> Runner:
     runner = (RUNNERS.build(cfg) if 'runner_type' in cfg else
               Runner.from_cfg(cfg))
     with errors_on_all_ranks():
+        check_weights_fit(cfg, runner.model)
         runner.train_loop  # noqa: B018  reads the files of the data set
     return runner
 
@@ -129,7 +134,8 @@ def main() -> None:
     """Run the tool; user errors end with a one-line message."""
     args = parse_args()
     end_with_launcher()
-    with ExitStack() as stack:
+    with ExitStack() as stack, one_line_errors(
+            '--resume continues from the last checkpoint', types=()):
         with one_line_errors():
             runner = prepare(args, stack)
         train(runner)

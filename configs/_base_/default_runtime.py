@@ -33,9 +33,9 @@ log_processor = dict(
 env_cfg = dict(
     cudnn_benchmark=True,  # views have fixed sizes
     mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
-    # Seconds that a rank waits for another in an exchange. Dead ranks are
-    # noticed earlier, by the heartbeat. Probes and checkpoints of rank 0 must
-    # take less time.
+    # Seconds that a rank waits for another in a collective operation. Dead
+    # ranks are noticed earlier, by the heartbeat. Probes and checkpoints of
+    # rank 0 must take less time.
     dist_cfg=dict(backend='nccl', timeout=600))
 
 vis_backends = [dict(type='LocalVisBackend')]

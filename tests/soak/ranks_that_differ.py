@@ -47,7 +47,7 @@ class DisksOfNodes(Network):
 
 @dataclass(frozen=True)
 class Case:
-    """A difference; ``change`` is called with the disk of node 1."""
+    """Difference of the nodes; ``change`` gets the disk of node 1."""
     name: str
     change: Callable[[Path], None]
     message: str  # a part of the expected message

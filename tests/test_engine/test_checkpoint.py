@@ -22,6 +22,8 @@ from univip_mm.engine.checkpoint import (
 )
 from univip_mm.engine.safe_load import _warn_once, load
 
+REFUSED = 'is (refused|truncated|not a checkpoint) '
+
 
 class Call:
     """Object that pickles as a function call."""
@@ -58,7 +60,7 @@ def test_load_checkpoint_refuses_code(tmp_path):
     marker = tmp_path / 'executed'
     path = save(dict(state_dict=Call(os.system, f'touch {marker}')),
                 tmp_path / 'evil.pth')
-    with pytest.raises(ValueError, match="evil.pth.*not safe") as e:
+    with pytest.raises(ValueError, match=f"evil.pth' {REFUSED}") as e:
         load_checkpoint(path)
     assert 'system' in str(e.value) and '\n' not in str(e.value)
     assert not marker.exists()
@@ -74,7 +76,7 @@ def test_load_checkpoint_refuses_code(tmp_path):
 ])
 def test_load_checkpoint_refuses_other_attributes(tmp_path, owner, name):
     path = save([Call(getattr, owner, name)], tmp_path / 'evil.pth')
-    with pytest.raises(ValueError, match='not safe to load'):
+    with pytest.raises(ValueError, match=REFUSED):
         load_checkpoint(path)
 
 
@@ -87,7 +89,7 @@ def test_load_checkpoint_allows_buffer_statistics(tmp_path, name):
 @pytest.mark.parametrize('name', ['eval', 'exec', 'open', '__import__'])
 def test_load_checkpoint_refuses_builtins(tmp_path, name):
     path = save([Call(getattr(builtins, name), '1')], tmp_path / 'evil.pth')
-    with pytest.raises(ValueError, match=f"not safe to load: .*{name}"):
+    with pytest.raises(ValueError, match=f'{REFUSED}.*{name}'):
         load_checkpoint(path)
 
 
@@ -96,7 +98,7 @@ def test_load_checkpoint_refuses_code_in_legacy_format(tmp_path):
     path = str(tmp_path / 'evil.pth')
     torch.save(dict(x=Call(os.system, f'touch {marker}')), path,
                _use_new_zipfile_serialization=False)
-    with pytest.raises(ValueError, match='not safe to load'):
+    with pytest.raises(ValueError, match=REFUSED):
         load_checkpoint(path)
     assert not marker.exists()
 
@@ -152,7 +154,7 @@ def test_load_checkpoint_refuses_torchscript_and_tar(tmp_path, made):
     else:
         with tarfile.open(path, 'w') as archive:
             archive.add(__file__, 'storages')
-    with pytest.raises(ValueError, match='not safe to load'):
+    with pytest.raises(ValueError, match=REFUSED):
         load_checkpoint(path)
 
 
@@ -162,7 +164,7 @@ def test_load_checkpoint_cannot_change_classes(tmp_path):
     rewrite(path, lambda _: b'\x80\x02'
             b'cmmengine.logging.history_buffer\nHistoryBuffer\n'
             b'N}X\x06\x00\x00\x00updateNs\x86b.')
-    with pytest.raises(ValueError, match='not safe to load'):
+    with pytest.raises(ValueError, match=REFUSED):
         load_checkpoint(path)
     assert HistoryBuffer.update is not None
 
@@ -251,7 +253,7 @@ def test_load_checkpoint_reads_crafted_array(tmp_path):
 ])
 def test_load_checkpoint_refuses_forged_content(tmp_path, parts, reason):
     path = crafted(tmp_path / 'evil.pth', b'}', 'x', *parts, b's')
-    with pytest.raises(ValueError, match=f'not safe to load: .*{reason}'):
+    with pytest.raises(ValueError, match=f'{REFUSED}.*{reason}'):
         load_checkpoint(path)
 
 
@@ -333,7 +335,7 @@ def test_load_checkpoint_refuses_two_directories(tmp_path):
         try:
             assert load_checkpoint(path) == {}
         except ValueError as e:
-            assert 'not safe to load' in str(e)
+            assert 'is refused' in str(e) or 'is not a' in str(e)
 
 
 @pytest.mark.parametrize('version, refused', [

@@ -1,11 +1,15 @@
-"""Which checkpoint a training resumes from."""
+"""Choice of the checkpoint to resume."""
 import os
 
 import pytest
 import torch
 from mmengine.config import Config
 
-from univip_mm.engine.checkpoint import find_checkpoint, latest_checkpoint
+from univip_mm.engine.checkpoint import (
+    check_weights_fit,
+    find_checkpoint,
+    latest_checkpoint,
+)
 
 
 class Forbidden:
@@ -72,7 +76,8 @@ def test_resume_reports_other_last_checkpoint(tmp_path, save, lines):
     (tmp_path / 'last_checkpoint').write_text(older)
     assert resume(tmp_path) == newer
     line, = lines
-    assert newer in line and f"last_checkpoint, '{older}'" in line
+    assert (f"resuming from '{newer}' (iteration 8); last_checkpoint names "
+            f"another file, '{older}' (iteration 4)") == line
 
 
 def test_resume_uses_named_file_elsewhere(tmp_path, save, lines):
@@ -80,6 +85,40 @@ def test_resume_uses_named_file_elsewhere(tmp_path, save, lines):
     named = save('epoch_9.pth', 9)
     (tmp_path / 'out/last_checkpoint').write_text(named + '\n')
     assert resume(tmp_path / 'out') == named and not lines
+
+
+def test_resume_is_unset_without_a_checkpoint(tmp_path):
+    # Else MMEngine would resume from the file in last_checkpoint.
+    torch.save(dict(state_dict={}), tmp_path / 'backbone.pth')
+    (tmp_path / 'last_checkpoint').write_text(str(tmp_path / 'backbone.pth'))
+    cfg = Config(dict(resume=True, work_dir=str(tmp_path)))
+    find_checkpoint(cfg)
+    assert cfg.load_from is None and cfg.resume is False
+
+
+def test_find_checkpoint_reports_on_rank_0_only(
+        tmp_path, save, lines, monkeypatch):
+    save('epoch_1.pth', 4)
+    (tmp_path / 'epoch_2.pth').symlink_to(tmp_path / 'gone.pth')
+    monkeypatch.setenv('RANK', '1')
+    resume(tmp_path)
+    assert not lines
+    monkeypatch.setenv('RANK', '0')
+    resume(tmp_path)
+    assert len(lines) == 1
+
+
+@pytest.mark.parametrize('prefix', ['', 'module.'])
+def test_check_weights_fit_needs_one_weight(tmp_path, prefix):
+    model = torch.nn.Linear(2, 2)
+    path = str(tmp_path / 'a.pth')
+    cfg = Config(dict(load_from=path))
+    torch.save({f'{prefix}weight': torch.ones(2, 2)}, path)
+    check_weights_fit(cfg, model)
+    torch.save(dict(state_dict={f'{prefix}conv.weight': torch.ones(1)}), path)
+    with pytest.raises(ValueError, match='no weight in .*a.pth. belongs to '
+                       rf'this model \(the file has {prefix}conv.weight'):
+        check_weights_fit(cfg, model)
 
 
 def test_resume_names_skipped_files(tmp_path, save, lines):
@@ -95,7 +134,7 @@ def test_resume_names_skipped_files(tmp_path, save, lines):
     for words in ("epoch_2.pth' (the end of the file is missing)",
                   "epoch_3.pth' (Trying to load unsupported GLOBAL "
                   'posix.system', "epoch_4.pth' (a link to a missing file)",
-                  "backbone.pth' (no checkpoint of a training: it has no meta",
+                  "backbone.pth' (not a training checkpoint, meta is missing",
                   "pipe.pth' (not a file)",
                   r"'/nowhere/a\x1b\nb.pth' (missing)"):
         assert words in line
@@ -109,7 +148,7 @@ def test_resume_skips_wrong_iterations(tmp_path, save, value):
     assert latest_checkpoint(str(tmp_path))[0] is None
     used = save('a.pth', 0)
     path, (skipped, ) = latest_checkpoint(str(tmp_path))
-    assert path == used and 'its meta.iter is not a number' in skipped.reason
+    assert path == used and 'meta.iter is not a number' in skipped.reason
 
 
 def test_resume_stops_if_all_are_damaged(tmp_path, save):
@@ -132,7 +171,8 @@ def test_resume_starts_without_checkpoints(tmp_path, lines):
     torch.save(extracted, tmp_path / 'backbone.pth')
     assert resume(tmp_path) is None
     line, = lines
-    assert 'starts from the beginning' in line and 'no message_hub' in line
+    assert 'starting a new training' in line
+    assert 'message_hub is missing' in line
 
 
 @pytest.mark.parametrize('missing', ['state_dict', 'meta', 'message_hub'])
@@ -140,8 +180,9 @@ def test_resume_refuses_other_file(tmp_path, missing):
     other = content(3)
     del other[missing]
     torch.save(other, tmp_path / 'x.pth')
-    with pytest.raises(ValueError, match=f"cannot resume from '.*x.pth', .*no "
-                       f'{missing}.*load_from=PATH') as e:
+    words = f'which is not a training checkpoint, {missing} is missing'
+    with pytest.raises(ValueError, match=f"resume from '.*x.pth', {words}"
+                       ) as e:
         find_checkpoint(Config(dict(resume=True,
                                     load_from=str(tmp_path / 'x.pth'))))
     assert '\n' not in str(e.value)

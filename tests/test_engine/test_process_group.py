@@ -20,6 +20,8 @@ def calls(monkeypatch):
             lambda *args, _name=name, **kwargs: calls.append(
                 (_name, args, kwargs)))
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    monkeypatch.setenv('RANK', '0')
+    monkeypatch.setattr(process_group, 'check_launcher', lambda launcher: None)
     return calls
 
 
@@ -46,7 +48,7 @@ def test_start_group_obeys_timeouts_with_gloo(calls, changes, seconds, limit):
                       dict(limit=limit))]
 
 
-@pytest.mark.parametrize('timeout', ['300', 0, -1])
+@pytest.mark.parametrize('timeout', ['300', 0, -1, float('inf')])
 def test_start_group_refuses_wrong_timeout(calls, timeout):
     with pytest.raises(ValueError, match='env_cfg.dist_cfg.timeout is '):
         start_group('pytorch', demo_config(
@@ -71,3 +73,17 @@ def test_start_group_does_on_gpus_what_the_runner_does(calls, monkeypatch):
         ('init_dist', ('pytorch', ), dict(backend='nccl', timeout=7)),
         ('start_heartbeat', (60, ), {})]
     assert cfg.to_dict() == before
+
+
+@pytest.mark.parametrize('limit', ['60', -1, float('inf')])
+def test_start_group_refuses_wrong_limit(calls, limit):
+    with pytest.raises(ValueError, match='heartbeat.limit is '):
+        start_group('none', demo_config(
+            **{'default_hooks.heartbeat.limit': limit}))
+
+
+def test_start_group_needs_torchrun_on_gpus_too(monkeypatch):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    monkeypatch.delenv('RANK', raising=False)
+    with pytest.raises(ValueError, match='torchrun did not start'):
+        start_group('pytorch', demo_config())

@@ -9,6 +9,7 @@ import torch
 from mmengine.optim import OptimWrapper
 from ranks import run_ranks
 from tiny import demo_config, make_coco_folder, run_tool, write_config
+from torch.distributed.optim import ZeroRedundancyOptimizer
 from torch.nn.parallel import DistributedDataParallel
 
 from univip_mm.datasets import ProposalCocoDataset
@@ -65,6 +66,17 @@ def test_errors_on_all_ranks_reports_once_per_node(tmp_path):
         'ValueError: no config', 'SystemExit: 1']
 
 
+def test_errors_on_all_ranks_shares_unexpected_errors(tmp_path):
+    def work(rank):
+        with errors_on_all_ranks():
+            if rank:
+                raise PermissionError('no access')
+    of_0, of_1 = run_ranks(work, tmp_path)
+    assert of_1 == 'PermissionError: no access'  # with its traceback
+    assert of_0.startswith('ValueError: on rank 1 (')
+    assert of_0.endswith('PermissionError: no access')
+
+
 def test_errors_on_all_ranks_joins_despite_an_error():
     joined = []
     with pytest.raises(ValueError, match='^no config$'):
@@ -105,7 +117,7 @@ def test_check_config_agrees_explains_another_checkpoint(tmp_path):
         check_config_agrees(demo_config(
             load_from=None if rank else 'work_dirs/x/epoch_1.pth'))
     assert_all_stop(run_ranks(work, tmp_path), 'config.load_from: None on',
-                    'the work dir is not shared')
+                    'the nodes do not see the same checkpoints')
 
 
 def test_check_config_agrees_compares_packages(tmp_path):
@@ -134,9 +146,11 @@ def test_check_config_agrees_compares_the_source_code(tmp_path):
 
 def test_check_config_agrees_accepts_equal_ranks(tmp_path):
     def work(rank):
-        # A function of a config is another object in each process.
-        cfg = demo_config(hook=lambda: rank)
-        check_config_agrees(cfg)
+        # Objects are others in each process; options can be in any order.
+        changes = dict(hook=lambda: rank, object=object(), a=1, b=2)
+        if rank:
+            changes = dict(reversed(changes.items()))
+        check_config_agrees(demo_config(**changes))
         return 'equal'
     assert run_ranks(work, tmp_path) == ['equal', 'equal']
 
@@ -145,7 +159,7 @@ def test_check_same_facts_counts_more_differences(tmp_path):
     def work(rank):
         check_same_facts({'config.a': 1, 'config.b': rank, 'config.c': rank})
     assert_all_stop(run_ranks(work, tmp_path), 'in config.b: 1 on rank 1',
-                    '(1 more values differ)')
+                    '(and 1 other values)')
 
 
 # data
@@ -177,7 +191,7 @@ def test_check_data_agrees_names_a_changed_image(nodes, tmp_path):
     shutil.copy(nodes[1] / 'images/1.jpg', nodes[1] / 'images/5.jpg')
     assert_all_stop(data_results(nodes, tmp_path),
                     "1 of 8 image files: 'images/5.jpg' has ",
-                    'on rank 1 (', 'copy the images anew')
+                    'on rank 1 (', 'copy the images again')
 
 
 def test_check_data_agrees_compares_content_of_equal_size(nodes, tmp_path):
@@ -224,7 +238,7 @@ def test_check_data_agrees_reads_files_once_per_node(nodes, tmp_path):
 
 
 # state at the start
-def start_results(tmp_path, change):
+def start_results(tmp_path, change, cfg=None):
     def work(rank):
         torch.manual_seed(0)
         network = torch.nn.Linear(2, 2)
@@ -233,7 +247,7 @@ def start_results(tmp_path, change):
         model(torch.ones(1, 2)).sum().backward()
         optimizer.step()
         runner = SimpleNamespace(
-            seed=0, iter=4, model=model, param_schedulers=[],
+            seed=0, iter=4, cfg=cfg or {}, model=model, param_schedulers=[],
             optim_wrapper=OptimWrapper(optimizer))
         if rank:
             change(runner, network)
@@ -258,6 +272,24 @@ def test_check_start_agrees_names_the_difference(tmp_path, name, change):
     assert_all_stop(start_results(tmp_path, change),
                     f'the ranks differ in resume.{name}',
                     'give all nodes the same checkpoint')
+
+
+def test_check_start_agrees_accepts_seeds_by_rank(tmp_path):
+    assert start_results(
+        tmp_path, lambda runner, _: setattr(runner, 'seed', 1),
+        dict(randomness=dict(diff_rank_seed=True))) == ['equal', 'equal']
+
+
+def test_check_start_agrees_skips_a_sharded_optimizer(tmp_path):
+    def work(rank):
+        model = DistributedDataParallel(torch.nn.Linear(2, 2))
+        optimizer = ZeroRedundancyOptimizer(
+            model.parameters(), torch.optim.SGD, lr=0.1)
+        check_start_agrees(SimpleNamespace(
+            seed=0, iter=0, cfg={}, model=model, param_schedulers=[],
+            optim_wrapper=OptimWrapper(optimizer)))
+        return 'equal'
+    assert run_ranks(work, tmp_path) == ['equal', 'equal']
 
 
 def test_check_weights_agree_compares_the_checkpoint(tmp_path):

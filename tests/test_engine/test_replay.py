@@ -203,10 +203,15 @@ UNFIT = {
     'has no model': lambda x: x.update(config='[' * 100_000),
     'config in the replay file has no': lambda x: x.update(config='{}'),
     'cannot be replayed: TypeError': set_config(type='UniVIP', odd=3),
-    # A weight of 4 TB.
+    # A weight of 16 GB.
     'do not fit its config': set_config(
+        fusion_neck=dict(type='UniVIPNeck', in_channels=60_000,
+                         num_instances=4, out_channels=60_000)),
+    'in_channels in the replay file is 1000000, above': set_config(
         fusion_neck=dict(type='UniVIPNeck', in_channels=10**6,
-                         num_instances=4, out_channels=10**6)),
+                         num_instances=4, out_channels=16)),
+    'depth in the replay file is 20000, above 1000': set_config(
+        backbone=dict(type='ResNet', depth=20_000)),
     'the first is': lambda x: x['model'].clear(),
     "a generator 'training'": lambda x: x['batches'][0]['random'][
         'generators'].update(training=('cpu', torch.get_rng_state())),

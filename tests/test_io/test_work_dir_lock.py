@@ -12,26 +12,23 @@ from tiny import PYTHONPATH, error_of, write_config
 from univip_mm.io.work_dir_lock import work_dir_lock
 
 HOLDER = '''
-import os, sys, time
+import sys, time
 from univip_mm.io.work_dir_lock import work_dir_lock
 with work_dir_lock(sys.argv[1]):
-    child = os.fork()  # a worker of the loader, which may end later
-    if child:
-        print(child, flush=True)
+    print('locked', flush=True)
     time.sleep(60)
 '''
 
 
 @pytest.fixture
 def holder(tmp_path):
-    """Process that holds the lock of ``tmp_path/work``."""
+    """Start a process that locks ``tmp_path/work``."""
     env = dict(os.environ, PYTHONPATH=PYTHONPATH, UNIVIP_HOST='none')
     with subprocess.Popen([sys.executable, '-c', HOLDER, tmp_path / 'work'],
                           stdout=subprocess.PIPE, env=env) as process:
-        child = int(process.stdout.readline())
+        assert process.stdout.readline() == b'locked\n'
         yield process
         process.kill()
-        os.kill(child, signal.SIGKILL)
 
 
 def test_work_dir_lock_names_the_owner(holder, tmp_path):
@@ -61,7 +58,7 @@ def test_work_dir_lock_without_locks_of_the_disk(
         tmp_path, monkeypatch, pid, refused):
     def no_locks(*_):
         raise OSError(errno.ENOLCK, 'no locks')
-    monkeypatch.setattr(fcntl, 'lockf', no_locks)
+    monkeypatch.setattr(fcntl, 'flock', no_locks)
     owner = dict(host=os.uname().nodename, pid=pid, since='yesterday')
     (tmp_path / '.lock').write_text(json.dumps(owner))
     if not refused:
@@ -82,10 +79,25 @@ def test_work_dir_lock_survives_a_damaged_entry(tmp_path, text):
 def test_work_dir_lock_does_not_follow_a_link(tmp_path):
     (tmp_path / 'precious').write_text('keep')
     (tmp_path / '.lock').symlink_to(tmp_path / 'precious')
-    with pytest.raises(ValueError, match='this file is not a link'):
+    with pytest.raises(ValueError, match='it is a link, remove it'):
         with work_dir_lock(tmp_path):
             pass
     assert (tmp_path / 'precious').read_text() == 'keep'
+
+
+def test_work_dir_lock_survives_a_copy(tmp_path):
+    with work_dir_lock(tmp_path):
+        (tmp_path / '.lock').read_text()  # a backup of the folder
+        with pytest.raises(ValueError, match=f'by process {os.getpid()} on'):
+            with work_dir_lock(tmp_path):
+                pass
+
+
+def test_work_dir_lock_refuses_a_pipe(tmp_path):
+    os.mkfifo(tmp_path / '.lock')
+    with pytest.raises(ValueError, match='not a regular file'):
+        with work_dir_lock(tmp_path):
+            pass
 
 
 def test_train_refuses_a_work_dir_in_use(holder, coco_folder, tmp_path):

@@ -149,7 +149,7 @@ def test_import_rejects_deep_json_at_once(tmp_path, text):
     (tmp_path / 'source').write_text(text)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for source_format in ('orl', 'coco'):
-        with pytest.raises(ValueError, match='more than 16 nested lists'):
+        with pytest.raises(ValueError, match='more than 16 levels deep'):
             run(tmp_path, source_format, tmp_path / 'source')
     used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     assert used < 100_000  # KB; it was gigabytes

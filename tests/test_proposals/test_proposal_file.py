@@ -104,7 +104,7 @@ def test_incomplete_file_raises(tmp_path, keep):
     path = tmp_path / 'a.npz'
     write_proposals(path, {1: [[0, 0, 5, 5]]}, {})
     path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(ValueError, match='truncated'):
+    with pytest.raises(ValueError, match='the end of the file is missing'):
         ProposalFile(path)
 
 

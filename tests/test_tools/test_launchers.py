@@ -137,6 +137,12 @@ def test_dist_train_passes_machine_options(fake):
     assert path == f'PYTHONPATH={ROOT}/tools/..:/mine'
 
 
+def test_dist_train_needs_the_address_of_node_0(fake):
+    ended = bash(DIST, 'config.py', 8, NNODES='2', NODE_RANK='1', **fake)
+    assert ended.returncode == 2 and ended.stderr.startswith(
+        'error: NNODES is 2 but MASTER_ADDR is not set')
+
+
 def test_slurm_train_starts_one_task_per_gpu(fake):
     ended = bash(SLURM, 'gpu', 'univip', 'my config.py', 'work dir',
                  '--resume', '--cfg-options', 'a=b c', GPUS='16',

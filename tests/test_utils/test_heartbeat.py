@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from tiny import ROOT
@@ -210,10 +211,19 @@ def test_strangers_cannot_end_the_ranks(start):
     assert all(map(is_alive, ranks.watchers))
 
 
+def test_rank_in_one_long_call_is_not_stopped(start):
+    # A call that holds Python's lock, such as the parsing of a large JSON.
+    ranks = start("import re\nre.match('(a+)+$', 'a' * 27 + 'b')\n"
+                  'stop_heartbeat()',
+                  f'time.sleep({3 * LIMIT})\nstop_heartbeat()')
+    assert ranks.end() == [0, 0]
+
+
 def test_unreachable_watcher_is_a_warning(start):
     # In the second heartbeat, nothing listens on the port of rank 0.
     ranks = start('stop_heartbeat()', "stop_heartbeat(); store = Store(); "
                   "store.set('beat2', '1 token'); "
+                  "store.set('beat2-limit', '2'); "
                   "start_heartbeat(2, 'try again', store); stop_heartbeat()")
     assert ranks.end() == [0, 0]
     own, warning = ranks.messages()
@@ -234,7 +244,15 @@ def test_start_heartbeat_needs_a_group(monkeypatch):
     monkeypatch.setattr(heartbeat, '_Heartbeat', None)  # must not be called
     heartbeat.start_heartbeat()
     monkeypatch.setenv('WORLD_SIZE', '2')  # torchrun, but no process group
+    monkeypatch.setenv('RANK', '0')
     monkeypatch.setenv('MASTER_ADDR', '127.0.0.1')
     heartbeat.start_heartbeat()
-    heartbeat.start_heartbeat(limit=0, store=object())
+    # Without the heartbeat of one rank, the other must not wait for it.
+    values = {}
+    store = SimpleNamespace(
+        set=values.__setitem__, get=lambda key: values[key].encode())
+    for rank, limit in ((0, 0), (1, 60)):
+        monkeypatch.setenv('RANK', str(rank))
+        monkeypatch.setattr(heartbeat, '_number_of_starts', 0)
+        heartbeat.start_heartbeat(limit, store=store)
     heartbeat.stop_heartbeat()

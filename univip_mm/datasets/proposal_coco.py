@@ -202,7 +202,7 @@ class ProposalCocoDataset(BaseDataset):
 
     @property
     def proposals(self) -> list[ProposalFile]:
-        """Proposal file of each json."""
+        """The proposal file of each json."""
         return self._proposals
 
     @property

@@ -11,10 +11,12 @@ from mmengine.logging import print_log
 from mmengine.runner import CheckpointLoader
 from mmengine.runner.checkpoint import get_torchvision_models
 
+from ..utils.distributed import first_rank
 from ..utils.text import printable
+from ..utils.unwrap import unwrap_model
 from .safe_load import CheckpointError, check_reader, load
 
-__all__ = ['CheckpointError', 'find_checkpoint',
+__all__ = ['CheckpointError', 'check_weights_fit', 'find_checkpoint',
            'latest_checkpoint', 'load_checkpoint', 'load_checkpoints_safely',
            'weights_of']
 
@@ -42,7 +44,7 @@ def load_checkpoints_safely() -> None:
     register('torchvision://', load_from_torchvision, force=True)
     register(('modelzoo://', 'open-mmlab://', 'openmmlab://', 'mmcls://',
               'pavi://', r'(\S+\:)?s3://', r'(\S+\:)?petrel://'),
-             load_from_nowhere, force=True)
+             refuse_scheme, force=True)
 
 
 # MMEngine logs the names of these functions without `load_from_`.
@@ -77,8 +79,8 @@ def load_from_torchvision(filename: str, map_location: Any = None) -> Any:
     return load_from_http(models[name], map_location)
 
 
-def load_from_nowhere(filename: str, map_location: Any = None) -> Any:
-    """Raise CheckpointError."""
+def refuse_scheme(filename: str, map_location: Any = None) -> Any:
+    """Refuse a file, because MMEngine would run code in it."""
     raise CheckpointError(
         f"'{printable(filename)}' is not loaded, because MMEngine would "
         'execute code in it: download the file, and give its path')
@@ -98,7 +100,7 @@ def _check_dict(path: str, content: Any) -> dict:
     if not isinstance(content, dict):
         raise ValueError(f"'{printable(path)}' contains a "
                          f'{type(content).__name__}, but a checkpoint is a '
-                         'dict')
+                         'dict: give a checkpoint of tools/train.py')
     return content
 
 
@@ -129,19 +131,19 @@ def resumed_iteration(content: Any) -> int:
     for key in ('state_dict', 'meta', 'message_hub'):
         if not isinstance(content, dict) or not isinstance(
                 content.get(key), dict):
-            raise ValueError(f'no checkpoint of a training: it has no {key}')
+            raise ValueError(f'not a training checkpoint, {key} is missing')
     for key in ('epoch', 'iter'):
         value = content['meta'].get(key)
         if type(value) is not int or not 0 <= value <= MAX_ITERATIONS:
             raise ValueError(
-                f'no checkpoint of a training: its meta.{key} is not a number '
+                f'not a training checkpoint, meta.{key} is not a number '
                 f'between 0 and {MAX_ITERATIONS}')
     missing = {'log_scalars', 'runtime_info', 'resumed_keys'} - {
         key for key, value in content['message_hub'].items()
         if isinstance(value, dict)}
     if missing:
-        raise ValueError('no checkpoint of a training: its message_hub has '
-                         f'no {min(missing)}')
+        raise ValueError('not a training checkpoint, message_hub.'
+                         f'{min(missing)} is missing')
     return content['meta']['iter']
 
 
@@ -165,7 +167,7 @@ def latest_checkpoint(work_dir: str) -> tuple[Optional[str], list[Skipped]]:
 
 def _read_iterations(
         work_dir: str) -> tuple[dict[str, tuple[int, float]], list[Skipped]]:
-    """Return path → (iteration, time) of the usable files, and the others."""
+    """Return path → (iteration, time) of usable files, and skipped files."""
     found, skipped = {}, []
     named = _named_checkpoint(work_dir)
     candidates = sorted(map(str, Path(work_dir).glob('*.pth')))
@@ -207,17 +209,20 @@ def find_checkpoint(cfg: Config) -> None:
     """Check ``cfg.load_from``, or find the checkpoint to resume.
 
     If ``cfg.resume`` is set without a ``load_from``, set ``load_from`` to the
-    latest checkpoint of the work dir. URLs are not checked.
+    checkpoint of the work dir with the most iterations; without one, unset
+    ``resume``. URLs are not checked.
 
     Raises:
         FileNotFoundError: The checkpoint is missing, or all are damaged.
         ValueError: The file of ``load_from`` cannot be read, or is not a
-            checkpoint of a training although ``cfg.resume`` is set.
+            training checkpoint although ``cfg.resume`` is set.
     """
     path = cfg.get('load_from')
     if path is None:
         if cfg.get('resume'):
             cfg.load_from = _find_latest(cfg.work_dir)
+            # MMEngine would search the work dir again.
+            cfg.resume = cfg.load_from is not None
         return
     if '://' in path:
         return
@@ -230,32 +235,55 @@ def find_checkpoint(cfg: Config) -> None:
         resumed_iteration(content)
     except ValueError as e:
         raise ValueError(
-            f"cannot resume from '{printable(path)}', {e}: give --resume a "
-            'checkpoint that tools/train.py has written, or start with these '
-            'weights: --cfg-options load_from=PATH') from None
+            f"cannot resume from '{printable(path)}', which is {e}: give "
+            '--resume a checkpoint that tools/train.py has written') from None
+
+
+def check_weights_fit(cfg: Config, model: torch.nn.Module) -> None:
+    """Raise ValueError if no weight of ``cfg.load_from`` is of the model.
+
+    MMEngine would only log a warning, and use the random weights. URLs are
+    not checked.
+    """
+    path = cfg.get('load_from')
+    if path is None or '://' in path:
+        return
+    path = os.path.expanduser(path)
+    found = weights_of(_check_dict(path, load(path, only_structure=True)))
+    # The prefix of wrapped models, as MMEngine removes it.
+    names = {name[7:] if name.startswith('module.') else name
+             for name in found}
+    if names.isdisjoint(unwrap_model(model).state_dict()):
+        first = ', '.join(printable(x) for x in [*found][:2]) or 'nothing'
+        raise ValueError(
+            f"no weight in '{printable(path)}' belongs to this model (the "
+            f'file has {first}, ...): give a checkpoint that tools/train.py '
+            'has written for this config')
 
 
 def _find_latest(work_dir: str) -> Optional[str]:
-    path, skipped = latest_checkpoint(work_dir)
+    """Return the checkpoint to resume, and report skipped files."""
+    found, skipped = _read_iterations(work_dir)
+    name = printable(work_dir)
     words = '; '.join(
         f"'{printable(x.path)}' ({x.reason})" for x in skipped)
-    if path is None and any(x.is_damaged for x in skipped):
+    if not found and any(x.is_damaged for x in skipped):
         raise FileNotFoundError(
-            f"'{printable(work_dir)}' has no checkpoint that can be resumed: "
-            f'{words}; give --resume CHECKPOINT, or omit --resume to start a '
-            'new training')
-    texts = [f'skipped {words}'] if skipped else []
-    if path is None:
-        if skipped:
-            texts.insert(0, f"'{printable(work_dir)}' has no checkpoint: the "
-                         'training starts from the beginning')
-    else:
-        named = _named_checkpoint(work_dir)
-        if (named and not _is_same(named, path)
-                and not any(named == x.path for x in skipped)):
-            texts.insert(0, f"resuming from '{printable(path)}', which has "
-                         "more iterations than the file in last_checkpoint, "
-                         f"'{printable(named)}'")
-    if texts:
-        print_log('; '.join(texts), level=logging.WARNING)
+            f"'{name}' has no checkpoint that can be resumed: {words}; give "
+            '--resume CHECKPOINT, or omit --resume to start a new training')
+    path = max(found, key=found.__getitem__, default=None)
+    named = _named_checkpoint(work_dir)
+    other = next((x for x in found if named and _is_same(x, named)), path)
+    if not skipped and other == path:
+        return path
+    text = (f"'{name}' has no training checkpoint: starting a new training"
+            if path is None else
+            f"resuming from '{printable(path)}' (iteration {found[path][0]})")
+    if other != path:
+        text += (f"; last_checkpoint names another file, '{printable(other)}' "
+                 f'(iteration {found[other][0]})')
+    if skipped:
+        text += f'; skipped {words}'
+    if first_rank():
+        print_log(text, level=logging.WARNING)
     return path

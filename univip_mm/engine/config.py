@@ -8,6 +8,7 @@ from typing import Any
 from mmengine.config import Config, DictAction
 
 from ..models.univip_neck import check_instance_count
+from ..utils.distributed import LAUNCHERS
 
 
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,7 +22,7 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
         help='override config values, for example '
         'optim_wrapper.optimizer.lr=0.1; write a list as key="[a,b]"')
     parser.add_argument(
-        '--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'],
+        '--launcher', choices=LAUNCHERS,
         default='none', help='launcher of the processes; the .sh scripts set '
         'this option (default: %(default)s)')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0,

@@ -1,12 +1,13 @@
-"""Log of MMEngine in a checkpoint: as plain types, and back."""
+"""Conversion of MMEngine's log to plain types and back."""
 from typing import Any
 
 import numpy as np
 import torch
 from mmengine.logging.history_buffer import HistoryBuffer
 
-from .safe_load import make_history
+from .safe_load import has_data, make_history
 
+_NUMBERS = (torch.float32, torch.float64, torch.int32, torch.int64)
 _BASES = (bool, int, float, str, bytes)
 
 
@@ -39,7 +40,8 @@ def restore_log(checkpoint: dict) -> None:
     for name, plain in scalars.items():
         if not isinstance(plain, dict):
             continue
-        arrays = [x.cpu().numpy() if isinstance(x, torch.Tensor) else None
+        arrays = [x.detach().cpu().numpy()
+                  if has_data(x) and x.dtype in _NUMBERS else None
                   for x in map(plain.get, ('values', 'counts'))]
         buffer = make_history(*arrays, plain.get('max_length'))
         if buffer is not None:

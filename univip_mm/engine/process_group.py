@@ -1,4 +1,5 @@
-"""Process group of a training, started before the Runner is built."""
+"""Process group for training, started before the Runner is built."""
+import math
 from datetime import timedelta
 from typing import Optional
 
@@ -7,7 +8,12 @@ from mmengine.config import Config
 from mmengine.dist import init_dist
 from mmengine.utils.dl_utils import set_multi_processing
 
-from ..utils.distributed import TIMEOUT, is_started, start_gloo
+from ..utils.distributed import (
+    TIMEOUT,
+    check_launcher,
+    is_started,
+    start_gloo,
+)
 from ..utils.heartbeat import LIMIT, start_heartbeat
 
 
@@ -21,17 +27,21 @@ def start_group(launcher: str, cfg: Optional[Config] = None) -> None:
 
     Raises:
         ValueError: The launcher is unknown, or it did not start this process;
-            the timeout of the config is not a number; or the ranks cannot
+            a time limit of the config is not a number; or the ranks cannot
             connect.
     """
-    if launcher == 'none' or is_started():
-        return
     cfg = cfg or Config()
-    env_cfg = cfg.get('env_cfg', {})
+    env_cfg = cfg.get('env_cfg') or {}
     dist_cfg = env_cfg.get('dist_cfg') or {}
     timeout = _to_timedelta(dist_cfg.get('timeout'))
-    heartbeat = cfg.get('default_hooks', {}).get('heartbeat') or {}
-    limit = heartbeat.get('limit', LIMIT)
+    hooks = cfg.get('default_hooks') or {}
+    limit = (hooks.get('heartbeat') or {}).get('limit', LIMIT)
+    if not isinstance(limit, (int, float)) or not 0 <= limit < math.inf:
+        raise ValueError(f'default_hooks.heartbeat.limit is {limit!r}, but '
+                         'must be a number of seconds, or 0 for no heartbeat')
+    check_launcher(launcher)
+    if launcher == 'none' or is_started():
+        return
     if torch.cuda.is_available():
         set_multi_processing(**env_cfg.get('mp_cfg', {}), distributed=True)
         init_dist(launcher, **dist_cfg)
@@ -43,7 +53,7 @@ def start_group(launcher: str, cfg: Optional[Config] = None) -> None:
 def _to_timedelta(seconds: object) -> timedelta:
     if seconds is None:
         return TIMEOUT
-    if not isinstance(seconds, (int, float)) or seconds <= 0:
+    if not isinstance(seconds, (int, float)) or not 0 < seconds < math.inf:
         raise ValueError(f'env_cfg.dist_cfg.timeout is {seconds!r}, but must '
                          'be a positive number of seconds')
     return timedelta(seconds=seconds)

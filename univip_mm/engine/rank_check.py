@@ -1,4 +1,4 @@
-"""Checks that all processes (ranks) of a training do the same work.
+"""Checks that all ranks (processes of a training) do the same work.
 
 Ranks on several machines can have other files, packages or options. Without
 these checks, such a training runs to its end with wrong weights.
@@ -27,19 +27,24 @@ from mmengine.dist import (
     get_world_size,
 )
 from mmengine.runner import Runner
+from torch.distributed.optim import ZeroRedundancyOptimizer
 
 from ..io.images import UnreadableImageError, read_bytes
 from ..utils.distributed import leave
 from ..utils.errors import USER_ERRORS
 from ..utils.unwrap import unwrap_model
+from .hooks.iter_seed_hook import common_seed
 
 PACKAGES = ('torch', 'torchvision', 'numpy', 'cv2', 'simplejpeg', 'mmengine',
             'mmcv', 'mmpretrain', 'mmselfsup')
 # Images whose content is compared; of the others only the size.
 SAMPLED_IMAGES = 64
+# Image files whose size is compared; of larger data sets, every second file
+# or fewer. On a slow disk, each of them can take a millisecond.
+MAX_FILES = 200_000
 CURES = {
-    'config.load_from': 'the work dir is not shared by all nodes, or they see '
-    'other files: use a shared disk, or copy the checkpoint to each node',
+    'config.load_from': 'the nodes do not see the same checkpoints: use a '
+    'shared work dir, or copy the checkpoint to each node',
     'config': 'start all nodes with the same config and options',
     'version': 'install the same packages on all nodes',
     'code': 'use the same commit of univip_mm on all nodes',
@@ -55,30 +60,38 @@ class RanksDifferError(ValueError):
 @contextmanager
 def errors_on_all_ranks(
         join: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """Raise a user error of any rank on all ranks, so that none waits.
+    """Raise an error of any rank on all ranks, so that no rank waits.
 
     The block must not communicate. ``join`` starts the process group, if it
     is not started yet; it is called in any case. Only the first rank of each
     node reports the error; the others exit with status 1.
 
     Raises:
+        Exception: The error of this rank, if it is not an error of a user.
         ValueError: The error of the first rank that has one.
         SystemExit: The same, on the other ranks of a node.
     """
     error: Optional[Exception] = None
     try:
         yield
-    except USER_ERRORS as e:
+    except Exception as e:
         error = e
     try:
         join()
     except USER_ERRORS as e:
+        if not _is_first_of_node():
+            raise SystemExit(1) from None
         raise (error or e) from None
-    own = None if error is None else str(error)
+    is_users = error is None or isinstance(error, USER_ERRORS)
+    own = None if error is None else str(error) if is_users else (
+        f'{type(error).__name__}: {error}')
     found = {rank: (host, text) for rank, (host, text) in enumerate(
         all_gather_object((socket.gethostname(), own))) if text is not None}
     if not found:
         return
+    if error is not None and not is_users:
+        leave()
+        raise error  # with its traceback
     if error is None or len(found) < get_world_size():
         rank, (host, text) = next(iter(found.items()))
         error = ValueError(f'on rank {rank} ({host}): {text}')
@@ -135,27 +148,35 @@ def check_start_agrees(runner: Runner) -> None:
     if get_world_size() == 1:
         return
     rates = runner.optim_wrapper.get_lr()
-    facts = {'resume.seed': runner.seed, 'resume.iteration': runner.iter,
+    facts = {'resume.seed': common_seed(runner),
+             'resume.iteration': runner.iter,
              'resume.learning rates': sorted({*sum(rates.values(), [])}),
              'resume.schedules': _digest_of_tensors(
                  _state_of(runner.param_schedulers))}
     facts.update(_facts_of_weights(runner.model))
-    if 'resume.weights' in facts:
+    optimizer = runner.optim_wrapper.optimizer
+    if 'resume.weights' in facts and not isinstance(
+            optimizer, ZeroRedundancyOptimizer):  # a part on each rank
         facts['resume.optimizer'] = _digest_of_tensors(
             runner.optim_wrapper.state_dict())
     check_same_facts(facts)
 
 
-def check_weights_agree(model: torch.nn.Module) -> None:
-    """Raise RanksDifferError unless all ranks have the same weights."""
+def check_weights_agree(model: torch.nn.Module, buffers: bool = True) -> None:
+    """Raise RanksDifferError unless all ranks have the same weights.
+
+    Without ``buffers``, the statistics of normalization layers may differ.
+    """
     if get_world_size() > 1:
-        check_same_facts(_facts_of_weights(model))
+        check_same_facts(_facts_of_weights(model, buffers))
 
 
-def _facts_of_weights(model: torch.nn.Module) -> dict[str, str]:
+def _facts_of_weights(model: torch.nn.Module,
+                      buffers: bool = True) -> dict[str, str]:
     if not isinstance(model, torch.nn.parallel.DistributedDataParallel):
         return {}  # other wrappers give each rank a part of the weights
-    weights = unwrap_model(model).state_dict()
+    model = unwrap_model(model)
+    weights = model.state_dict() if buffers else dict(model.named_parameters())
     return {'resume.weights': _digest_of_tensors(weights)}
 
 
@@ -166,7 +187,7 @@ def check_same_facts(facts: dict[str, Any]) -> None:
     Only a digest is exchanged, unless the facts differ.
     """
     texts = {name: str(value) for name, value in facts.items()}
-    if len(set(all_gather_object(_digest(texts)))) == 1:
+    if len(set(all_gather_object(_digest(sorted(texts.items()))))) == 1:
         return
     (host, reference), *others = all_gather_object(
         (socket.gethostname(), texts))
@@ -177,7 +198,7 @@ def check_same_facts(facts: dict[str, Any]) -> None:
              if reference.get(name) != other.get(name)]
     name = names[0]
     cure = CURES.get(name) or CURES[name.split('.')[0]]
-    more = f' ({len(names) - 1} more values differ)' if names[1:] else ''
+    more = f' (and {len(names) - 1} other values)' if names[1:] else ''
     _stop(RanksDifferError(
         f'the ranks differ in {name}: {other.get(name, "missing")} on rank '
         f'{rank} ({other_host}), {reference.get(name, "missing")} on rank 0 '
@@ -187,18 +208,22 @@ def check_same_facts(facts: dict[str, Any]) -> None:
 def _stop(error: Exception) -> NoReturn:
     """Raise the error on the first rank of a node, and exit on the others.
 
-    All ranks call this function, so none waits for another in the group.
+    All ranks call this function, so no rank waits for another.
     """
     leave()
-    if os.environ.get('LOCAL_RANK', '0') != '0':
+    if not _is_first_of_node():
         raise SystemExit(1)
     raise error
 
 
+def _is_first_of_node() -> bool:
+    return os.environ.get('LOCAL_RANK', '0') == '0'
+
+
 def _check_same_files(paths: list[str]) -> None:
     """Compare the image files of the nodes, and name the first difference."""
-    is_first = os.environ.get('LOCAL_RANK', '0') == '0'
-    own = _describe_files(paths) if is_first or get_rank() == 0 else None
+    paths = paths[::1 + len(paths) // MAX_FILES]
+    own = _describe_files(paths) if _is_first_of_node() else None
     digests = all_gather_object(
         None if own is None else hashlib.sha256(own).hexdigest())
     if len(set(digests) - {None}) == 1:
@@ -212,7 +237,7 @@ def _check_same_files(paths: list[str]) -> None:
         text = (f"the ranks differ in {len(different)} of {len(paths)} image "
                 f"files: '{paths[i]}' {_describe(own[i])} on rank "
                 f'{get_rank()} ({socket.gethostname()}) and '
-                f'{_describe(shared[0][i])} on rank 0: copy the images anew')
+                f'{_describe(shared[0][i])} on rank 0: copy the images again')
     _stop(RanksDifferError(next(filter(None, all_gather_object(text)))))
 
 
@@ -259,7 +284,10 @@ def _flatten(node: Any, path: str) -> Iterator[tuple[str, str]]:
         children = node.items() if isinstance(node, dict) else enumerate(node)
         for key, child in children:
             yield from _flatten(child, f'{path}.{key}' if path else str(key))
-    elif callable(node):  # repr has an address in the memory of the rank
+    elif isinstance(node, (set, frozenset)):  # their order is random
+        yield path, repr(sorted(map(repr, node)))
+    elif callable(node) or type(node).__repr__ is object.__repr__:
+        # repr has an address in the memory of the rank.
         yield path, getattr(node, '__qualname__', type(node).__name__)
     else:
         yield path, repr(node)

@@ -19,7 +19,8 @@ from .config_checks import find_registered, types_in
 # A config in a file must not make a part load a file or a module.
 LOADING_KEYS = ('_scope_', 'checkpoint', 'checkpoint_path', 'pretrained',
                 'trust_remote_code')
-MAX_NUMBER = 65536  # of channels or layers
+MAX_NUMBER = 65536  # of channels
+MAX_LAYERS = 1000
 
 
 class _WithoutMemory(TorchFunctionMode):
@@ -85,17 +86,18 @@ def _check_sizes(model_cfg: dict, weights: dict) -> None:
     The model is built without memory, so a config with absurd sizes is
     refused before memory is allocated for it.
     """
+    for path, part in dicts_in(model_cfg, 'model'):
+        for key, value in part.items():
+            limit = (MAX_LAYERS if key in ('depth', 'num_layers')
+                     else MAX_NUMBER)
+            if isinstance(value, int) and value > limit:
+                raise ValueError(f'{path}.{key} in the replay file is '
+                                 f'{value}, above {limit}')
     try:
         with _WithoutMemory():
             expected = MODELS.build(model_cfg).state_dict()
     except (RuntimeError, NotImplementedError):
-        # Some networks compute with their new weights.
-        for path, part in dicts_in(model_cfg, 'model'):
-            for key, value in part.items():
-                if isinstance(value, int) and value > MAX_NUMBER:
-                    raise ValueError(f'{path}.{key} in the replay file is '
-                                     f'{value}, above {MAX_NUMBER}') from None
-        return
+        return  # some networks compute with their new weights
     wrong = sorted(name for name in expected.keys() | weights.keys()
                    if name not in expected or name not in weights
                    or expected[name].shape != weights[name].shape)

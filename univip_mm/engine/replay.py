@@ -17,6 +17,7 @@ from torch import nn
 
 from ..io.atomic import atomic_write
 from ..utils.text import printable
+from . import safe_load
 from .checkpoint import load_checkpoint
 
 FORMAT = 'univip_mm replay'
@@ -124,14 +125,7 @@ def _wrong_field(content: dict) -> str:
 
 
 def _has_data(value: Any) -> bool:
-    """Return True for a tensor that is not larger than its memory.
-
-    An expanded tensor is small in the file, but a copy of it can be huge.
-    """
-    return (type(value) is torch.Tensor and value.device.type == 'cpu'
-            and value.layout == torch.strided and not value.is_quantized
-            and (value.numel() * value.element_size()
-                 <= value.untyped_storage().nbytes()))
+    return safe_load.has_data(value) and value.device.type == 'cpu'
 
 
 def _is_plain(value: Any) -> bool:

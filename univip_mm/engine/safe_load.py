@@ -105,6 +105,7 @@ _STAND_INS: list = [
       for core in ('numpy.core', 'numpy._core')  # NumPy 1 and 2
       for stand_in, name in ((_Array, '_reconstruct'), (_Scalar, 'scalar')))]
 
+TRUNCATED = 'the end of the file is missing'
 _PLAIN = (bool, int, float, complex, str, bytes, bytearray, type(None),
           torch.dtype, torch.device, torch.Size)
 _KEYS = (bool, int, float, str, bytes, type(None), tuple)
@@ -140,10 +141,14 @@ def load(path: Union[str, os.PathLike], map_location: Any = 'cpu',
         with open(path, 'rb') as file:
             is_zip = file.read(4) == b'PK\x03\x04'  # PyTorch's own test
         with _only_stand_ins(), warnings.catch_warnings():
-            warnings.simplefilter('ignore')  # the error says it all
-            content = torch.load(
-                os.fspath(path), map_location=map_location, weights_only=True,
-                mmap=only_structure and is_zip)
+            warnings.simplefilter('ignore')  # the error has the reason
+            if is_zip:
+                # Refuses compressed content, which can be huge.
+                content = torch.load(os.fspath(path), map_location='cpu',
+                                     weights_only=True, mmap=True)
+            if not is_zip or not only_structure:
+                content = torch.load(os.fspath(path), weights_only=True,
+                                     map_location=map_location)
         return _Converter()(content)
     except Exception as e:  # also what PyTorch raises for malformed files
         raise CheckpointError(
@@ -161,8 +166,14 @@ def describe_refusal(path: Union[str, os.PathLike], error: Exception) -> str:
     """Return one line that says why a checkpoint was not loaded."""
     if isinstance(error, CheckpointError):
         return str(error)
-    return (f"'{printable(path)}' is not a checkpoint, is truncated, or is "
-            f'not safe to load: {_reason(error)}; give a file that '
+    name, reason = printable(path), _reason(error)
+    if reason == TRUNCATED:
+        return f"'{name}' is truncated ({reason}): give a complete file"
+    if reason.startswith(('Unsupported', 'Trying to load unsupported')):
+        return (f"'{name}' is refused ({reason}): it has content that no "
+                'checkpoint needs and that could run code; use only files '
+                'that you or people you trust have written')
+    return (f"'{name}' is not a checkpoint ({reason}): give a file that "
             'tools/train.py or tools/extract_backbone.py has written')
 
 
@@ -170,7 +181,9 @@ def _reason(error: Exception) -> str:
     # PyTorch adds a page of advice to the one sentence that matters.
     text = str(error) or type(error).__name__
     if 'finding central directory' in text or isinstance(error, EOFError):
-        return 'the end of the file is missing'
+        return TRUNCATED
+    if isinstance(error, LookupError) or 'Unsupported operand' in text:
+        return 'no file of torch.save'  # a byte that has no meaning
     found = re.search(
         r'((Trying to load u|U)nsupported .*?)( was not|\. |\.?\n|$)', text
     ) or re.search('WeightsUnpickler error: (.+)', text)
@@ -353,6 +366,17 @@ class _Converter:
         torch.Tensor: _tensor, torch.nn.Parameter: _parameter,
         _Bytes: _bytes, _Getattr: _getattr, _Dtype: _dtype, _Array: _array,
         _Scalar: _scalar, _Buffer: _buffer}
+
+
+def has_data(value: Any) -> bool:
+    """Return True for a tensor that is not larger than its memory.
+
+    An expanded tensor is small in the file, but a copy of it can be huge.
+    """
+    return (type(value) is torch.Tensor and value.device.type != 'meta'
+            and value.layout == torch.strided and not value.is_quantized
+            and (value.numel() * value.element_size()
+                 <= value.untyped_storage().nbytes()))
 
 
 def make_history(values: Any, counts: Any,

@@ -39,6 +39,7 @@ MAX_BYTES = 2**29
 MAX_SCANS = 50
 
 _ORIENTATION = 0x0112  # EXIF tag; ExifTags.Base needs Pillow 9.3
+_MAX_MARKERS = 100_000  # cameras write fewer than 1,000
 _SCAN = re.compile(b'\xff\xda')
 # FF 00 is a data byte FF; D0 to D7, in the data of a scan, have no length.
 _MARKER = re.compile(b'\xff([^\x00\xd0-\xd7\xff])')
@@ -100,7 +101,7 @@ def read_bytes(path: PathLike) -> bytes:
 
 
 def check_before_decoding(data: bytes) -> None:
-    """Raise UnreadableImageError if decoding could take the memory or hours.
+    """Raise UnreadableImageError if decoding could take all memory or hours.
 
     The header must give a size: it limits the memory for the pixels.
     """
@@ -188,7 +189,10 @@ def check_scans(data: bytes) -> None:
             islice(_SCAN.finditer(data), MAX_SCANS, None), None) is None:
         return
     scans, at = 0, 2
-    while marker := _MARKER.search(data, at):
+    for _ in range(_MAX_MARKERS):
+        marker = _MARKER.search(data, at)
+        if marker is None:
+            return
         code, at = marker[1][0], marker.end()
         if code == _END:
             return
@@ -196,7 +200,8 @@ def check_scans(data: bytes) -> None:
             at += max(2, int.from_bytes(data[at:at + 2], 'big'))
         scans += code == _START_OF_SCAN
         if scans > MAX_SCANS:
-            raise UnreadableImageError(TOO_MANY_SCANS)
+            break
+    raise UnreadableImageError(TOO_MANY_SCANS)
 
 
 def is_plain_jpeg(data: bytes) -> bool:

@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import socket
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -18,10 +19,10 @@ FILE = '.lock'
 def work_dir_lock(work_dir: PathLike) -> Iterator[None]:
     """Lock a work dir during the block; the folder is created.
 
-    The lock belongs to this process and ends with it, even if the process is
-    killed. So a lock is never stale, and child processes do not inherit it.
-    On a file system without locks, the work dir counts as in use if the
-    process that the lock file names is running on this machine.
+    The kernel releases the lock when this process and its forked workers have
+    ended, even if they are killed. On a file system without locks, the work
+    dir counts as in use only if the process that the lock file names is
+    running on this machine.
 
     Raises:
         ValueError: Another process uses the work dir (the message names its
@@ -29,18 +30,22 @@ def work_dir_lock(work_dir: PathLike) -> Iterator[None]:
     """
     path = os.path.join(work_dir, FILE)
     # Not through a link, which may point to any file of the user.
-    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
     try:
         os.makedirs(work_dir, exist_ok=True)
         descriptor = os.open(path, flags, 0o666)
     except OSError as e:
-        raise ValueError(
-            f"cannot write '{path}' ({e.strerror}): check that the work dir "
-            'is writable and that this file is not a link, or choose another '
-            '--work-dir') from None
+        cure = ('it is a link, remove it' if e.errno == errno.ELOOP else
+                'check that the work dir is writable')
+        raise ValueError(f"cannot lock '{path}' ({e.strerror}): {cure}, or "
+                         'choose another --work-dir') from None
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise ValueError(f"cannot lock '{path}', which is not a regular file: "
+                         'remove it, or choose another --work-dir')
     with os.fdopen(descriptor, 'r+') as file:
         try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             in_use = False
         except OSError as e:
             in_use = e.errno in (errno.EACCES, errno.EAGAIN)

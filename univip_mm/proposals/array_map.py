@@ -29,6 +29,11 @@ def map_arrays(file: IO[bytes], names: Sequence[str]) -> dict:
                                  f'{sorted(names)}')
             return {Path(x.filename).stem: _map_array(file, x)
                     for x in members}
+    except zipfile.BadZipFile:
+        raise ValueError('the end of the file is missing, or it is no '
+                         '.npz') from None
+    except ValueError as e:
+        raise ValueError(' '.join(str(e).split())[:200]) from None
     except Exception as e:  # zipfile and NumPy raise many types
         reason = ' '.join(f'{type(e).__name__}: {e}'.split())
         raise ValueError(reason[:200]) from None

@@ -19,6 +19,10 @@ _STEPS[[*b'[{']] = 1
 _STEPS[[*b']}']] = -1
 
 
+class _TooLargeError(ValueError):
+    """Error of JSON that would fill the memory."""
+
+
 def stream_json(path: PathLike, prefix: str) -> Iterator:
     """Yield the values below a prefix of a JSON file, such as 'bbox.item'.
 
@@ -36,6 +40,10 @@ def stream_json(path: PathLike, prefix: str) -> Iterator:
         try:
             yield from ijson.items(_BoundedReader(file, prefix.count('.') + 1),
                                    prefix, use_float=True)
+        except _TooLargeError as e:
+            raise ValueError(
+                f"'{path}' has no proposals in this format ({e}): see "
+                "'convert_proposals.py -h' for the formats") from None
         except (ijson.JSONError, ValueError, OverflowError) as e:
             reason = ' '.join(str(e).split())
             raise ValueError(f"'{path}' is not JSON, or is truncated, after "
@@ -64,13 +72,14 @@ class _BoundedReader:
         steps = self._depth_steps(chunk)
         depths = self._depth + np.cumsum(steps, dtype=np.int64)
         if depths.max(initial=0) > MAX_DEPTH:
-            raise ValueError(f'more than {MAX_DEPTH} nested lists')
+            raise _TooLargeError(f'nested more than {MAX_DEPTH} levels deep')
         if steps.any() and depths.min() <= self._item_depth:
             self._item_bytes = 0
         self._depth += int(steps.sum())
         self._item_bytes += len(chunk)
         if self._item_bytes > MAX_ITEM_BYTES:
-            raise ValueError(f'an item of more than {MAX_ITEM_BYTES} bytes')
+            raise _TooLargeError(
+                f'an item of more than {MAX_ITEM_BYTES} bytes')
         return chunk
 
     def _depth_steps(self, chunk: bytes) -> np.ndarray:

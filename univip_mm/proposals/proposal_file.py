@@ -109,8 +109,8 @@ class ProposalFile(Mapping):
                 _check_arrays(**arrays)
         except (OSError, ValueError) as e:
             raise ValueError(
-                f"'{self.path}' is not a proposal file, or is truncated or "
-                f'damaged ({e}): make it again with '
+                f"'{self.path}' is not a proposal file, or is damaged "
+                f'({_reason(e)}): make it again with '
                 'tools/generate_proposals.py') from None
         if self.meta['version'] > VERSION:
             raise ValueError(
@@ -176,6 +176,11 @@ class ProposalFile(Mapping):
         ProposalFile.__init__(self, state['path'])
 
 
+def _reason(error: Exception) -> str:
+    # An OSError repeats the path.
+    return getattr(error, 'strerror', None) or str(error)
+
+
 def _checksum_of_name(file_name: str) -> int:
     name = file_name.replace('\\', '/').split('/')[-1]
     return zlib.crc32(name.encode(errors='surrogatepass'))
@@ -214,7 +219,10 @@ def _check_arrays(image_ids: np.ndarray, offsets: np.ndarray,
     for name, (dtypes, ndim) in _MEMBERS.items():
         array = arrays[name]
         if array.dtype not in dtypes or array.ndim != ndim:
-            raise ValueError(f'{name} is {array.dtype} of shape {array.shape}')
+            raise ValueError(
+                f'{name} is {array.dtype} of shape {array.shape}, not '
+                f'{" or ".join(x.__name__ for x in dtypes)} with {ndim} '
+                'dimensions')
     number = len(image_ids)
     if (image_ids[1:] <= image_ids[:-1]).any():
         raise ValueError('image_ids are not ascending')
@@ -234,7 +242,8 @@ def _check_boxes(image_ids: np.ndarray, offsets: np.ndarray,
                  boxes: np.ndarray) -> None:
     """Raise ValueError for a box with a negative coordinate or an empty side.
 
-    The size of the image is unknown: the training ignores boxes outside.
+    The size of the image is unknown: the training ignores boxes outside the
+    image.
     """
     for start in range(0, len(boxes), _BATCH_SIZE):
         # A copy, because the arrays in the file are not aligned.

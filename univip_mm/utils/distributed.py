@@ -43,17 +43,9 @@ def start_gloo(launcher: str, timeout: timedelta = TIMEOUT,
         ValueError: The launcher is unknown, or it did not start this process.
         JoinError: The ranks cannot connect.
     """
-    if launcher not in LAUNCHERS:
-        raise ValueError(f"there is no launcher '{launcher}': choose one of "
-                         f'{", ".join(LAUNCHERS)}')
+    check_launcher(launcher)
     if launcher == 'none' or is_started():
         return
-    if launcher == 'slurm':
-        _set_environment_from_slurm()
-    if 'RANK' not in os.environ:
-        raise ValueError(
-            "launcher is 'pytorch', but torchrun did not start this process: "
-            'start it with torchrun, or leave --launcher out')
     from torch.distributed import init_process_group
     rank, size = int(os.environ['RANK']), int(os.environ['WORLD_SIZE'])
     join_timeout = min(timeout, JOIN_TIMEOUT)
@@ -89,6 +81,29 @@ def _set_environment_from_slurm() -> None:
         hosts = subprocess.run(['scontrol', 'show', 'hostname', nodes],
                                check=True, capture_output=True, text=True)
         env['MASTER_ADDR'] = hosts.stdout.split()[0]
+
+
+def first_rank() -> bool:
+    """Return True for rank 0, also before the group is started."""
+    env = os.environ
+    return env.get('RANK', env.get('SLURM_PROCID', '0')) == '0'
+
+
+def check_launcher(launcher: str) -> None:
+    """Check that the launcher started this process; read Slurm's variables.
+
+    Raises:
+        ValueError: The launcher is unknown, or it did not start this process.
+    """
+    if launcher not in LAUNCHERS:
+        raise ValueError(f"there is no launcher '{launcher}': choose one of "
+                         f'{", ".join(LAUNCHERS)}')
+    if launcher == 'slurm':
+        _set_environment_from_slurm()
+    elif launcher == 'pytorch' and 'RANK' not in os.environ:
+        raise ValueError(
+            "launcher is 'pytorch', but torchrun did not start this process: "
+            'start it with torchrun, or leave --launcher out')
 
 
 def rank_and_world_size() -> tuple[int, int]:

@@ -1,4 +1,5 @@
 """One-line error messages of the command-line tools."""
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,5 +28,6 @@ def one_line_errors(if_stopped: str = '',
     except KeyboardInterrupt:
         if not if_stopped:
             raise
-        print(f'\nstopped; {if_stopped}', file=sys.stderr)
+        if os.environ.get('LOCAL_RANK', '0') == '0':
+            print(f'\nstopped; {if_stopped}', file=sys.stderr)
         raise SystemExit(130) from None

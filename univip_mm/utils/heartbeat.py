@@ -20,7 +20,7 @@ import threading
 from typing import Any, Optional
 
 from . import watcher
-from .rendezvous import is_started, open_store
+from .rendezvous import JoinError, first_line, is_started, open_store
 
 LIMIT = 60.0  # seconds
 ADVICE = '--resume continues from the last checkpoint'
@@ -42,21 +42,37 @@ def start_heartbeat(limit: float = LIMIT, advice: str = ADVICE,
 
     Args:
         limit (float): Seconds without an answer after which all ranks end.
-            A rank answers unless it is stopped or holds Python's lock.
+            A rank that uses CPU time counts as answering.
         advice (str): End of the message, how to continue.
         store (torch.distributed.Store, optional): Store of a group that is
             about to start. Defaults to that of the running group.
     """
     global _running, _number_of_starts
-    if _running is not None or not limit or int(
-            os.environ.get('WORLD_SIZE', 1)) < 2:
+    if _running is not None or int(os.environ.get('WORLD_SIZE', 1)) < 2:
         return
     if store is None:
         if not is_started() or 'MASTER_ADDR' not in os.environ:
             return
         store = open_store()
     _number_of_starts += 1
-    _running = _Heartbeat(limit, advice, store, f'beat{_number_of_starts}')
+    key = f'beat{_number_of_starts}'
+    if _is_on(store, key, limit) and limit:
+        _running = _Heartbeat(limit, advice, store, key)
+
+
+def _is_on(store: Any, key: str, limit: float) -> bool:
+    """Return True if rank 0 has a heartbeat.
+
+    The limits can differ, if a rank could not read its config.
+    """
+    if os.environ['RANK'] == '0':
+        store.set(f'{key}-limit', str(limit))
+        return True
+    try:
+        return float(store.get(f'{key}-limit')) > 0
+    except RuntimeError as e:
+        raise JoinError(f'rank 0 did not answer ({first_line(e)}): look at '
+                        'its output') from None
 
 
 def stop_heartbeat() -> None:
@@ -98,8 +114,9 @@ class _Heartbeat:
             if rank != 0 and not (select.select(
                     [stdout], [], [], ANSWER_SECONDS)[0] and stdout.read(1)):
                 print(f'warning: rank {rank} runs without heartbeat: no '
-                      f'answer from rank 0 at {address}:{port}; are the ports '
-                      'open?', file=sys.stderr)
+                      f'answer from rank 0 at {address}:{port}; open the TCP '
+                      'ports between the hosts, or a dead rank is noticed '
+                      'only after env_cfg.dist_cfg.timeout', file=sys.stderr)
 
     def _tick(self, interval: float) -> None:
         while not self._stopping.wait(interval):
@@ -126,7 +143,7 @@ class _Heartbeat:
 def _start_watcher(server: Optional[socket.socket],
                    link: Optional[socket.socket],
                    options: dict) -> subprocess.Popen:
-    """Start a watcher that takes over a socket."""
+    """Start a watcher that inherits a socket."""
     options.update(server=server.fileno() if server else -1,
                    link=link.fileno() if link else -1)
     sockets = [x for x in (server, link) if x]

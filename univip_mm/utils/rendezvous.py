@@ -31,7 +31,7 @@ def is_started() -> bool:
 
 
 def open_store(timeout: Optional[timedelta] = None) -> Any:
-    """Connect to the store of the launcher; its keys are ours alone.
+    """Connect to the store of the launcher, with a key prefix of our own.
 
     ``timeout`` is the maximum time to wait for the store, and later for one
     of its keys. Defaults to that of PyTorch.
@@ -113,7 +113,7 @@ def _describe_host() -> dict:
 
 
 def _network() -> str:
-    """Return a name that is the same for processes with one loopback."""
+    """Return the identity of the network namespace."""
     with open('/proc/sys/kernel/random/boot_id') as file:
         return file.read().strip() + os.readlink('/proc/self/ns/net')
 

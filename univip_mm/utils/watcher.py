@@ -86,6 +86,8 @@ class Watcher:
         self.selector = selectors.DefaultSelector()
         self.peers: list[Peer] = []
         self.ticked = time.monotonic()
+        self.cpu_ticks = 0
+        self._works()  # the CPU time at the start
         self.answered = server >= 0  # the rank waits for rank 0's hello
         self.exits = False  # the rank ends by itself, with its own message
         self.text, self.shown = '', False
@@ -127,6 +129,8 @@ class Watcher:
     def _check(self, now: float) -> None:
         if os.getppid() != self.pid:
             self._rank_ended()
+        if now - self.ticked > self.limit and self._works():
+            self.ticked = now
         if now - self.ticked > self.limit:
             self._stop(0, True, f'{self.name} has not answered for '
                        f'{self.limit:g} s: its process is stopped or hangs')
@@ -141,12 +145,29 @@ class Watcher:
             self._show()
             sys.exit()
 
+    def _works(self) -> bool:
+        """Return True if the rank has used CPU time since the last call.
+
+        Long work in one call, such as the parsing of a large JSON, keeps the
+        other threads of Python from running.
+        """
+        before = self.cpu_ticks
+        try:
+            with open(f'/proc/{self.pid}/stat') as file:
+                # The name, in parentheses, may contain spaces.
+                fields = file.read().rpartition(') ')[2].split()
+        except OSError:
+            return False
+        self.cpu_ticks = int(fields[11]) + int(fields[12])
+        return fields[0] not in 'Tt' and self.cpu_ticks > before
+
     def _read_rank(self) -> None:
         try:
             ticks = os.read(0, 4096)
         except BlockingIOError:
             return
         self.ticked = time.monotonic()
+        self._works()
         if b'd' in ticks:
             self._send_all('done')
             sys.exit()
@@ -186,7 +207,7 @@ class Watcher:
                 peer.send(line)
 
     def _answer_rank(self, answer: bytes) -> None:
-        """Write to the rank once if rank 0 has answered, or that it cannot."""
+        """Inform the rank once that rank 0 has answered, or cannot."""
         if not self.answered:
             self.answered = True
             with contextlib.suppress(OSError):  # the rank waits no longer

@@ -9,8 +9,8 @@ from ...utils.heartbeat import LIMIT, start_heartbeat, stop_heartbeat
 class HeartbeatHook(Hook):
     """Hook that ends all ranks if one of them ends, stops or is cut off.
 
-    Without it, the other ranks wait for ``env_cfg.dist_cfg.timeout``. The
-    message names the rank. See :mod:`univip_mm.utils.heartbeat`.
+    Without this hook, the other ranks wait for ``env_cfg.dist_cfg.timeout``.
+    The message names the rank. See :mod:`univip_mm.utils.heartbeat`.
 
     Args:
         limit (float): Seconds without an answer of a rank after which all

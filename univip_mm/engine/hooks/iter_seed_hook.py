@@ -31,7 +31,7 @@ class IterSeedHook(Hook):
         loader = runner.train_dataloader
         sampler = getattr(loader, 'sampler', None)
         if hasattr(sampler, 'seed'):
-            sampler.seed = runner.seed
+            sampler.seed = common_seed(runner)
         if not isinstance(runner.train_loop, EpochBasedTrainLoop):
             return  # the loader may have no length
         done = runner.iter - runner.epoch * len(loader)
@@ -53,8 +53,18 @@ class IterSeedHook(Hook):
         _seed(runner)
 
 
+def common_seed(runner) -> int:
+    """Return the seed of all ranks.
+
+    With MMEngine's option ``diff_rank_seed``, each rank adds its number.
+    """
+    different = runner.cfg.get('randomness', {}).get('diff_rank_seed')
+    return runner.seed - get_rank() if different else runner.seed
+
+
 def _seed(runner) -> None:
-    sequence = np.random.SeedSequence([runner.seed, runner.iter, get_rank()])
+    sequence = np.random.SeedSequence(
+        [common_seed(runner), runner.iter, get_rank()])
     seed = int(sequence.generate_state(1)[0])
     random.seed(seed)
     np.random.seed(seed)

@@ -51,7 +51,7 @@ class PreemptionHook(Hook):
         if getattr(loader, 'num_workers', 0) > 0:
             loader.worker_init_fn = functools.partial(
                 _start_worker, loader.worker_init_fn, self._exiting,
-                os.getpid())
+                _parent_of_workers(loader))
             # At exit, multiprocessing sends SIGTERM to the workers and waits
             # for them. Our handler runs before and lets them exit.
             atexit.register(self._exiting.fill_, 1)
@@ -94,10 +94,18 @@ class PreemptionHook(Hook):
         return bool(flag)
 
 
+def _parent_of_workers(loader: Any) -> Optional[int]:
+    """Return this process, or None if a fork server starts the workers."""
+    context = getattr(loader, 'multiprocessing_context', None)
+    method = (context or torch.multiprocessing).get_start_method()
+    return None if method == 'forkserver' else os.getpid()
+
+
 def _start_worker(worker_init_fn: Optional[Callable], exiting: torch.Tensor,
-                  parent: int, worker_id: int) -> None:
+                  parent: Optional[int], worker_id: int) -> None:
     # PyTorch's workers notice the end of their rank only between two batches.
-    die_with_parent(parent)
+    if parent is not None:
+        die_with_parent(parent)
 
     def wait(*_) -> None:
         # Slurm signals all processes, but the last iterations still need

@@ -34,5 +34,8 @@ class RankCheckHook(Hook):
         check_start_agrees(runner)
 
     def before_test(self, runner) -> None:
-        """Compare the weights."""
-        check_weights_agree(runner.model)
+        """Compare the weights.
+
+        After a training on CPUs, each rank has its own statistics of BN.
+        """
+        check_weights_agree(runner.model, buffers=runner.iter == 0)

@@ -55,7 +55,7 @@ class SafeCheckpointHook(CheckpointHook):
 
     def before_train(self, runner) -> None:
         """Find the output folder, and remove temporary files in it."""
-        _drop_foreign_paths(runner.message_hub.runtime_info)
+        _drop_foreign_paths(runner.message_hub.runtime_info, self.out_dir)
         super().before_train(runner)
         if '://' in self.out_dir:
             return
@@ -102,7 +102,7 @@ class SafeCheckpointHook(CheckpointHook):
                 if self.by_epoch else self.is_last_train_iter(runner))
 
 
-def _drop_foreign_paths(info: dict) -> None:
+def _drop_foreign_paths(info: dict, folder: str) -> None:
     """Remove values of a resumed checkpoint that name files to be deleted.
 
     MMEngine deletes the previous best checkpoint, file or folder, when there
@@ -111,6 +111,7 @@ def _drop_foreign_paths(info: dict) -> None:
     for key, value in list(info.items()):
         is_best = str(key).startswith('best_ckpt') and not (
             isinstance(value, str) and osp.isfile(value)
+            and osp.dirname(osp.realpath(value)) == osp.realpath(folder)
             and osp.basename(value).startswith('best_')
             and value.endswith('.pth'))
         is_step = key == 'keep_ckpt_ids' and not (

@@ -12,7 +12,7 @@ from ..plain_log import restore_log, to_plain_parts
 
 @HOOKS.register_module()
 class SafeResumeHook(Hook):
-    """Hook that makes checkpoints plain, and their loading safe.
+    """Hook that saves plain checkpoints and loads checkpoints safely.
 
     MMEngine stores its log in the checkpoint as Python objects, which
     PyTorch's safe reader refuses. This hook stores the log as tensors and
