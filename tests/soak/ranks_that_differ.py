@@ -4,7 +4,6 @@ The nodes are those of :mod:`two_nodes`. Each has its own disk, mounted at the
 same path, so one config can mean two data sets. Without a check, most of these
 trainings end with exit code 0 and wrong weights. Needs root and Linux.
 """
-import argparse
 import json
 import os
 import shutil
@@ -21,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parent))
 
 from tiny import PYTHONPATH, ROOT, make_coco_folder, write_config
-from two_nodes import NODES, Network, Training
+from two_nodes import NODES, Network, Training, run_cases
 
 EXAMPLE = '''
 examples:
@@ -172,37 +171,6 @@ def run(case: Case, cap: float) -> tuple[list[str], bool]:
             codes, message], is_right
 
 
-def parse_args() -> argparse.Namespace:
-    names = [case.name for case in CASES]
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--cases', nargs='+', choices=names, default=names,
-                        metavar='CASE', help='cases to run (default: all of '
-                        f'them: {"; ".join(names)})')
-    parser.add_argument('--cap', type=float, default=120, metavar='SECONDS',
-                        help='give up a case after this time (default: '
-                        '%(default)s)')
-    return parser.parse_args()
-
-
-def main() -> None:
-    args = parse_args()
-    if os.geteuid() != 0 or sys.platform != 'linux':
-        raise SystemExit('error: network namespaces need root on Linux: run '
-                         'this script as root')
-    print('| difference of node 1 | seconds from start to end | exit codes '
-          '(node 0, node 1) | message |\n|---|---|---|---|', flush=True)
-    wrong = []
-    for case in CASES:
-        if case.name in args.cases:
-            cells, is_right = run(case, args.cap)
-            wrong += [] if is_right else [case.name]
-            print(f'| {" | ".join(x.replace("|", "/") for x in cells)} |',
-                  flush=True)
-    if wrong:
-        raise SystemExit(f'error: not stopped as expected: {wrong}')
-
-
 if __name__ == '__main__':
-    main()
+    run_cases(__doc__, EXAMPLE, 'difference of node 1 | seconds from start to '
+              'end', CASES, run)

@@ -269,8 +269,8 @@ def started(case: Case, folder: Path) -> Iterator[Training]:
             training.kill()
 
 
-def run(case: Case, cap: float) -> list[str]:
-    """Run a case; return the cells of its row."""
+def run(case: Case, cap: float) -> tuple[list[str], bool]:
+    """Run a case; return the cells of its row, and whether it has ended."""
     with tempfile.TemporaryDirectory() as temporary, started(
             case, Path(temporary)) as training:
         if case.fault is not None:
@@ -280,13 +280,19 @@ def run(case: Case, cap: float) -> list[str]:
         codes, message = training.exit_codes(), training.message()
         left = '' if seconds is not None else f'; left: {training.kill()}'
         return [case.name, f'> {cap:.0f}' if seconds is None else
-                f'{seconds:.0f}', codes, message + left]
+                f'{seconds:.0f}', codes, message + left], seconds is not None
 
 
-def parse_args() -> argparse.Namespace:
-    names = [case.name for case in CASES]
+def run_cases(description: str, examples: str, heading: str,
+              cases: Sequence, run: Callable) -> None:
+    """Run the cases of the command line, and print a row after each.
+
+    ``run(case, cap)`` returns the cells of the row, and whether the training
+    ended as expected.
+    """
+    names = [case.name for case in cases]
     parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLE,
+        description=description, epilog=examples,
         formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--cases', nargs='+', choices=names, default=names,
                         metavar='CASE', help='cases to run (default: all of '
@@ -294,28 +300,24 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--cap', type=float, default=120, metavar='SECONDS',
                         help='give up a case after this time, and fail '
                         '(default: %(default)s)')
-    return parser.parse_args()
-
-
-def main() -> None:
-    args = parse_args()
+    args = parser.parse_args()
     if os.geteuid() != 0 or sys.platform != 'linux':
         raise SystemExit('error: network namespaces need root on Linux: run '
                          'this script as root')
     # Ctrl-C and SIGTERM remove the namespaces too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    print('| fault | seconds until the end | exit codes (node 0, node 1) | '
-          'message |\n|---|---|---|---|', flush=True)
-    failed = False
-    for case in CASES:
+    print(f'| {heading} | exit codes (node 0, node 1) | message |\n'
+          '|---|---|---|---|', flush=True)
+    wrong = []
+    for case in cases:
         if case.name in args.cases:
-            cells = run(case, args.cap)
-            failed |= cells[1].startswith('>')
+            cells, is_right = run(case, args.cap)
+            wrong += [] if is_right else [case.name]
             print(f'| {" | ".join(x.replace("|", "/") for x in cells)} |',
                   flush=True)
-    if failed:
-        raise SystemExit(1)
+    if wrong:
+        raise SystemExit(f'error: not ended as expected: {", ".join(wrong)}')
 
 
 if __name__ == '__main__':
-    main()
+    run_cases(__doc__, EXAMPLE, 'fault | seconds until the end', CASES, run)
