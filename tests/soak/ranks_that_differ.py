@@ -121,7 +121,8 @@ CASES = [
     Case('resume: no checkpoint', remove_checkpoints, 'load_from', True),
     Case('resume: an older checkpoint', keep_older_checkpoint, 'load_from',
          True),
-    Case('resume: other weights', change_checkpoint, 'weights', True),
+    Case('resume: other weights', change_checkpoint, 'differ in resume.',
+         True),
 ]
 
 

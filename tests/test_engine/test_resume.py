@@ -252,15 +252,17 @@ def test_save_checkpoint_refuses_pipes_and_devices(tmp_path, save, name):
 
 
 def test_checkpoint_names_no_file_to_delete(tmp_path):
-    paths = [tmp_path / x for x in ('a.pth', 'best_.txt', 'best_1.pth')]
+    paths = [tmp_path / x for x in ('a.pth', 'best_.txt', 'best_1.pth',
+                                    'other/best_1.pth')]
+    (tmp_path / 'other').mkdir()
     for path in paths:
         path.write_text('')
     info = {f'best_ckpt_{i}': str(x) for i, x in enumerate([*paths, tmp_path])}
     info.update(best_ckpt=3, keep_ckpt_ids=['../a'], iter=4)
-    _drop_foreign_paths(info)
+    _drop_foreign_paths(info, str(tmp_path))
     assert info == dict(best_ckpt_2=str(paths[2]), iter=4)
     info = dict(keep_ckpt_ids=[1, 2])
-    _drop_foreign_paths(info)
+    _drop_foreign_paths(info, str(tmp_path))
     assert info == dict(keep_ckpt_ids=[1, 2])
 
 

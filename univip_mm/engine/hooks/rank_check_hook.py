@@ -24,6 +24,9 @@ class RankCheckHook(Hook):
     # After the hooks that change the model.
     priority = 'VERY_LOW'
 
+    def __init__(self) -> None:
+        self._has_trained = False
+
     def before_run(self, runner) -> None:
         """Compare the config and the packages."""
         check_config_agrees(runner.cfg)
@@ -32,10 +35,11 @@ class RankCheckHook(Hook):
         """Compare the data, the iteration, the weights and the schedules."""
         check_data_agrees(runner)
         check_start_agrees(runner)
+        self._has_trained = True
 
     def before_test(self, runner) -> None:
         """Compare the weights.
 
         After a training on CPUs, each rank has its own statistics of BN.
         """
-        check_weights_agree(runner.model, buffers=runner.iter == 0)
+        check_weights_agree(runner.model, buffers=not self._has_trained)
