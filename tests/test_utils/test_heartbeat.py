@@ -71,8 +71,11 @@ class Ranks:
                 self.processes.append(subprocess.Popen(
                     [sys.executable, '-c', RANK + code], cwd=folder,
                     env=environment, stderr=errors))
-        for rank in range(len(codes)):
-            wait_until((folder / f'started{rank}').exists)
+        self.watchers = []
+
+    def wait_until_started(self):
+        for rank in range(len(self.processes)):
+            wait_until((self.folder / f'started{rank}').exists)
         self.watchers = [
             int(pid) for x in self.processes for pid in
             Path(f'/proc/{x.pid}/task/{x.pid}/children').read_text().split()]
@@ -94,6 +97,7 @@ def start(tmp_path):
 
     def start_ranks(*codes, **options):
         groups.append(Ranks(tmp_path, *codes, **options))
+        groups[-1].wait_until_started()
         return groups[-1]
 
     yield start_ranks
