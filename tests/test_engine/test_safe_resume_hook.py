@@ -1,4 +1,3 @@
-import os
 import subprocess
 import sys
 import types
@@ -11,6 +10,7 @@ from mmengine.hooks import CheckpointHook
 from mmengine.logging import MessageHub
 from mmengine.logging.history_buffer import HistoryBuffer
 from mmengine.runner.priority import get_priority
+from payload import Payload
 from tiny import run_tool, write_config
 
 from univip_mm.engine import SafeResumeHook
@@ -30,15 +30,6 @@ log, evil = sys.argv[1:]
 SafeResumeHook()
 print(load(log), load(evil))
 '''
-
-
-class Payload:
-
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return os.system, (f'touch {self.path}', )
 
 
 @pytest.fixture

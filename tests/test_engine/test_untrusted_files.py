@@ -1,6 +1,5 @@
 """No tool executes code in a file that it loads."""
 import json
-import os
 import pickle
 from collections import OrderedDict
 
@@ -9,20 +8,11 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.logging.history_buffer import HistoryBuffer
+from payload import Payload
 from tiny import error_of, write_config
 
 from univip_mm.engine.replay import FORMAT, save_replay
 from univip_mm.proposals import ProposalFile
-
-
-class Payload:
-    """Object that creates a file when it is unpickled unsafely."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return os.system, (f'touch {self.path}', )
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from processes import is_alive
 from tiny import ROOT
 
 from univip_mm.utils import heartbeat
@@ -44,14 +45,6 @@ def wait_until(condition, seconds=30):
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)
-
-
-def is_alive(pid):
-    try:
-        text = Path(f'/proc/{pid}/stat').read_text()
-    except FileNotFoundError:
-        return False
-    return text.rpartition(')')[2].split()[0] != 'Z'
 
 
 class Ranks:

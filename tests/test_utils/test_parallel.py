@@ -7,6 +7,7 @@ from pathlib import Path
 
 import cv2
 import pytest
+from processes import is_alive
 
 from univip_mm.utils.parallel import map_unordered, number_of_workers
 
@@ -86,14 +87,6 @@ list(map_unordered(work, range(8), 2))
     while any(is_alive(child) for child in children):
         assert time.monotonic() < deadline
         time.sleep(0.05)
-
-
-def is_alive(pid):
-    try:
-        status = Path(f'/proc/{pid}/status').read_text()
-    except FileNotFoundError:
-        return False
-    return 'State:\tZ' not in status
 
 
 def test_number_of_workers_defaults_to_cores():

@@ -11,7 +11,7 @@ from mmengine.logging import print_log
 from mmengine.runner import CheckpointLoader
 from mmengine.runner.checkpoint import get_torchvision_models
 
-from ..utils.distributed import first_rank
+from ..utils.processes import is_first_rank
 from ..utils.text import printable
 from ..utils.unwrap import unwrap_model
 from .safe_load import CheckpointError, check_reader, load
@@ -284,6 +284,6 @@ def _find_latest(work_dir: str) -> Optional[str]:
                  f'(iteration {found[other][0]})')
     if skipped:
         text += f'; skipped {words}'
-    if first_rank():
+    if is_first_rank():
         print_log(text, level=logging.WARNING)
     return path

@@ -32,6 +32,7 @@ from torch.distributed.optim import ZeroRedundancyOptimizer
 from ..io.images import UnreadableImageError, read_bytes
 from ..utils.distributed import leave
 from ..utils.errors import USER_ERRORS
+from ..utils.processes import is_first_of_node
 from ..utils.unwrap import unwrap_model
 from .hooks.iter_seed_hook import common_seed
 
@@ -79,7 +80,7 @@ def errors_on_all_ranks(
     try:
         join()
     except USER_ERRORS as e:
-        if not _is_first_of_node():
+        if not is_first_of_node():
             raise SystemExit(1) from None
         raise (error or e) from None
     is_users = error is None or isinstance(error, USER_ERRORS)
@@ -211,19 +212,15 @@ def _stop(error: Exception) -> NoReturn:
     All ranks call this function, so no rank waits for another.
     """
     leave()
-    if not _is_first_of_node():
+    if not is_first_of_node():
         raise SystemExit(1)
     raise error
-
-
-def _is_first_of_node() -> bool:
-    return os.environ.get('LOCAL_RANK', '0') == '0'
 
 
 def _check_same_files(paths: list[str]) -> None:
     """Compare the image files of the nodes, and name the first difference."""
     paths = paths[::1 + len(paths) // MAX_FILES]
-    own = _describe_files(paths) if _is_first_of_node() else None
+    own = _describe_files(paths) if is_first_of_node() else None
     digests = all_gather_object(
         None if own is None else hashlib.sha256(own).hexdigest())
     if len(set(digests) - {None}) == 1:

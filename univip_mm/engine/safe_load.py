@@ -152,7 +152,7 @@ def load(path: Union[str, os.PathLike], map_location: Any = 'cpu',
         return _Converter()(content)
     except Exception as e:  # also what PyTorch raises for malformed files
         raise CheckpointError(
-            describe_refusal(path, e), _reason(e)) from None
+            _describe_refusal(path, e), _reason(e)) from None
 
 
 def check_reader(path: Union[str, os.PathLike]) -> None:
@@ -162,10 +162,9 @@ def check_reader(path: Union[str, os.PathLike]) -> None:
         raise CheckpointError(f"cannot read '{printable(path)}': {refusal}")
 
 
-def describe_refusal(path: Union[str, os.PathLike], error: Exception) -> str:
+def _describe_refusal(path: Union[str, os.PathLike],
+                      error: Exception) -> str:
     """Return one line that says why a checkpoint was not loaded."""
-    if isinstance(error, CheckpointError):
-        return str(error)
     name, reason = printable(path), _reason(error)
     if reason == TRUNCATED:
         return f"'{name}' is truncated ({reason}): give a complete file"

@@ -42,22 +42,23 @@ def atomic_write(path: PathLike, mode: str = 'wb') -> Iterator[IO]:
 
 
 def open_to_append(path: PathLike) -> IO[str]:
-    """Open a regular file at its end, as UTF-8; create it if it is missing.
+    """Open a regular file to read and to append; create it if it is missing.
 
     In contrast to a plain ``open``, the call does not follow a link at
     ``path`` to another file, and does not wait for the reader of a pipe.
 
     Raises:
-        OSError: The path is not a regular file, or cannot be written.
+        OSError: The path is not a regular file, or cannot be opened.
     """
-    flags = (os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
-             | os.O_NONBLOCK | os.O_CLOEXEC)
-    file = open(path, 'a', encoding='utf-8',
-                opener=lambda name, _: os.open(name, flags, 0o666))
-    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-        file.close()
-        raise OSError(errno.EINVAL, 'not a regular file', str(path))
-    return file
+    return open(path, 'a+', encoding='utf-8', opener=_open_regular)
+
+
+def _open_regular(path: str, flags: int) -> int:
+    descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, 'not a regular file', path)
+    return descriptor
 
 
 def replace_durably(part: PathLike, path: PathLike) -> None:

@@ -4,13 +4,13 @@ import fcntl
 import json
 import os
 import socket
-import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 
 from ..utils.text import printable
-from .atomic import PathLike
+from .atomic import PathLike, open_to_append
+from .files import parse_json
 
 FILE = '.lock'
 
@@ -29,36 +29,31 @@ def work_dir_lock(work_dir: PathLike) -> Iterator[None]:
             host and process id), or the lock file cannot be written.
     """
     path = os.path.join(work_dir, FILE)
-    # Not through a link, which may point to any file of the user.
-    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
     try:
         os.makedirs(work_dir, exist_ok=True)
-        descriptor = os.open(path, flags, 0o666)
+        file = open_to_append(path)
     except OSError as e:
         cure = ('it is a link, remove it' if e.errno == errno.ELOOP else
+                'remove it' if e.errno == errno.EINVAL else
                 'check that the work dir is writable')
         raise ValueError(f"cannot lock '{path}' ({e.strerror}): {cure}, or "
                          'choose another --work-dir') from None
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise ValueError(f"cannot lock '{path}', which is not a regular file: "
-                         'remove it, or choose another --work-dir')
-    with os.fdopen(descriptor, 'r+') as file:
+    with file:
+        owner = _read_owner(file)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             in_use = False
-        except OSError as e:
-            in_use = e.errno in (errno.EACCES, errno.EAGAIN)
-            in_use = in_use or _is_running_here(_read_owner(file))
+        except BlockingIOError:
+            in_use = True
+        except OSError:  # the file system has no locks
+            in_use = _is_running_here(owner)
         if in_use:
-            owner = _read_owner(file)
             raise ValueError(
                 f"the work dir '{work_dir}' is in use by process "
                 f"{owner.get('pid', '?')} on {owner.get('host', '?')} since "
                 f"{owner.get('since', '?')}: wait for this training or stop "
                 'it, or choose another --work-dir')
-        file.seek(0)
-        file.truncate()
+        file.truncate(0)
         json.dump(dict(host=socket.gethostname(), pid=os.getpid(),
                        since=datetime.now().isoformat(' ', 'seconds')), file)
         file.flush()
@@ -66,18 +61,17 @@ def work_dir_lock(work_dir: PathLike) -> Iterator[None]:
             yield
         finally:
             # Without locks of the file system, an old entry must not count.
-            file.seek(0)
-            file.truncate()
+            file.truncate(0)
 
 
 def _read_owner(file) -> dict[str, str]:
     """Return the entry of a lock file, empty if there is none."""
     file.seek(0)
     try:
-        owner = json.loads(file.read(1000))
+        owner = parse_json(file.read(1000))
         return {name: printable(owner[name])
                 for name in ('host', 'pid', 'since')}
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError):
         return {}
 
 

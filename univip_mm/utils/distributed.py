@@ -83,12 +83,6 @@ def _set_environment_from_slurm() -> None:
         env['MASTER_ADDR'] = hosts.stdout.split()[0]
 
 
-def first_rank() -> bool:
-    """Return True for rank 0, also before the group is started."""
-    env = os.environ
-    return env.get('RANK', env.get('SLURM_PROCID', '0')) == '0'
-
-
 def check_launcher(launcher: str) -> None:
     """Check that the launcher started this process; read Slurm's variables.
 

@@ -1,9 +1,9 @@
 """One-line error messages of the command-line tools."""
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from .processes import is_first_of_node
 from .text import printable
 
 USER_ERRORS = (ValueError, FileNotFoundError)
@@ -28,6 +28,6 @@ def one_line_errors(if_stopped: str = '',
     except KeyboardInterrupt:
         if not if_stopped:
             raise
-        if os.environ.get('LOCAL_RANK', '0') == '0':
+        if is_first_of_node():
             print(f'\nstopped; {if_stopped}', file=sys.stderr)
         raise SystemExit(130) from None

@@ -20,6 +20,7 @@ import threading
 from typing import Any, Optional
 
 from . import watcher
+from .processes import is_first_of_node
 from .rendezvous import JoinError, first_line, is_started, open_store
 
 LIMIT = 60.0  # seconds
@@ -102,7 +103,7 @@ class _Heartbeat:
             name=f'rank {rank} (host {socket.gethostname()}, pid '
             f'{os.getpid()})', rank=rank, pid=os.getpid(), limit=limit,
             world_size=int(os.environ['WORLD_SIZE']), token=token,
-            advice=advice, shows=os.environ.get('LOCAL_RANK', '0') == '0'))
+            advice=advice, shows=is_first_of_node()))
         assert self._process.stdin and self._process.stdout
         self._pipe = self._process.stdin.fileno()
         os.set_blocking(self._pipe, False)

@@ -1,10 +1,21 @@
-"""Processes that end with the process that started them."""
+"""Processes of a launcher: their variables, and their end."""
 import ctypes
 import os
 import signal
 from typing import Optional
 
 _PR_SET_PDEATHSIG = 1  # prctl(2) of Linux
+
+
+def is_first_rank() -> bool:
+    """Return True for rank 0, also before the group is started."""
+    env = os.environ
+    return env.get('RANK', env.get('SLURM_PROCID', '0')) == '0'
+
+
+def is_first_of_node() -> bool:
+    """Return True for the rank that reports for all ranks of its node."""
+    return os.environ.get('LOCAL_RANK', '0') == '0'
 
 
 def die_with_parent(parent: Optional[int] = None) -> None:
