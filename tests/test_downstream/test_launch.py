@@ -123,6 +123,11 @@ def test_torchrun_command_on_two_machines():
         '--launcher=pytorch']
 
 
+def test_torchrun_command_needs_the_address_of_node_0():
+    with pytest.raises(ValueError, match='NNODES is 2 but MASTER_ADDR is not'):
+        torchrun_command(8, ['a'], dict(NNODES='2', NODE_RANK='1'))
+
+
 def test_slurm_command_starts_one_task_per_gpu():
     words = slurm_command(16, ['a'], dict(PARTITION='gpu', SRUN_ARGS='-t 3-0'))
     assert words == [

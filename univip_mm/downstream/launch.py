@@ -122,10 +122,17 @@ def torchrun_command(gpus: int, arguments: Sequence[str],
 
     0 means one process without torchrun. ``environment`` can have NNODES,
     NODE_RANK, MASTER_ADDR, PORT and JOIN_TIMEOUT, for several machines.
+
+    Raises:
+        ValueError: There are several machines, but no MASTER_ADDR.
     """
     if gpus == 0:
         return [sys.executable, '-m', WORKER, *arguments]
     get = environment.get
+    if get('NNODES', '1') != '1' and not get('MASTER_ADDR'):
+        raise ValueError(f"NNODES is {get('NNODES')} but MASTER_ADDR is not "
+                         'set: give the host name of the machine with '
+                         'NODE_RANK=0')
     return [
         sys.executable, '-m', 'torch.distributed.run',
         f'--nnodes={get("NNODES", 1)}', f'--node-rank={get("NODE_RANK", 0)}',
