@@ -12,7 +12,8 @@ from pathlib import Path
 os.environ['UNIVIP_HOST'] = 'none'  # see univip_mm/__init__.py
 
 from univip_mm.io.atomic import atomic_write
-from univip_mm.io.coco_json import list_folder, read_coco
+from univip_mm.io.coco_json import read_coco
+from univip_mm.io.image_folder import list_folder
 from univip_mm.proposals import Search, generate_proposals
 from univip_mm.proposals.command_line import (
     add_rule_options,
