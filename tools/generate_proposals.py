@@ -72,8 +72,8 @@ def parse_args() -> argparse.Namespace:
         'the image whose longer side is reduced to PIXELS, e.g. 320: faster, '
         'but with other boxes (see docs/proposals.md). Default: images of '
         'more than 2 megapixels, or with a side above 3000 pixels, are '
-        'searched in a copy of at most 1 megapixel; other images without a '
-        'copy. 100000: no copies')
+        'searched in a copy of at most 0.3 megapixels, as 640 x 480; other '
+        'images without a copy. 100000: no copies')
     add_rule_options(parser)
     add('--workers', type=int, metavar='N', help='worker processes, per rank '
         'if there is a launcher (default: one per core)')
@@ -132,8 +132,8 @@ def describe_start(images: list[dict], search: Search) -> None:
              and isinstance(x.get('height'), int)]
     if large := sum(search.reduces(*size) for size in sizes):
         print(f'{large} images are large (more than 2 megapixels, or a side '
-              'above 3000 pixels) and are searched in a copy of 1 megapixel: '
-              '--max-side changes this')
+              'above 3000 pixels) and are searched in a copy of 0.3 '
+              'megapixels: --max-side changes this')
     print('searching: an image takes about 2 s (0.3 megapixels) to 40 s (2 '
           'megapixels) on one core', flush=True)
 
@@ -147,8 +147,8 @@ def report(args: argparse.Namespace, outcome: Outcome,
     print(f'; {outcome.found_before} were searched before'
           if outcome.found_before else '')
     if outcome.reduced:
-        print(f'{outcome.reduced} large images were searched in a copy of 1 '
-              'megapixel')
+        print(f'{outcome.reduced} large images were searched in a copy of '
+              '0.3 megapixels')
     print(describe_counts(out))
     for name, problem in list(outcome.unreadable.items())[:SHOWN]:
         print(f'not read: {printable(name)}: {printable(problem)}')

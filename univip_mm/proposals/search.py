@@ -16,7 +16,7 @@ NO_BOXES = np.zeros((0, 4), dtype=np.int32)
 # with the square of the longer side: OpenCV rotates the image by 45 degrees
 # within a larger one. See the measurements in docs/proposals.md.
 LARGE_IMAGE = 2_000_000  # pixels; a larger image is searched in a copy
-COPY_OF_LARGE_IMAGE = 1_000_000  # pixels
+COPY_OF_LARGE_IMAGE = 640 * 480  # pixels, as most images of COCO
 LONGEST_SIDE = 3000  # pixels, of an image without a copy, and of a copy
 
 
@@ -48,8 +48,8 @@ class Search:
         max_side (int, optional): Longer side, in pixels, of a reduced copy of
             the image to search; the boxes are scaled back. By default, images
             of more than 2 megapixels, or with a side above 3000 pixels, are
-            searched in a copy of at most 1 megapixel and 3000 pixels per
-            side, and other images themselves.
+            searched in a copy of at most 0.3 megapixels (COCO's 640 x 480)
+            and 3000 pixels per side, and other images themselves.
 
     Raises:
         ValueError: ``top_n`` or ``max_side`` is below 1.
