@@ -221,10 +221,10 @@ def test_list_file_leaves_out_unreadable_images(
         x['id'] for x in kept]
     lines = (coco_folder / 'out.unreadable.txt').read_text().splitlines()
     assert len(lines) == 1 and lines[0].startswith('3.jpg\tnot an image')
-    before = (coco_folder / 'out.npz').stat().st_ino
+    before = (coco_folder / 'out.npz').stat().st_mtime_ns
     assert search(images).searched == 1  # tried again
     assert search(kept).searched == 0
-    assert (coco_folder / 'out.npz').stat().st_ino == before
+    assert (coco_folder / 'out.npz').stat().st_mtime_ns == before
     assert not (coco_folder / 'out.unreadable.txt').exists()
 
 

@@ -56,11 +56,13 @@ def test_check_outputs_leaves_files_as_they_are(tmp_path):
 @pytest.mark.parametrize('name, message', [
     ('a.json', 'must end in .npz'), ('file/a.npz', 'cannot write.*another'),
     (f'{"x" * 240}.npz', 'File name too long'), ('pipe.npz', 'not a regular'),
+    ('c.npz', "c.npz.parts' must be a folder"),
     ('b.npz', "cannot write '.*b.searched.json', which is a folder")])
 def test_check_outputs_names_path_that_fails(tmp_path, name, message):
     (tmp_path / 'file').write_text('')
     os.mkfifo(tmp_path / 'pipe.npz')
     (tmp_path / 'b.searched.json').mkdir()
+    (tmp_path / 'c.npz.parts').write_text('')
     with pytest.raises(ValueError, match=message):
         check_outputs(tmp_path / name)
 
@@ -76,7 +78,7 @@ def test_check_disk_space_needs_room_for_proposals(tmp_path, monkeypatch):
     usage = namedtuple('usage', 'total used free')(10**9, 0, 10**9)
     monkeypatch.setattr(shutil, 'disk_usage', lambda path: usage)
     check_disk_space(tmp_path / 'a.npz', 118_287, None)
-    with pytest.raises(ValueError, match='1000 MB free, but.*2800 MB'):
+    with pytest.raises(ValueError, match='1000.0 MB free, but.*2800.0 MB'):
         check_disk_space(tmp_path / 'a.npz', 2_000_000, None)
     check_disk_space(tmp_path / 'a.npz', 2_000_000, 5)
 

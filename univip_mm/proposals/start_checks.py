@@ -9,6 +9,7 @@ from ..io.atomic import PathLike, atomic_write
 from ..io.files import read_json
 from ..utils.text import excerpt
 from .earlier import path_of_searched
+from .journal import journal_folder
 from .proposal_file import check_path
 from .result import path_of_unreadable
 
@@ -49,6 +50,9 @@ def check_outputs(out: PathLike, list_file: Optional[PathLike] = None) -> None:
     if list_file is not None:
         paths.append(Path(list_file))
         _check_own_list(Path(list_file))
+    if (folder := journal_folder(out)).is_file():
+        raise ValueError(f"'{folder}' must be a folder, for unfinished "
+                         'searches: remove this file, or choose another --out')
     for path in paths:
         if path.exists() and not path.is_file():
             raise ValueError(f"cannot write '{path}', which is a folder or "
@@ -89,8 +93,8 @@ def check_disk_space(out: Path, number: int, top_n: Optional[int]) -> None:
     free = shutil.disk_usage(out.parent).free
     if free < needed:
         raise ValueError(
-            f"the disk of '{out}' has {free / 1e6:.0f} MB free, but the "
-            f'proposals of {number} images need at least {needed / 1e6:.0f} '
+            f"the disk of '{out}' has {free / 1e6:.1f} MB free, but the "
+            f'proposals of {number} images need at least {needed / 1e6:.1f} '
             'MB: free disk space, or choose another --out')
 
 
