@@ -1,17 +1,17 @@
 """Find object proposals in all images of a data set by selective search.
 
-After an interruption, repeat the command to resume the search.
+After an interruption, or after files were added, removed or repaired, repeat
+the command: it searches only the images without a result.
 """
 import argparse
-import json
 import os
+import sys
 import time
 from datetime import timedelta
 from pathlib import Path
 
 os.environ['UNIVIP_HOST'] = 'none'  # see univip_mm/__init__.py
 
-from univip_mm.io.atomic import atomic_write
 from univip_mm.io.coco_json import read_coco
 from univip_mm.io.image_folder import list_folder
 from univip_mm.proposals import Search, generate_proposals
@@ -20,8 +20,11 @@ from univip_mm.proposals.command_line import (
     describe_counts,
     rules_from_args,
 )
+from univip_mm.proposals.earlier import keep_ids, path_of_list
 from univip_mm.proposals.generate import Outcome
-from univip_mm.proposals.selective_search import METHODS
+from univip_mm.proposals.result import path_of_unreadable
+from univip_mm.proposals.selective_search import METHODS, check_opencv
+from univip_mm.proposals.start_checks import check_outputs
 from univip_mm.utils.distributed import (
     LAUNCHERS,
     broadcast,
@@ -32,6 +35,8 @@ from univip_mm.utils.distributed import (
 from univip_mm.utils.errors import ALL_ERRORS, one_line_errors
 from univip_mm.utils.processes import end_with_launcher
 from univip_mm.utils.text import printable
+
+SHOWN = 20  # unreadable images
 
 EXAMPLE = '''
 examples:
@@ -58,14 +63,17 @@ def parse_args() -> argparse.Namespace:
     add = parser.add_argument
     add('--img-prefix', required=True, help='folder of the images')
     add('--ann-file', help='COCO json that lists the images (default: list '
-        'all images below --img-prefix, and write the list to a json beside '
-        'OUT)')
+        'all images below --img-prefix, and write the list of the readable '
+        'images to a json beside OUT)')
     add('--out', required=True, help='proposal file to write, ending in .npz')
     add('--method', choices=METHODS, default='fast', help='mode of selective '
         "search (default: %(default)s, the paper's)")
     add('--max-side', type=int, metavar='PIXELS', help='search in a copy of '
         'the image whose longer side is reduced to PIXELS, e.g. 320: faster, '
-        'but with other boxes (see docs/proposals.md; default: no copy)')
+        'but with other boxes (see docs/proposals.md). Default: images of '
+        'more than 2 megapixels, or with a side above 3000 pixels, are '
+        'searched in a copy of at most 0.3 megapixels, as 640 x 480; other '
+        'images without a copy. 100000: no copies')
     add_rule_options(parser)
     add('--workers', type=int, metavar='N', help='worker processes, per rank '
         'if there is a launcher (default: one per core)')
@@ -79,6 +87,8 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Search all images and report the result."""
     args = parse_args()
+    # A terminal that cannot show a file name must not end the search.
+    sys.stdout.reconfigure(errors='backslashreplace')
     end_with_launcher()
     start = time.time()
     with one_line_errors(f"finished images are in '{args.out}.parts': repeat "
@@ -89,41 +99,69 @@ def main() -> None:
         search = Search(args.method, rules_from_args(args), args.top_n,
                         args.max_side)
         images, ann_file = list_images(args)
-        outcome = generate_proposals(images, args.img_prefix, args.out,
-                                     search, ann_file.name, args.workers)
+        describe_start(images, search)
+        outcome = generate_proposals(
+            images, args.img_prefix, args.out, search, ann_file.name,
+            args.workers, None if args.ann_file else ann_file)
     if rank_and_world_size()[0] == 0:
-        report(args.out, outcome, time.time() - start)
-
-
-def report(out: str, outcome: Outcome, seconds: float) -> None:
-    """Print the numbers of images and proposals, and unreadable images."""
-    print(f'searched {outcome.searched} images in {seconds:.0f} s '
-          f'({outcome.searched / seconds:.1f} images/s)', end='')
-    print(f'; {outcome.found_before} were searched before'
-          if outcome.found_before else '')
-    print(describe_counts(out))
-    for name, problem in outcome.unreadable.items():
-        print(f'not read: {printable(name)}: {printable(problem)}')
-    if outcome.unreadable:
-        print(f'{len(outcome.unreadable)} images could not be read and have '
-              'no proposals: repair them and repeat the command, which '
-              'searches only these images')
-    print(f'proposals: {printable(out)}')
+        report(args, outcome, time.time() - start)
 
 
 def list_images(args: argparse.Namespace) -> tuple[list[dict], Path]:
     """Return the images and the path of the json that lists them."""
     if args.ann_file is not None:
         return read_coco(args.ann_file)['images'], Path(args.ann_file)
-    ann_file = Path(args.out).with_suffix('.images.json')
-    content = None
+    ann_file = path_of_list(args.out)
+    images = None
     if rank_and_world_size()[0] == 0:
-        content = list_folder(args.img_prefix)
-        with atomic_write(ann_file, 'w') as file:
-            json.dump(content, file)
-        print(f"listed {len(content['images'])} images in "
-              f'{printable(ann_file)}')
-    return broadcast(content)['images'], ann_file
+        # To list a large folder takes long.
+        check_opencv()
+        check_outputs(args.out, ann_file)
+        images = keep_ids(list_folder(args.img_prefix)['images'], args.out)
+        print(f'found {len(images)} images below '
+              f'{printable(args.img_prefix)}')
+    return broadcast(images), ann_file
+
+
+def describe_start(images: list[dict], search: Search) -> None:
+    """Print the number of large images, and how long an image may take."""
+    if rank_and_world_size()[0] != 0:
+        return
+    sizes = [(x['width'], x['height']) for x in images
+             if isinstance(x.get('width'), int)
+             and isinstance(x.get('height'), int)]
+    if large := sum(search.reduces(*size) for size in sizes):
+        print(f'{large} images are large (more than 2 megapixels, or a side '
+              'above 3000 pixels) and are searched in a copy of 0.3 '
+              'megapixels: --max-side changes this')
+    print('searching: an image takes about 2 s (0.3 megapixels) to 40 s (2 '
+          'megapixels) on one core', flush=True)
+
+
+def report(args: argparse.Namespace, outcome: Outcome,
+           seconds: float) -> None:
+    """Print the numbers of images and proposals, and unreadable images."""
+    out = Path(args.out)
+    print(f'searched {outcome.searched} images in {seconds:.0f} s '
+          f'({outcome.searched / seconds:.1f} images/s)', end='')
+    print(f'; {outcome.found_before} were searched before'
+          if outcome.found_before else '')
+    if outcome.reduced:
+        print(f'{outcome.reduced} large images were searched in a copy of '
+              '0.3 megapixels')
+    print(describe_counts(out))
+    for name, problem in list(outcome.unreadable.items())[:SHOWN]:
+        print(f'not read: {printable(name)}: {printable(problem)}')
+    if outcome.unreadable:
+        effect = ('have no proposals' if args.ann_file else
+                  'are not in the list of images')
+        print(f'{len(outcome.unreadable)} images could not be read and '
+              f'{effect}; all are in {printable(path_of_unreadable(out))}. '
+              'Repair or remove them and repeat the command, which searches '
+              'only these images')
+    if not args.ann_file:
+        print(f'list of images: {printable(path_of_list(out))}')
+    print(f'proposals: {printable(out)}')
 
 
 if __name__ == '__main__':

@@ -138,9 +138,8 @@ def search(root: Path) -> dict[str, str]:
                '--out', root / 'found.npz')
     if done.returncode:
         raise SystemExit(done.stdout + done.stderr)
-    return dict(line.removeprefix('not read: ').split(': ', 1)
-                for line in done.stdout.splitlines()
-                if line.startswith('not read: '))
+    return dict(line.split('\t') for line in
+                (root / 'found.unreadable.txt').read_text().splitlines())
 
 
 def damage_boxes(root: Path, number: int) -> dict[str, str]:

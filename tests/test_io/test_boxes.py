@@ -72,6 +72,8 @@ def test_xywh_to_xyxy():
 @pytest.mark.parametrize('options, named', [
     (dict(min_size=0), 'min_size'),
     (dict(max_aspect_ratio=0.5), 'max_aspect_ratio'),
+    (dict(max_aspect_ratio=float('inf')), 'max_aspect_ratio'),
+    (dict(max_aspect_ratio=float('nan')), 'max_aspect_ratio'),
     (dict(iou_thr=1.5), 'iou_thr')])
 def test_rules_reject_values_out_of_range(options, named):
     with pytest.raises(ValueError, match=named):

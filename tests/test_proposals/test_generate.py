@@ -1,3 +1,4 @@
+import errno
 import os
 
 import cv2
@@ -102,7 +103,7 @@ def test_finished_file_is_not_changed(coco_folder, images, monkeypatch):
 def test_no_images_write_nothing(coco_folder):
     outcome = generate_proposals(
         [], coco_folder / 'images', coco_folder / 'out.npz', SEARCH)
-    assert outcome == (0, 0, {})
+    assert outcome == (0, 0, {}, 0)
     assert not list(coco_folder.glob('out.npz*'))
 
 
@@ -135,12 +136,113 @@ def test_image_repaired_before_resume_is_searched(
 
 def test_file_of_other_search_is_replaced(
         coco_folder, images):
-    generate(coco_folder, images[:5])
-    assert generate(coco_folder, images).searched == 8
+    generate(coco_folder, images)
     other = Search(rules=ProposalRules(min_size=40))
     assert generate(coco_folder, images, search=other).searched == 8
     assert ProposalFile(coco_folder / 'out.npz').meta['rules'][
         'min_size'] == 40
+
+
+def one_box(image, method):
+    return np.array([[0, 0, 80, 80]])
+
+
+@pytest.fixture
+def quick_search(monkeypatch):
+    monkeypatch.setattr(SELECTIVE_SEARCH, one_box)
+
+
+@pytest.mark.parametrize('finished', [True, False])
+def test_changed_list_searches_new_images_only(
+        coco_folder, images, finished, monkeypatch, quick_search):
+    whole = [*images[2:], dict(id=5, file_name='1.jpg')]
+    generate(coco_folder, whole, 'undisturbed.npz')
+    if not finished:
+        monkeypatch.setattr('univip_mm.proposals.generate._finish',
+                            lambda *args: ValueError('stopped'))
+        with pytest.raises(ValueError, match='stopped'):
+            generate(coco_folder, images)
+        monkeypatch.undo()
+        monkeypatch.setattr(SELECTIVE_SEARCH, one_box)
+    else:
+        generate(coco_folder, images)
+    outcome = generate(coco_folder, whole)
+    assert (outcome.searched, outcome.found_before) == (1, 6)
+    assert (coco_folder / 'out.npz').read_bytes() == (
+        coco_folder / 'undisturbed.npz').read_bytes()
+
+
+def test_full_disk_keeps_results(
+        coco_folder, images, monkeypatch, quick_search):
+    def fill_disk(*args):
+        raise OSError(errno.ENOSPC, 'No space left on device')
+
+    monkeypatch.setattr(
+        'univip_mm.proposals.result.write_proposals', fill_disk)
+    with pytest.raises(OSError, match="kept in .*out.npz.parts'; free disk"):
+        generate(coco_folder, images)
+    monkeypatch.undo()
+    monkeypatch.setattr(SELECTIVE_SEARCH, None)
+    outcome = generate(coco_folder, images)
+    assert (outcome.searched, outcome.found_before) == (0, 8)
+    assert len(ProposalFile(coco_folder / 'out.npz')) == 8
+
+
+def test_full_disk_during_search_keeps_results(
+        coco_folder, images, monkeypatch, quick_search):
+    write = Journal.write
+
+    def fill_disk(self, image_id, *rest):
+        if image_id == 60:
+            raise OSError(errno.ENOSPC, 'No space left on device')
+        write(self, image_id, *rest)
+
+    monkeypatch.setattr(Journal, 'write', fill_disk)
+    with pytest.raises(OSError, match='No space.*finished images are kept'):
+        generate(coco_folder, images)
+    monkeypatch.setattr(Journal, 'write', write)
+    assert generate(coco_folder, images).found_before == 5
+
+
+def test_list_file_leaves_out_unreadable_images(
+        coco_folder, images, quick_search):
+    (coco_folder / 'images' / '3.jpg').write_text('not an image')
+    path = coco_folder / 'out.images.json'
+
+    def search(found):
+        return generate_proposals(
+            found, coco_folder / 'images', coco_folder / 'out.npz', SEARCH,
+            workers=1, list_file=path)
+
+    assert set(search(images).unreadable) == {'3.jpg'}
+    kept = [x for x in images if x['id'] != 30]
+    assert read_coco(path)['images'] == kept
+    assert list(ProposalFile(coco_folder / 'out.npz')) == [
+        x['id'] for x in kept]
+    lines = (coco_folder / 'out.unreadable.txt').read_text().splitlines()
+    assert len(lines) == 1 and lines[0].startswith('3.jpg\tnot an image')
+    before = (coco_folder / 'out.npz').stat().st_mtime_ns
+    assert search(images).searched == 1  # tried again
+    assert search(kept).searched == 0
+    assert (coco_folder / 'out.npz').stat().st_mtime_ns == before
+    assert not (coco_folder / 'out.unreadable.txt').exists()
+
+
+def test_large_images_are_searched_in_a_copy_and_counted(tmp_path):
+    pixels = np.full((1200, 2000, 3), 90, np.uint8)
+    pixels[200:600, 1000:1800] = (250, 30, 30)
+    names = 'a.png', 'b.png'
+    Image.fromarray(pixels).save(tmp_path / names[0])
+    Image.fromarray(pixels[::10, ::10]).save(tmp_path / names[1])
+    images = [dict(id=i, file_name=name) for i, name in enumerate(names)]
+    for number in (2, 1, 2):  # also if the earlier result is used again
+        outcome = generate_proposals(images[:number], tmp_path,
+                                     tmp_path / 'a.npz', SEARCH, workers=1)
+        assert outcome.reduced == 1
+        proposals = ProposalFile(tmp_path / 'a.npz')
+        assert proposals.meta['reduced'] == [0]
+    assert np.abs(proposals[0] - [1000, 200, 1800, 600]).max(
+        axis=1).min() <= 10
 
 
 def test_unfinished_search_with_other_options_raises(
@@ -192,9 +294,7 @@ def test_unreadable_images_have_no_boxes(coco_folder, images):
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize('workers', [1, 2])
 def test_bad_names_and_files_do_not_end_the_search(
-        coco_folder, images, workers, monkeypatch):
-    monkeypatch.setattr(SELECTIVE_SEARCH, lambda image, method: np.array(
-        [[0, 0, 80, 80]]))
+        coco_folder, images, workers, quick_search):
     folder = coco_folder / 'images'
     for number in range(2, 7):
         (folder / f'{number}.jpg').unlink()
@@ -220,15 +320,15 @@ def test_bad_names_and_files_do_not_end_the_search(
 def test_damaged_journal_lines_are_searched_again(
         coco_folder, images, monkeypatch):
     generate(coco_folder, images, 'undisturbed.npz')
-    monkeypatch.setattr('univip_mm.proposals.generate._write_result',
-                        lambda *args: ({}, 'stopped'))
+    monkeypatch.setattr('univip_mm.proposals.generate._finish',
+                        lambda *args: ValueError('stopped'))
     with pytest.raises(ValueError, match='stopped'):
         generate(coco_folder, images)
     monkeypatch.undo()
     path, = (coco_folder / 'out.npz.parts').glob('*.jsonl')
     lines = path.read_bytes().splitlines(keepends=True)
     lines[1] = b'\0' * 40 + b'\n'
-    lines[3] = b'[40,[0,0,9999,9999],null]\n'
+    lines[3] = b'[40,"4.jpg",[0,0,9999,9999],null,false]\n'
     lines[5] = lines[5].replace(b',', b',1', 2)
     path.write_bytes(b''.join(lines[:-1]) + lines[-1][:-9])
     outcome = generate(coco_folder, images)
@@ -238,7 +338,7 @@ def test_damaged_journal_lines_are_searched_again(
 
 
 def test_wrong_folder_raises_and_writes_nothing(coco_folder, images):
-    with pytest.raises(ValueError, match='none of the 8 images'):
+    with pytest.raises(ValueError, match='none of 8 images is below'):
         generate_proposals(images, coco_folder / 'elsewhere',
                            coco_folder / 'out.npz', SEARCH, workers=1)
     assert not (coco_folder / 'out.npz').exists()

@@ -8,7 +8,8 @@ from hypothesis.extra.numpy import arrays
 from pycocotools import mask as mask_api
 
 from univip_mm.io.boxes import xywh_to_xyxy
-from univip_mm.proposals.inspect import quantiles, recall
+from univip_mm.proposals import ProposalFile, write_proposals
+from univip_mm.proposals.inspect import describe, quantiles, recall
 
 xywh = arrays(np.float64, st.tuples(st.integers(0, 9), st.just(4)),
               elements=st.integers(1, 60).map(float))
@@ -40,3 +41,11 @@ def test_recall_ignores_crowds_and_empty_boxes():
 def test_quantiles_formats_text():
     assert quantiles(np.arange(11)) == (
         '0 smallest, 1 (10 %), 5 (median), 9 (90 %), 10 largest')
+
+
+def test_describe_counts_unreadable_and_reduced_images(tmp_path):
+    write_proposals(tmp_path / 'a.npz', {1: [], 2: [], 3: []},
+                    dict(unreadable=[1], reduced=[2, 3]))
+    lines = describe(ProposalFile(tmp_path / 'a.npz'), 4)
+    assert 'unreadable    1 images' in lines
+    assert any(x.startswith('reduced       2 images, ') for x in lines)

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 from univip_mm.proposals.journal import Journal
+from univip_mm.proposals.search import Found
 
 SETTINGS = dict(method='fast', rules=dict(min_size=64))
 
 
-IDS = {7, 9}
+NAMES = {7: '7.jpg', 9: '9.jpg'}
 
 
 def boxes(n):
@@ -18,32 +19,32 @@ def boxes(n):
 
 
 def ids_read(journal):
-    return sorted(i for i, _, _ in journal.read(IDS))
+    return sorted(i for i, _ in journal.read(NAMES))
 
 
 def test_journal_reads_results_of_earlier_process(tmp_path):
     first = Journal(tmp_path / 'a.npz', SETTINGS)
-    first.write(7, boxes(3), None)
-    first.write(9, boxes(0), 'not an image')
+    first.write(7, '7.jpg', Found(boxes(3)))
+    first.write(9, '9.jpg', Found(boxes(0), 'not an image'))
     # Not closed, as after a kill.
-    found = list(Journal(tmp_path / 'a.npz', SETTINGS).read(IDS))
-    assert [(i, problem) for i, _, problem in found] == [
+    found = list(Journal(tmp_path / 'a.npz', SETTINGS).read(NAMES))
+    assert [(i, result.problem) for i, result in found] == [
         (7, None), (9, 'not an image')]
-    assert np.array_equal(found[0][1], boxes(3))
-    assert found[1][1].shape == (0, 4)
+    assert np.array_equal(found[0][1].boxes, boxes(3))
+    assert found[1][1].boxes.shape == (0, 4)
 
 
 @pytest.mark.parametrize('cut', range(1, 12))
 def test_journal_ignores_incomplete_line(tmp_path, cut):
     journal = Journal(tmp_path / 'a.npz', SETTINGS)
-    journal.write(7, boxes(3), None)
-    journal.write(9, boxes(1), None)
+    journal.write(7, '7.jpg', Found(boxes(3)))
+    journal.write(9, '9.jpg', Found(boxes(1)))
     journal.close()
     path, = journal.folder.glob('*.jsonl')
     path.write_bytes(path.read_bytes()[:-cut])
     assert ids_read(journal) == [7]
     again = Journal(tmp_path / 'a.npz', SETTINGS)
-    again.write(9, boxes(1), None)
+    again.write(9, '9.jpg', Found(boxes(1)))
     assert ids_read(again) == [7, 9]
 
 
@@ -58,7 +59,7 @@ def test_journal_rejects_other_settings(tmp_path):
     '{"method": "fa', '[1, 2]', '', 'NaN', '[' * 100_000, None])
 def test_journal_rejects_odd_settings(tmp_path, content):
     journal = Journal(tmp_path / 'a.npz', SETTINGS)
-    journal.write(7, boxes(3), None)
+    journal.write(7, '7.jpg', Found(boxes(3)))
     path = journal.folder / 'settings.json'
     if content is None:
         path.unlink()
@@ -71,8 +72,8 @@ def test_journal_rejects_odd_settings(tmp_path, content):
 @pytest.mark.timeout(20)
 def test_journal_neither_follows_links_nor_waits(tmp_path):
     journal = Journal(tmp_path / 'a.npz', SETTINGS)
-    journal.write(7, boxes(3), None)
-    journal.write(9, boxes(3), None)
+    journal.write(7, '7.jpg', Found(boxes(3)))
+    journal.write(9, '9.jpg', Found(boxes(3)))
     path, = journal.folder.glob('*.jsonl')
     path.rename(tmp_path / 'other')
     path.symlink_to(tmp_path / 'other')
@@ -99,17 +100,19 @@ BOX = [0, 0, 80, 80]
 
 
 @pytest.mark.parametrize('content', [
-    [7, [float('nan')] * 4, None], [7, [0., 0., 80., 80.], None],
-    [7, ['0', '0', '80', '80'], None], [7, BOX[:3], None], [7, None, None],
-    [7, [2**31, 0, 2**31 + 80, 80], None], [7, [0, 0, 10**30, 80], None],
-    [7, [-1, 0, 80, 80], None], [7, [80, 0, 0, 80], None],
-    [7, [0, 0, 63, 80], None],  # below min_size
-    [8, BOX, None], ['7', BOX, None], [7., BOX, None], [[7], BOX, None],
-    [True, BOX, None], [7, BOX, 5], [7, BOX], [7, BOX, None, None], 7, None,
-    'abc', {'a': 1, 'b': 2, 'c': 3}])
+    *([7, '7.jpg', odd, None, False] for odd in (
+        [float('nan')] * 4, [0., 0., 80., 80.], ['0', '0', '80', '80'],
+        BOX[:3], None, [2**31, 0, 2**31 + 80, 80], [0, 0, 10**30, 80],
+        [-1, 0, 80, 80], [80, 0, 0, 80],
+        [0, 0, 63, 80])),  # below min_size
+    *([odd, '7.jpg', BOX, None, False] for odd in (8, '7', 7., [7], True)),
+    *([7, odd, BOX, None, False] for odd in ('a/7.jpg', 7, None, ['7.jpg'])),
+    [7, '7.jpg', BOX, 5, False], [7, '7.jpg', BOX, None, 0],
+    [7, '7.jpg', BOX, None], [7, '7.jpg', BOX, None, False, 1],
+    [7, BOX, None], 7, None, 'abcde', dict.fromkeys('abcde')])
 def test_journal_ignores_odd_content(tmp_path, content):
     journal = Journal(tmp_path / 'a.npz', SETTINGS)
-    journal.write(9, boxes(1), None)
+    journal.write(9, '9.jpg', Found(boxes(1)))
     text = json.dumps(content, separators=(',', ':')).encode()[:-1]
     with open(next(journal.folder.glob('*.jsonl')), 'ab') as file:
         file.write(b'%s,%d]\n' % (text, zlib.crc32(text)))
@@ -119,8 +122,8 @@ def test_journal_ignores_odd_content(tmp_path, content):
 @pytest.mark.parametrize('at', range(0, 40, 3))
 def test_journal_detects_any_changed_byte(tmp_path, at):
     journal = Journal(tmp_path / 'a.npz', SETTINGS)
-    journal.write(7, boxes(3), None)
-    journal.write(9, boxes(2), None)
+    journal.write(7, '7.jpg', Found(boxes(3)))
+    journal.write(9, '9.jpg', Found(boxes(2)))
     path, = journal.folder.glob('*.jsonl')
     content = bytearray(path.read_bytes())
     content[at] ^= 1  # another digit, for example
@@ -130,7 +133,7 @@ def test_journal_detects_any_changed_byte(tmp_path, at):
 
 def test_journal_ignores_damaged_line(tmp_path):
     journal = Journal(tmp_path / 'a.npz', SETTINGS)
-    journal.write(7, boxes(3), None)
+    journal.write(7, '7.jpg', Found(boxes(3)))
     journal.close()
     path, = journal.folder.glob('*.jsonl')
     path.write_bytes(b'\0\xff\0\n' + path.read_bytes())
@@ -148,7 +151,7 @@ def test_lock_rejects_second_search(tmp_path):
 
 def test_remove_deletes_folder(tmp_path):
     journal = Journal(tmp_path / 'a.npz', SETTINGS)
-    journal.write(1, boxes(1), None)
+    journal.write(1, '1.jpg', Found(boxes(1)))
     journal.close()
     journal.remove()
     assert list(tmp_path.iterdir()) == []

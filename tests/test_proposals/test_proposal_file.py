@@ -133,6 +133,12 @@ def members_of(**changes):
              meta=np.frombuffer(meta, np.uint8)), **changes)
 
 
+def test_meta_that_cannot_be_read_back_is_not_written(tmp_path):
+    with pytest.raises(ValueError):
+        write_proposals(tmp_path / 'a.npz', {}, dict(top_n=float('nan')))
+    assert not list(tmp_path.iterdir())
+
+
 def test_members_of_a_valid_file_are_accepted(tmp_path):
     for number, changes in enumerate((
             {}, dict(names=np.zeros(0, np.uint32)),
@@ -168,7 +174,8 @@ INVALID = {
         b'{"a":' * 100_000, dict(format='x'), dict(version='1'),
         dict(version=None), dict(version=1.0), dict(version=True),
         dict(version=float('nan')), dict(unreadable=5),
-        dict(unreadable=['a']), dict(unreadable=[[5]]), dict(rules=[1]),
+        dict(unreadable=['a']), dict(unreadable=[[5]]), dict(reduced='a'),
+        dict(rules=[1]),
         dict(rules={}), dict(rules=dict(min_size=64)),
         dict(rules=dict(min_size='64', max_aspect_ratio=3, iou_thr=0)),
         dict(rules=dict(min_size=64, max_aspect_ratio=None, iou_thr=0)),

@@ -27,3 +27,35 @@ def test_image_below_min_size_is_not_searched(monkeypatch):
     for shape in ((4000, 1, 3), (2, 30000, 3), (29, 29, 3)):
         boxes = search(np.zeros(shape, np.uint8))
         assert boxes.shape == (0, 4) and boxes.dtype == np.int32
+
+
+@pytest.mark.parametrize('width, height, copied', [
+    (1600, 1250, (1600, 1250)),  # 2 megapixels
+    (4000, 3000, (640, 480)), (6000, 1000, (1358, 226)),
+    (30000, 100, (3000, 10)), (64, 3001, (64, 3000)), (3000, 64, (3000, 64))])
+def test_large_image_is_searched_in_a_copy(
+        monkeypatch, width, height, copied):
+    def last_box(image, method):
+        h, w = image.shape[:2]
+        assert (w, h) == copied
+        return np.array([[0, 0, w, h]])
+
+    monkeypatch.setattr('univip_mm.proposals.search.selective_search',
+                        last_box)
+    image = np.zeros((height, width, 3), np.uint8)
+    search = Search(rules=ProposalRules(max_aspect_ratio=999))
+    assert search(image).tolist() == [[0, 0, width, height]]
+    assert search.reduces(width, height) == ((width, height) != copied)
+
+
+def test_max_side_replaces_the_limit_of_large_images(monkeypatch):
+    sizes = []
+    monkeypatch.setattr(
+        'univip_mm.proposals.search.selective_search', lambda image, method:
+        sizes.append(image.shape[1]) or np.zeros((0, 4), int))
+    image = np.zeros((1500, 2000, 3), np.uint8)
+    for max_side in (100, 1999, 100_000):
+        search = Search(max_side=max_side)
+        search(image)
+        assert not search.reduces(2000, 1500)
+    assert sizes == [100, 1999, 2000]

@@ -1,15 +1,19 @@
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from tiny import error_of, free_port, make_coco_folder, run_tool
 
+from univip_mm.datasets import ProposalCocoDataset
 from univip_mm.proposals import ProposalFile
+from univip_mm.registry import TRANSFORMS
 
 ROOT = Path(__file__).parents[2]
 TOOL = ROOT / 'tools' / 'generate_proposals.py'
@@ -92,7 +96,9 @@ def test_ranks_share_images_and_survive_kill(folder):
     (['--min-size', '0'], 'min_size is 0'),
     (['--ann-file', 'none.json'], "no annotation file 'none.json'"),
     (['--out', 'a.json'], 'must end in .npz'),
-    (['--img-prefix', 'nowhere'], 'none of the 16 images'),
+    (['--img-prefix', 'nowhere'], 'none of 16 images is below'),
+    (['--max-aspect-ratio', 'inf'], 'max_aspect_ratio is inf'),
+    (['--out', 'train.json/a.npz'], 'cannot write'),
     (['--workers', '0'], 'workers is 0'),
     (['--launcher', 'slurm'], 'srun did not start')])
 def test_user_errors_are_one_line(folder, options, message, monkeypatch):
@@ -105,7 +111,7 @@ def test_folder_without_json_is_listed(folder, capsys):
     run_tool('generate_proposals', '--img-prefix', folder / 'images', '--out',
              folder / 'own.npz', '--workers', '1')
     output = capsys.readouterr().out
-    assert 'listed 16 images' in output and 'searched 16 images' in output
+    assert 'found 16 images' in output and 'searched 16 images' in output
     assert (folder / 'own.images.json').is_file()
     assert len(ProposalFile(folder / 'own.npz')) == 16
 
@@ -124,4 +130,58 @@ def test_names_are_escaped_and_pipes_are_skipped(folder, capsys):
     assert r'not read: a\x1b[2J\n.jpg: not an image' in output
     assert r'not read: \udcff.jpg: not an image' in output
     assert r'own\t.npz' in output and 'pipe' not in output
-    assert len(ProposalFile(folder / 'own\t.npz')) == 4
+    assert 'not in the list of images' in output
+    assert len(ProposalFile(folder / 'own\t.npz')) == 2
+    assert (folder / 'own\t.unreadable.txt').read_text().startswith(
+        'a\\x1b[2J\\n.jpg\tnot an image')
+
+
+def test_folder_with_odd_names_and_bad_file_trains(folder, capsys):
+    images, bad = folder / 'images', folder / 'images' / 'bad.jpg'
+    name = os.fsdecode(b'\xff.jpg')
+    for path in list(images.iterdir())[3:]:
+        path.unlink()
+    next(images.iterdir()).rename(images / name)
+    bad.write_text('no image')
+    options = ('--img-prefix', images, '--out', folder / 'own.npz',
+               '--workers', '1', '--min-size', '30')
+    run_tool('generate_proposals', *options)
+    assert 'searched 4 images' in capsys.readouterr().out
+    bad.unlink()
+    shutil.copy(images / name, images / '0.jpg')
+    run_tool('generate_proposals', *options)
+    output = capsys.readouterr().out
+    assert 'searched 1 images' in output and '3 were searched bef' in output
+    data = ProposalCocoDataset(
+        'own.images.json', 'own.npz', str(folder), dict(img_path='images'),
+        [TRANSFORMS.build(dict(type='LoadEncodedImage')),
+         TRANSFORMS.build(dict(type='OverlapSceneCrop', scene_size=32,
+                               instance_size=16, min_size=30))])
+    views = {os.path.basename(x['img_path']): x for x in data}
+    assert len(views) == 4 and not data.skipped.any()
+    assert (views['0.jpg']['num_proposed'] + views[name]['num_proposed']) > 0
+    boxes = {os.path.basename(x['img_path']): x['proposals'] for x in
+             map(data.get_data_info, range(4))}
+    assert np.array_equal(boxes['0.jpg'], boxes[name])
+
+
+def test_wrong_out_is_reported_before_the_folder_is_listed(
+        folder, monkeypatch):
+    monkeypatch.setattr('univip_mm.io.image_folder.list_folder', None)
+    for name, message in (('a.json', 'must end in .npz'),
+                          ('train.json/a.npz', 'cannot write')):
+        assert message in error_of(
+            'generate_proposals', '--img-prefix', folder / 'images', '--out',
+            folder / name)
+
+
+def test_names_that_the_terminal_cannot_show_do_not_end_it(folder):
+    (folder / 'images' / '写.jpg').write_text('no image')
+    done = subprocess.run(
+        [sys.executable, TOOL, '--img-prefix', folder / 'images', '--out',
+         folder / 'é.npz', '--max-side', '40'], cwd=ROOT,
+        capture_output=True, text=True,
+        env=dict(os.environ, PYTHONIOENCODING='ascii'))
+    assert done.returncode == 0, done.stderr
+    assert r'not read: \u5199.jpg' in done.stdout
+    assert r'\xe9.npz' in done.stdout

@@ -33,10 +33,11 @@ class ProposalRules:
         if self.min_size < 1:
             raise ValueError(f'min_size is {self.min_size}, but must be at '
                              'least 1 pixel')
-        if self.max_aspect_ratio < 1:
+        # A NaN is not in any range, and JSON has no infinity.
+        if not 1 <= self.max_aspect_ratio < np.inf:
             raise ValueError(f'max_aspect_ratio is {self.max_aspect_ratio}, '
-                             'but must be at least 1: it is the longer side '
-                             'divided by the shorter side')
+                             'but must be at least 1 and finite: it is the '
+                             'longer side divided by the shorter side')
         if not 0 <= self.iou_thr <= 1:
             raise ValueError(
                 f'iou_thr is {self.iou_thr}, but must be in [0, 1]')

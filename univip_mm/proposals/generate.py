@@ -2,7 +2,6 @@
 
 An interrupted search can be resumed.
 """
-import json
 import os
 from collections.abc import Sequence
 from functools import partial
@@ -10,7 +9,6 @@ from pathlib import Path
 from typing import NamedTuple, Optional
 
 from ..io.atomic import PathLike
-from ..io.coco_json import digest_of
 from ..utils.distributed import (
     barrier,
     broadcast,
@@ -19,29 +17,47 @@ from ..utils.distributed import (
 )
 from ..utils.parallel import map_unordered, number_of_workers
 from ..utils.progress import track
-from .journal import Journal
-from .proposal_file import ProposalFile, check_path, write_proposals
-from .search import NO_BOXES, Search, search_file
+from .earlier import earlier_results, write_list
+from .journal import LIST, Journal
+from .result import collect, write_result
+from .search import Found, Search, search_file
 from .selective_search import check_opencv
+from .start_checks import (
+    check_disk_space,
+    check_folder,
+    check_images,
+    check_outputs,
+)
 
 
 class Outcome(NamedTuple):
-    """Numbers of images searched now and earlier, and unreadable images."""
+    """Numbers of images searched now and earlier, and unreadable images.
+
+    Attributes:
+        searched (int): Number of images searched now.
+        found_before (int): Number of images searched earlier.
+        unreadable (dict[str, str]): Reasons by file name.
+        reduced (int): Number of large images, searched in a reduced copy.
+    """
     searched: int
     found_before: int
-    unreadable: dict[str, str]  # reason by file name
+    unreadable: dict[str, str]
+    reduced: int
 
 
 def generate_proposals(images: Sequence[dict], img_prefix: PathLike,
                        out: PathLike, search: Search, source: str = '',
-                       workers: Optional[int] = None) -> Outcome:
+                       workers: Optional[int] = None,
+                       list_file: Optional[PathLike] = None) -> Outcome:
     """Search all images and write the proposal file, with a progress bar.
 
-    A killed search is resumed from ``OUT.parts`` by the same call. Unreadable
-    images are tried again. In a process group, each rank searches its share
-    of the images, and rank 0 writes the file; on several machines, ``out``
-    must be on a common disk. The bytes of the file depend neither on
-    interruptions nor on the number of processes.
+    A killed search is resumed from ``OUT.parts`` by the same call. Results
+    of an earlier file ``out`` and of an unfinished search are used again, if
+    they have the same settings, image id and file name. Unreadable images are
+    tried again; ``OUT.unreadable.txt`` lists them. In a process group, each
+    rank searches its share of the images, and rank 0 writes the files; on
+    several machines, ``out`` must be on a common disk. The bytes of the file
+    depend neither on interruptions nor on the number of processes.
 
     Args:
         images (Sequence[dict]): ``images`` of the COCO json.
@@ -52,69 +68,71 @@ def generate_proposals(images: Sequence[dict], img_prefix: PathLike,
         source (str): Name of the json, stored in the file. Defaults to ''.
         workers (int, optional): Worker processes of each rank. Defaults to
             None, the rank's share of the cores.
+        list_file (str or PathLike, optional): COCO json to write, which
+            lists the readable images only. The proposal file then has only
+            these images. By default, no json is written, and the proposal
+            file has unreadable images too, without boxes.
 
     Returns:
         Outcome: Numbers and unreadable images, of all ranks.
 
     Raises:
         ImportError: OpenCV has no selective search.
-        ValueError: ``out`` does not end in ``.npz``, an unfinished search of
-            the same name has other settings, or no image could be read.
+        ValueError: ``out`` does not end in ``.npz`` or cannot be written, an
+            id or a file name is invalid, an unfinished search of the same
+            name has other settings, or no image could be read.
+        OSError: The disk is full. Finished images are kept in ``OUT.parts``.
         RuntimeError: A worker process was killed.
     """
     check_opencv()
-    out = check_path(out)
-    meta = dict(**search.describe(), source=source,
-                image_list=digest_of(images))
-    journal, earlier, remaining = _start(images, out, meta)
+    check_images(images)
+    workers = _workers_of_rank(workers)
+    if not images:
+        return Outcome(0, 0, {}, 0)
+    out = Path(out)
+    journal, earlier, remaining = _start(images, img_prefix, out, search,
+                                         list_file)
     found_before = len(images) - len(remaining)
-    _search_images(remaining, img_prefix, search, journal,
-                   _workers_of_rank(workers), found_before)
-    barrier()
-    unreadable, error = broadcast(
-        _write_result(images, img_prefix, out, meta, earlier, journal)
-        if rank_and_world_size()[0] == 0 else None)
-    if error:
-        raise ValueError(error)
-    return Outcome(len(remaining), found_before, unreadable)
+    try:
+        _search_images(remaining, img_prefix, search, journal, workers,
+                       found_before)
+        barrier()
+        result = broadcast(
+            _finish(images, img_prefix, out,
+                    dict(search.describe(), source=source), earlier, journal,
+                    list_file)
+            if rank_and_world_size()[0] == 0 else None)
+    finally:
+        journal.unlock()
+    if isinstance(result, Exception):
+        raise result
+    return Outcome(len(remaining), found_before, *result)
 
 
-def _start(images: Sequence[dict], out: Path,
-           meta: dict) -> tuple[Journal, dict, list[dict]]:
+def _start(images: Sequence[dict], img_prefix: PathLike, out: Path,
+           search: Search, list_file: Optional[PathLike]
+           ) -> tuple[Journal, dict[int, Found], list[dict]]:
     """Open the journal and find the images that are not searched yet.
 
-    Returns the journal; on rank 0, the boxes of an earlier proposal file by
-    image id; and the remaining images.
+    Returns the journal; on rank 0, the earlier results by image id; and the
+    remaining images.
     """
+    settings = search.describe()
     if rank_and_world_size()[0] != 0:
         # Rank 0 finds the remaining images for all ranks: on a common disk,
         # this rank may not see yet what another rank has written.
         remaining = broadcast(None)
-        return Journal(out, meta), {}, remaining
-    earlier = _read_earlier(out, meta)
-    journal = Journal(out, meta)
+        return Journal(out, settings), {}, remaining
+    check_outputs(out, list_file)
+    if not out.exists():  # it may have all images, without a search
+        check_folder(img_prefix, images)
+        check_disk_space(out, len(images), search.top_n)
+    journal = Journal(out, settings)
     journal.lock()
-    ids = {image['id'] for image in images}
-    done = {i for i, _, problem in journal.read(ids) if problem is None}
-    done.update(earlier)
+    earlier = earlier_results(images, out, settings, journal)
+    write_list(journal.folder / LIST, images)
     return journal, earlier, broadcast(
-        [image for image in images if image['id'] not in done])
-
-
-def _read_earlier(out: Path, meta: dict) -> dict:
-    """Read the boxes by image id from a file of the same images and settings.
-
-    Unreadable images are left out. Without such a file, the result is empty.
-    """
-    try:
-        file = ProposalFile(out)
-    except (FileNotFoundError, ValueError):
-        return {}
-    as_read = json.loads(json.dumps(meta))
-    if any(file.meta.get(name) != value for name, value in as_read.items()):
-        return {}
-    unreadable = set(file.meta.get('unreadable', []))
-    return {i: boxes for i, boxes in file.items() if i not in unreadable}
+        [image for image in images if image['id'] not in earlier])
 
 
 def _workers_of_rank(workers: Optional[int]) -> int:
@@ -140,42 +158,43 @@ def _search_images(images: Sequence[dict], img_prefix: PathLike,
         desc=None if world_size == 1 else f'rank 0 of {world_size}',
         disable=rank != 0)
     try:
-        for number, (boxes, problem) in results:
-            journal.write(images[number]['id'], boxes, problem)
-    finally:
-        results.close()
-        journal.close()
+        try:
+            for number, found in results:
+                image = images[number]
+                journal.write(image['id'], image['file_name'], found)
+        finally:
+            results.close()
+            journal.close()
+    except OSError as e:
+        raise OSError(
+            f"cannot write to '{journal.folder}' ({e.strerror}): finished "
+            'images are kept there; free disk space, and repeat the command '
+            'to resume') from None
 
 
-def _write_result(images: Sequence[dict], img_prefix: PathLike, out: Path,
-                  meta: dict, earlier: dict,
-                  journal: Journal) -> tuple[dict, str]:
-    """Write the proposal file from the journal, and remove the journal.
+def _finish(images: Sequence[dict], img_prefix: PathLike, out: Path,
+            meta: dict, earlier: dict[int, Found], journal: Journal,
+            list_file: Optional[PathLike]):
+    """Write all files and remove the journal; return an error to raise.
 
-    Returns the reasons of unreadable images by file name, and an error
-    message or '', because all ranks must raise the error.
+    All ranks must raise the error. Without an error, return the reasons of
+    unreadable images by file name, and the number of reduced images.
     """
-    names = {image['id']: image['file_name'] for image in images}
-    boxes, problems = dict(earlier), {}
-    for image_id, found, problem in journal.read(names):
-        if problem is None:
-            boxes[image_id] = found
-        else:
-            problems[image_id] = problem
-    without_boxes = [i for i in names if i not in boxes]
-    if lost := set(without_boxes) - set(problems):
-        return {}, (f"'{journal.folder}' lacks the results of {len(lost)} "
-                    'images: repeat the command, which searches only these '
-                    'images')
-    unreadable = {names[i]: problems[i] for i in without_boxes}
-    error = ''
-    if unreadable and not boxes:
-        name, problem = next(iter(unreadable.items()))
-        error = (f"none of the {len(images)} images below '{img_prefix}' "
-                 f'could be read ({name}: {problem}): check --img-prefix')
-    elif len(earlier) < len(images):
-        write_proposals(
-            out, {i: boxes.get(i, NO_BOXES) for i in names},
-            dict(**meta, unreadable=sorted(without_boxes)), names)
-    journal.remove()
-    return unreadable, error
+    try:
+        result = collect(images, earlier, journal)
+        if not result.results:
+            journal.remove()
+            name, problem = next(iter(result.unreadable.items()))
+            return ValueError(
+                f"none of the {len(images)} images below '{img_prefix}' "
+                f'could be read ({name}: {problem}): check --img-prefix')
+        write_result(result, out, meta, journal, list_file)
+        journal.remove()
+        return result.unreadable, len(result.reduced)
+    except ValueError as e:
+        return e
+    except OSError as e:
+        return OSError(
+            f"cannot write '{out}' and the lists beside it ({e.strerror}): "
+            f"the results of all images are kept in '{journal.folder}'; free "
+            'disk space, and repeat the command, which only writes the files')

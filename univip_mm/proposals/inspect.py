@@ -46,8 +46,10 @@ def describe(proposals: ProposalFile, num_instances: int) -> list[str]:
     """
     lines = []
     for name, value in proposals.meta.items():
-        if name == 'unreadable':
+        if name in ('unreadable', 'reduced'):
             value = f'{len(value)} images'
+            if name == 'reduced':
+                value += ', which are large and were searched in a copy'
         elif isinstance(value, dict):
             value = ', '.join(f'{k}={v}' for k, v in value.items())
         lines.append((name, value))

@@ -2,8 +2,9 @@
 
 The folder ``OUT.parts`` beside the proposal file has ``settings.json``, and a
 file of JSON lines from each process. A process writes a line when an image is
-finished: ``[image id, [x1, y1, x2, y2, ...], problem or null, CRC-32]``. An
-incomplete or damaged line does not count, so its image is searched again.
+finished: ``[image id, file name, [x1, y1, x2, y2, ...], problem or null,
+reduced, CRC-32]``. An incomplete or damaged line does not count, so its image
+is searched again. ``images.json`` lists the images of the search.
 """
 import fcntl
 import json
@@ -12,7 +13,7 @@ import shutil
 import tempfile
 import time
 import zlib
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Optional
 
@@ -22,9 +23,10 @@ from ..io.atomic import PathLike, atomic_write, open_to_append
 from ..io.boxes import ProposalRules, obeys_shape_rules
 from ..io.files import open_regular, parse_json, read_json
 from ..utils.text import excerpt
+from .search import Found
 
-Result = tuple[int, np.ndarray, Optional[str]]
-
+LIST = 'images.json'
+_FORMAT = 2  # of a line
 _SYNC_INTERVAL = 30  # seconds of work that a power failure can cost
 _MAX_LINE = 2**24  # bytes, of about a million boxes
 
@@ -34,8 +36,8 @@ class Journal:
 
     Args:
         out (str or PathLike): The proposal file that the search will write.
-        settings (dict): Everything the result depends on, as JSON types.
-            ``rules`` are those of the boxes.
+        settings (dict): Everything that the boxes of an image depend on, as
+            JSON types. ``rules`` are those of the boxes.
 
     Raises:
         ValueError: The folder belongs to a search with other settings, or is
@@ -43,7 +45,7 @@ class Journal:
     """
 
     def __init__(self, out: PathLike, settings: dict) -> None:
-        self.folder = Path(f'{out}.parts')
+        self.folder = journal_folder(out)
         self._file: Optional[IO[bytes]] = None
         self._lock: Optional[IO[str]] = None
         self._synced = time.monotonic()
@@ -52,7 +54,8 @@ class Journal:
             raise ValueError(f"'{self.folder}' is a link, not a folder of an "
                              'unfinished search: remove the link')
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._check_settings(json.loads(json.dumps(settings)))
+        self._check_settings(
+            json.loads(json.dumps(dict(settings, journal=_FORMAT))))
 
     def _check_settings(self, settings: dict) -> None:
         path = self.folder / 'settings.json'
@@ -77,7 +80,7 @@ class Journal:
                     'that folder')
 
     def lock(self) -> None:
-        """Lock the journal until this process ends, or raise ValueError."""
+        """Lock the journal until :meth:`unlock`, or raise ValueError."""
         self._lock = open_to_append(self.folder / 'lock')
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -88,11 +91,11 @@ class Journal:
         except OSError:
             pass  # the file system has no locks
 
-    def read(self, image_ids: Collection[int]) -> Iterator[Result]:
-        """Yield image id, boxes (N, 4) int32, and reason if unreadable.
+    def read(self, names: Mapping[int, str]) -> Iterator[tuple[int, Found]]:
+        """Yield the image id and the result of each finished image.
 
-        An image can appear twice. Damaged lines, and lines of images that are
-        not in ``image_ids``, are skipped.
+        An image can appear twice. Damaged lines, and lines of images whose id
+        and file name are not in ``names``, are skipped.
         """
         for path in self._files():
             try:
@@ -102,41 +105,42 @@ class Journal:
             with file:
                 while line := file.readline(_MAX_LINE):
                     result = self._parse(line)
-                    if result is not None and result[0] in image_ids:
-                        yield result
+                    if result and names.get(result[0]) == result[1]:
+                        yield result[0], result[2]
 
     def _files(self) -> list[Path]:
         return sorted(self.folder.glob('*.jsonl'))
 
-    def _parse(self, line: bytes) -> Optional[Result]:
-        """Return the result in a line, or None if the line is damaged."""
+    def _parse(self, line: bytes) -> Optional[tuple[int, str, Found]]:
+        """Return id, name and result in a line, or None if it is damaged."""
         text, _, checksum = line.rpartition(b',')
         if checksum != _end_of_line(text):
             return None
         try:
-            image_id, numbers, problem = parse_json(text + b']')
+            image_id, name, numbers, problem, reduced = parse_json(text + b']')
             boxes = np.array(numbers).reshape(-1, 4)
         except (ValueError, TypeError):
             return None
-        if type(image_id) is not int or not isinstance(
-                problem, (str, type(None))):
+        if (type(image_id) is not int or not isinstance(name, str)
+                or not isinstance(problem, (str, type(None)))
+                or type(reduced) is not bool):
             return None
         if len(boxes) and (
                 boxes.dtype != np.int64 or boxes.min() < 0
                 or boxes.max() > np.iinfo(np.int32).max
                 or not obeys_shape_rules(boxes, self._rules).all()):
             return None
-        return image_id, boxes.astype(np.int32), problem
+        return image_id, name, Found(boxes.astype(np.int32), problem, reduced)
 
-    def write(self, image_id: int, boxes: np.ndarray,
-              problem: Optional[str]) -> None:
+    def write(self, image_id: int, name: str, found: Found) -> None:
         """Write the result of a finished image."""
         if self._file is None:
             # A new file for each start, so that a line truncated by a kill
             # stays the last line of its file.
             self._file = tempfile.NamedTemporaryFile(
                 dir=self.folder, suffix='.jsonl', delete=False)
-        content = [image_id, np.asarray(boxes).ravel().tolist(), problem]
+        content = [image_id, name, np.asarray(found.boxes).ravel().tolist(),
+                   found.problem, found.reduced]
         text = json.dumps(content, separators=(',', ':')).encode()[:-1]
         self._file.write(text + b',' + _end_of_line(text))
         self._file.flush()
@@ -154,8 +158,17 @@ class Journal:
     def remove(self) -> None:
         """Remove the folder and release the lock."""
         shutil.rmtree(self.folder)
+        self.unlock()
+
+    def unlock(self) -> None:
+        """Release the lock."""
         if self._lock is not None:
             self._lock.close()
+
+
+def journal_folder(out: PathLike) -> Path:
+    """Return the folder of the unfinished search of a proposal file."""
+    return Path(f'{out}.parts')
 
 
 def _end_of_line(text: bytes) -> bytes:

@@ -67,7 +67,8 @@ def write_proposals(path: PathLike, boxes_by_image: Mapping, meta: dict,
         boxes = boxes.astype(np.int16)
     names = [] if file_names is None else [
         _checksum_of_name(file_names[i]) for i in image_ids.tolist()]
-    text = json.dumps(dict(format=FORMAT, version=VERSION, **meta))
+    text = json.dumps(dict(format=FORMAT, version=VERSION, **meta),
+                      allow_nan=False)
     with atomic_write(path) as file:
         np.savez(file, image_ids=image_ids, offsets=offsets, boxes=boxes,
                  names=np.array(names, dtype=np.uint32),
@@ -193,10 +194,10 @@ def _read_meta(array: np.ndarray) -> dict:
         raise ValueError('unknown format')
     if type(meta.get('version')) is not int:
         raise ValueError(f"version is {excerpt(meta.get('version'))}")
-    unreadable = meta.get('unreadable', [])
-    if not isinstance(unreadable, list) or not all(
-            type(x) is int for x in unreadable):
-        raise ValueError('unreadable is not a list of image ids')
+    for name in ('unreadable', 'reduced'):
+        ids = meta.get(name, [])
+        if not isinstance(ids, list) or not all(type(x) is int for x in ids):
+            raise ValueError(f'{name} is not a list of image ids')
     rules = meta.get('rules')
     if rules is not None:
         try:
