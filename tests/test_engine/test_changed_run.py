@@ -7,7 +7,7 @@ import signal
 
 import pytest
 import torch
-from test_resume import same_training
+from test_resume import same_training, train
 from tiny import (
     WatchTraining,
     error_of,
@@ -260,3 +260,25 @@ def test_resume_refuses_what_cannot_be_converted(
     assert error.startswith(f"error: cannot resume from '{path}': it")
     assert re.search(words, error)
     assert error.endswith('with load_from and without resume')
+
+
+def test_two_processes_resume_run_of_one(folder, trained, tmp_path):
+    """The total batch doubles, as with a batch size of 4."""
+    path = trained(*EACH_ITER) / 'iter_7.pth'
+    process = train(folder, folder / 'tiny.py', tmp_path, 2, [
+        '--resume', str(path), '--cfg-options', *EACH_ITER,
+        'train_dataloader.num_workers=1'])
+    text = process.communicate(timeout=200)[0]
+    assert process.returncode == 0, text
+    whole = trained(*EACH_ITER, *BATCH_4)
+    assert places(tmp_path) == places(whole, 3)
+    assert 'number of processes 1 -> 2' in message(tmp_path)
+    assert steps(tmp_path, 'iter_4.pth') == steps(whole, 'iter_4.pth')
+
+
+def test_auto_scale_lr_of_a_resume_is_used(folder, trained, tmp_path):
+    run_tool('train', folder / 'tiny.py', '--work-dir', tmp_path,
+             '--auto-scale-lr', '--resume', trained() / 'epoch_1.pth')
+    assert [x['lr'] for x in watched(tmp_path)] == pytest.approx([
+        x['lr'] * 2 / 16 for x in watched(trained())][4:])
+    assert 'auto_scale_lr.enable False -> True' in message(tmp_path)

@@ -92,8 +92,8 @@ def use_present_values(stored: dict, wrapper: Any,
     kept = {'params', *scheduled, *(f'initial_{x}' for x in scheduled)}
     changes = []
     for i, (old, new) in enumerate(zip(groups, wrapper.param_groups)):
-        for key in [x for x in old if x.startswith('initial_')]:
-            if key not in new:  # of a schedule that is gone
+        for key in old.keys() - new.keys() - kept:
+            if key.startswith('initial_'):  # of a schedule that is gone
                 del old[key]
         for key in new.keys() - kept:
             words = [_format(x.get(key)) for x in (old, new)]
