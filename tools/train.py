@@ -8,6 +8,7 @@ from mmengine.dist import get_rank
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
+from univip_mm.engine.changed_run import ChangedRunError, NothingToDoError
 from univip_mm.engine.checkpoint import (
     CheckpointError,
     check_weights_fit,
@@ -17,6 +18,7 @@ from univip_mm.engine.config import (
     add_config_arguments,
     check_num_instances,
     check_part,
+    check_runner_type,
     load_config,
 )
 from univip_mm.engine.config_checks import check_config
@@ -69,6 +71,7 @@ def parse_args() -> argparse.Namespace:
 def apply_options(cfg: Config, args: argparse.Namespace) -> None:
     """Apply the training options and the host's defaults, then check all."""
     check_part(cfg, 'train_dataloader')
+    check_runner_type(cfg)
     if args.amp:
         cfg.optim_wrapper.type = 'AmpOptimWrapper'
         cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
@@ -121,7 +124,10 @@ def train(runner: Runner) -> None:
     """Train; known errors end with a one-line message."""
     try:
         runner.train()
-    except (CheckpointError, RanksDifferError, NoReadableImageError) as e:
+    except NothingToDoError:
+        pass  # reported by the hook
+    except (ChangedRunError, CheckpointError, RanksDifferError,
+            NoReadableImageError) as e:
         # Possibly of one rank only; ranks that differ report once per node.
         raise SystemExit(f'error: {printable(e)}') from None
     except (TooManyUnreadableError, FloatingPointError) as e:

@@ -16,6 +16,7 @@ default_hooks = dict(
     target_update=dict(type='TargetUpdateHook'),
     rank_check=dict(type='RankCheckHook'),
     safe_resume=dict(type='SafeResumeHook'),
+    changed_run=dict(type='ChangedRunHook'),
     non_finite=dict(type='NonFiniteHook'),
     skipped_images=dict(type='SkippedImagesHook'),
     preemption=dict(type='PreemptionHook'),

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 import torch
 from mmengine.logging import MessageHub
+from mmengine.optim import ZeroRedundancyOptimizer
 from mmengine.runner.checkpoint import save_checkpoint as mmengine_save
+from ranks import run_ranks
 from tiny import (
     CONFIGS,
     PYTHONPATH,
@@ -222,6 +224,7 @@ def save(tmp_path):
     class Runner:
         work_dir = str(tmp_path)
         message_hub = MessageHub('save')
+        optim_wrapper = None
 
         def save_checkpoint(self, folder, name, meta, by_epoch, backend_args):
             mmengine_save(meta, os.path.join(folder, name),
@@ -241,6 +244,27 @@ def test_save_checkpoint_does_not_follow_links(tmp_path, save):
     assert load_checkpoint(path) == dict(epoch=1)
     assert (tmp_path / 'last_checkpoint').read_text() == path
     assert not list(tmp_path.glob('.*'))
+
+
+def test_save_checkpoint_collects_parts_of_optimizer(tmp_path):
+    """Each rank has a part of the state, and rank 0 writes all of it."""
+
+    def save(rank):
+        layer = torch.nn.Linear(2, 2)
+        optimizer = ZeroRedundancyOptimizer(
+            layer.parameters(), 'SGD', lr=0.1, momentum=0.9)
+        layer(torch.ones(1, 2)).sum().backward()
+        optimizer.step()
+        found = []
+        save_checkpoint_atomically(types.SimpleNamespace(
+            work_dir=str(tmp_path), message_hub=MessageHub('parts'),
+            optim_wrapper=types.SimpleNamespace(optimizer=optimizer),
+            save_checkpoint=lambda *_, **__: rank or found.append(
+                len(optimizer.state_dict()['state']))),
+            str(tmp_path), 'a.pth', True, {})
+        return found
+
+    assert run_ranks(save, tmp_path) == [[2], []]
 
 
 @pytest.mark.parametrize('name', ['epoch_1.pth', 'last_checkpoint'])

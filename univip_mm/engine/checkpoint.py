@@ -14,14 +14,12 @@ from mmengine.runner.checkpoint import get_torchvision_models
 from ..utils.processes import is_first_rank
 from ..utils.text import printable
 from ..utils.unwrap import unwrap_model
+from .run_record import MAX_COUNT, progress, read_record
 from .safe_load import CheckpointError, check_reader, load
 
 __all__ = ['CheckpointError', 'check_weights_fit', 'find_checkpoint',
            'latest_checkpoint', 'load_checkpoint', 'load_checkpoints_safely',
            'weights_of']
-
-# No training has more iterations.
-MAX_ITERATIONS = 10**12
 
 
 class Skipped(NamedTuple):
@@ -29,6 +27,13 @@ class Skipped(NamedTuple):
     path: str
     reason: str
     is_damaged: bool  # or refused; else a file of another kind
+
+
+class Found(NamedTuple):
+    """Checkpoint that can be resumed; the largest one is used."""
+    progress: tuple[float, int]
+    time: float
+    iteration: int
 
 
 def load_checkpoints_safely() -> None:
@@ -134,24 +139,28 @@ def resumed_iteration(content: Any) -> int:
             raise ValueError(f'not a training checkpoint, {key} is missing')
     for key in ('epoch', 'iter'):
         value = content['meta'].get(key)
-        if type(value) is not int or not 0 <= value <= MAX_ITERATIONS:
+        if type(value) is not int or not 0 <= value <= MAX_COUNT:
             raise ValueError(
                 f'not a training checkpoint, meta.{key} is not a number '
-                f'between 0 and {MAX_ITERATIONS}')
+                f'between 0 and {MAX_COUNT}')
     missing = {'log_scalars', 'runtime_info', 'resumed_keys'} - {
         key for key, value in content['message_hub'].items()
         if isinstance(value, dict)}
     if missing:
         raise ValueError('not a training checkpoint, message_hub.'
                          f'{min(missing)} is missing')
+    try:
+        read_record(content['meta'])
+    except ValueError as e:
+        raise ValueError(f'not a training checkpoint, {e}') from None
     return content['meta']['iter']
 
 
 def latest_checkpoint(work_dir: str) -> tuple[Optional[str], list[Skipped]]:
-    """Return the checkpoint of a work dir with the most iterations.
+    """Return the checkpoint of a work dir whose training is furthest.
 
     The candidates are all ``*.pth`` files and the one that
-    ``last_checkpoint`` names. The number of iterations is read from the
+    ``last_checkpoint`` names. The position in the training is read from the
     files; between equal ones, the newest file is used.
 
     Returns:
@@ -161,14 +170,14 @@ def latest_checkpoint(work_dir: str) -> tuple[Optional[str], list[Skipped]]:
     Raises:
         CheckpointError: This PyTorch cannot read checkpoints safely.
     """
-    found, skipped = _read_iterations(work_dir)
+    found, skipped = _read_positions(work_dir)
     return max(found, key=found.__getitem__, default=None), skipped
 
 
-def _read_iterations(
-        work_dir: str) -> tuple[dict[str, tuple[int, float]], list[Skipped]]:
-    """Return path → (iteration, time) of usable files, and skipped files."""
-    found, skipped = {}, []
+def _read_positions(work_dir: str) -> tuple[dict[str, Found], list[Skipped]]:
+    """Return usable files, by path, and skipped files."""
+    found: dict[str, Found] = {}
+    skipped = []
     named = _named_checkpoint(work_dir)
     candidates = sorted(map(str, Path(work_dir).glob('*.pth')))
     if named and not any(_is_same(named, path) for path in candidates):
@@ -183,7 +192,9 @@ def _read_iterations(
             continue
         try:
             content = load(path, only_structure=True)
-            found[path] = resumed_iteration(content), os.stat(path).st_mtime
+            iteration = resumed_iteration(content)
+            found[path] = Found(
+                progress(content), os.stat(path).st_mtime, iteration)
         except CheckpointError as e:
             skipped.append(Skipped(path, e.reason, True))
         except ValueError as e:
@@ -209,7 +220,7 @@ def find_checkpoint(cfg: Config) -> None:
     """Check ``cfg.load_from``, or find the checkpoint to resume.
 
     If ``cfg.resume`` is set without a ``load_from``, set ``load_from`` to the
-    checkpoint of the work dir with the most iterations; without one, unset
+    checkpoint of the work dir whose training is furthest; without one, unset
     ``resume``. URLs are not checked.
 
     Raises:
@@ -263,7 +274,7 @@ def check_weights_fit(cfg: Config, model: torch.nn.Module) -> None:
 
 def _find_latest(work_dir: str) -> Optional[str]:
     """Return the checkpoint to resume, and report skipped files."""
-    found, skipped = _read_iterations(work_dir)
+    found, skipped = _read_positions(work_dir)
     name = printable(work_dir)
     words = '; '.join(
         f"'{printable(x.path)}' ({x.reason})" for x in skipped)
@@ -278,10 +289,11 @@ def _find_latest(work_dir: str) -> Optional[str]:
         return path
     text = (f"'{name}' has no training checkpoint: starting a new training"
             if path is None else
-            f"resuming from '{printable(path)}' (iteration {found[path][0]})")
+            f"resuming from '{printable(path)}' "
+            f'(iteration {found[path].iteration})')
     if other != path:
         text += (f"; last_checkpoint names another file, '{printable(other)}' "
-                 f'(iteration {found[other][0]})')
+                 f'(iteration {found[other].iteration})')
     if skipped:
         text += f'; skipped {words}'
     if is_first_rank():

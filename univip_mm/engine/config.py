@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from mmengine.config import Config, DictAction
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
 
 from ..models.univip_neck import check_instance_count
 from ..utils.distributed import LAUNCHERS
@@ -60,6 +62,19 @@ def check_part(cfg: Config, name: str) -> None:
         raise ValueError(
             f"'{cfg.filename}' has no {name}: see configs/univip_r18_demo.py "
             'and its base configs for an example')
+
+
+def check_runner_type(cfg: Config) -> None:
+    """Raise ValueError for a runner that is not MMEngine's ``Runner``.
+
+    FlexibleRunner writes checkpoints that the safe reader refuses, and calls
+    no hook that could adapt them.
+    """
+    name = cfg.get('runner_type', 'Runner')
+    kind = RUNNERS.get(name)
+    if kind is None or not issubclass(kind, Runner):
+        raise ValueError(f"runner_type is '{name}', but only Runner and its "
+                         'subclasses are supported: leave runner_type out')
 
 
 def check_num_instances(cfg: Config) -> None:

@@ -106,7 +106,7 @@ def check_config_agrees(cfg: Config) -> None:
     packages in use, and the source code of univip_mm.
     """
     facts = {f'config.{key}': value
-             for key, value in _flatten(cfg.to_dict(), '')}
+             for key, value in flatten(cfg.to_dict(), '')}
     facts['version.python'] = '.'.join(platform.python_version_tuple()[:2])
     facts['version.cuda'] = str(torch.version.cuda)
     for name in PACKAGES:
@@ -127,11 +127,11 @@ def check_data_agrees(runner: Runner) -> None:
     if get_world_size() == 1:
         return
     loader = runner.train_dataloader
-    infos = _image_infos(loader.dataset)
+    infos = image_infos(loader.dataset)
     paths = [str(info.get('img_path')) for info in infos]
     facts = {'data.number of images': len(loader.dataset),
              'data.max_iters': runner.max_iters,
-             'data.list of images': _digest(
+             'data.list of images': digest_of(
                  [(path, info.get('img_id'), info.get('gt_label'))
                   for path, info in zip(paths, infos)])}
     for i, file in enumerate(getattr(loader.dataset, 'proposals', ())):
@@ -188,7 +188,7 @@ def check_same_facts(facts: dict[str, Any]) -> None:
     Only a digest is exchanged, unless the facts differ.
     """
     texts = {name: str(value) for name, value in facts.items()}
-    if len(set(all_gather_object(_digest(sorted(texts.items()))))) == 1:
+    if len(set(all_gather_object(digest_of(sorted(texts.items()))))) == 1:
         return
     (host, reference), *others = all_gather_object(
         (socket.gethostname(), texts))
@@ -265,22 +265,22 @@ def _describe(row: np.ndarray) -> str:
             f'has {size} bytes')
 
 
-def _image_infos(dataset: Any) -> list[dict]:
+def image_infos(dataset: Any) -> list[dict]:
     """Return the entries of the image list, empty for an unknown data set."""
     if isinstance(dataset, ConcatDataset):
-        return [x for part in dataset.datasets for x in _image_infos(part)]
+        return [x for part in dataset.datasets for x in image_infos(part)]
     if not isinstance(dataset, BaseDataset):
         return []
     # Not the methods of subclasses, which add boxes to each entry.
     return [BaseDataset.get_data_info(dataset, i) for i in range(len(dataset))]
 
 
-def _flatten(node: Any, path: str) -> Iterator[tuple[str, str]]:
+def flatten(node: Any, path: str) -> Iterator[tuple[str, str]]:
     """Yield the dotted key and the text of each value of a config."""
     if isinstance(node, (dict, list, tuple)) and node:
         children = node.items() if isinstance(node, dict) else enumerate(node)
         for key, child in children:
-            yield from _flatten(child, f'{path}.{key}' if path else str(key))
+            yield from flatten(child, f'{path}.{key}' if path else str(key))
     elif isinstance(node, (set, frozenset)):  # their order is random
         yield path, repr(sorted(map(repr, node)))
     elif callable(node) or type(node).__repr__ is object.__repr__:
@@ -298,7 +298,8 @@ def _state_of(node: Any) -> Any:
     return node.state_dict() if hasattr(node, 'state_dict') else node
 
 
-def _digest(value: Any) -> str:
+def digest_of(value: Any) -> str:
+    """Return a digest of a value that JSON can represent."""
     text = json.dumps(value, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

@@ -1,4 +1,5 @@
 """Hooks for MMEngine's Runner."""
+from .changed_run_hook import ChangedRunHook
 from .heartbeat_hook import HeartbeatHook
 from .iter_seed_hook import IterSeedHook
 from .non_finite_hook import NonFiniteHook
@@ -12,8 +13,8 @@ from .target_update_hook import TargetUpdateHook
 from .view_sheet_hook import ViewSheetHook
 
 __all__ = [
-    'HeartbeatHook', 'IterSeedHook', 'NonFiniteHook', 'OnlineProbeHook',
-    'PreemptionHook', 'RankCheckHook', 'SafeCheckpointHook',
-    'SafeResumeHook', 'SkippedImagesHook', 'TargetUpdateHook',
-    'ViewSheetHook'
+    'ChangedRunHook', 'HeartbeatHook', 'IterSeedHook', 'NonFiniteHook',
+    'OnlineProbeHook', 'PreemptionHook', 'RankCheckHook',
+    'SafeCheckpointHook', 'SafeResumeHook', 'SkippedImagesHook',
+    'TargetUpdateHook', 'ViewSheetHook'
 ]

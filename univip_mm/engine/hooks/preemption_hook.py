@@ -67,8 +67,7 @@ class PreemptionHook(Hook):
             return
         done = runner.iter + 1
         path = save_checkpoint_atomically(
-            runner, runner.work_dir, NAME, by_epoch=False,
-            meta=dict(epoch=done // len(runner.train_dataloader), iter=done))
+            runner, runner.work_dir, NAME, by_epoch=False, meta={})
         runner.logger.warning(f"got SIGTERM: saved '{path}' after iteration "
                               f'{done}; continue with --resume')
         self._exiting[0] = 1

@@ -6,6 +6,7 @@ from pathlib import Path
 from mmengine.dist import is_main_process
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook
+from mmengine.optim import ZeroRedundancyOptimizer
 
 from ...io.atomic import atomic_write
 from ...registry import HOOKS
@@ -132,6 +133,12 @@ def save_checkpoint_atomically(runner, folder: str, name: str, by_epoch: bool,
     """
     path = osp.join(folder, name)
     runner.message_hub.update_info('last_ckpt', path)
+    optimizer = getattr(runner.optim_wrapper, 'optimizer', None)
+    if (isinstance(optimizer, ZeroRedundancyOptimizer)
+            and not is_main_process() and options.get('save_optimizer', True)):
+        # MMEngine collects the parts of the ranks on the first rank only,
+        # where it waits for the others.
+        optimizer.state_dict()
     runner.save_checkpoint(folder, name, meta=meta, by_epoch=by_epoch,
                            backend_args=BACKEND, **options)
     if is_main_process():

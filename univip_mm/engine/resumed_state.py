@@ -1,0 +1,119 @@
+"""Checks that the weights and the optimizer of a checkpoint fit a run."""
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import torch
+
+from ..utils.text import printable
+
+
+def count_fitting_weights(weights: Mapping,
+                          model: torch.nn.Module) -> tuple[int, int]:
+    """Return how many weights of the model get a value, and how many exist."""
+    expected, found = _shapes(model.state_dict()), _shapes(weights)
+    return sum(found.get(name) == shape for name, shape in expected.items()
+               ), len(expected)
+
+
+def check_model_fits(weights: Mapping, model: torch.nn.Module) -> None:
+    """Raise ValueError unless the checkpoint has exactly the model's weights.
+
+    MMEngine would only log the others, and train on from random weights.
+    """
+    expected, found = _shapes(model.state_dict()), _shapes(weights)
+    wrong = [name for name in {**expected, **found}
+             if expected.get(name) != found.get(name)]
+    if not wrong:
+        return
+    words = ', '.join(
+        f'{printable(name)} is {_words(found, name)} in the checkpoint and '
+        f'{_words(expected, name)} in the model' for name in wrong[:2])
+    more = f', and {len(wrong) - 2} others' if wrong[2:] else ''
+    raise ValueError(f'its weights are of another model ({words}{more}): '
+                     'resume with the config of the checkpoint')
+
+
+def check_optimizer_fits(stored: Any, wrapper: Any, name: str,
+                         stored_name: str) -> None:
+    """Raise ValueError unless an optimizer can use the stored state.
+
+    Args:
+        stored (Any): ``optimizer`` of the checkpoint.
+        wrapper (OptimWrapper): Optimizer of the present run.
+        name (str): Class of the present optimizer.
+        stored_name (str): Class of the optimizer of the checkpoint, '' if
+            unknown.
+    """
+    groups = stored.get('param_groups') if isinstance(stored, dict) else None
+    if not isinstance(groups, list) or not all(
+            isinstance(x, dict) and isinstance(x.get('params'), list)
+            for x in groups):
+        raise ValueError('its optimizer is not that of PyTorch')
+    present = wrapper.optimizer.param_groups
+    # Numbers such as momentum and betas differ between optimizers; switches
+    # such as `foreach` differ between versions of PyTorch too.
+    numbers = {key for key, value in present[0].items() if isinstance(
+        value, (int, float, tuple)) and type(value) is not bool}
+    if (stored_name or name) != name or groups and numbers - {*groups[0]}:
+        raise ValueError(
+            f'its optimizer is {printable(stored_name) or "another one"}, '
+            f'not {name}: resume with the same optim_wrapper.optimizer.type')
+    sizes, wanted = ([len(x['params']) for x in part]
+                     for part in (groups, present))
+    if sizes != wanted:
+        raise ValueError(
+            f'its optimizer has {len(sizes)} groups of {sum(sizes)} weights, '
+            f'but this run has {len(wanted)} groups of {sum(wanted)}: resume '
+            'with the same optim_wrapper.paramwise_cfg')
+    if isinstance(stored.get('base_param_settings'), dict) != (
+            wrapper.base_param_settings is not None):
+        raise ValueError('its optimizer has no base_param_settings')
+
+
+def use_present_values(stored: dict, wrapper: Any,
+                       scheduled: Collection[str] = ()) -> list[str]:
+    """Replace the stored options of an optimizer by the present ones.
+
+    The momentum buffers and the like stay. Without this, the learning rate,
+    the weight decay and so on of the checkpoint would silently win.
+
+    Args:
+        stored (dict): ``optimizer`` of the checkpoint.
+        wrapper (OptimWrapper): Optimizer of the present run.
+        scheduled (Collection[str]): Options that stay, because the stored
+            schedules stay too.
+
+    Returns:
+        list[str]: The options of the first group that differed.
+    """
+    groups = [*stored['param_groups']]
+    if wrapper.base_param_settings is not None:
+        groups.append(stored['base_param_settings'])
+    kept = {'params', *scheduled, *(f'initial_{x}' for x in scheduled)}
+    changes = []
+    for i, (old, new) in enumerate(zip(groups, wrapper.param_groups)):
+        for key in old.keys() - new.keys() - kept:
+            if key.startswith('initial_'):  # of a schedule that is gone
+                del old[key]
+        for key in new.keys() - kept:
+            words = [_format(x.get(key)) for x in (old, new)]
+            if i == 0 and words[0] != words[1] and (
+                    not key.startswith('initial_')):
+                changes.append(f'{key} {words[0]} -> {words[1]}')
+            old[key] = new[key]
+    return sorted(changes)
+
+
+def _format(value: Any) -> str:
+    return f'{value:g}' if isinstance(value, float) else printable(value)
+
+
+def _words(shapes: dict, name: str) -> str:
+    return str(shapes.get(name, 'missing'))
+
+
+def _shapes(weights: Mapping) -> dict[str, tuple]:
+    """Return the shape of each weight, by the name in the model."""
+    return {name[7:] if name.startswith('module.') else name:
+            tuple(getattr(value, 'shape', ()))
+            for name, value in weights.items()}
