@@ -110,6 +110,12 @@ def test_unknown_wrapper_is_refused(
         EpochSampler(wrap(DATASETS.build(config(coco_folder))))
 
 
+def test_wrapper_that_needs_classes_is_refused(coco_folder, univip_scope):
+    with pytest.raises(ValueError, match='has no classes'):
+        DATASETS.build(dict(type='ClassBalancedDataset', oversample_thr=.1,
+                            dataset=config(coco_folder)))
+
+
 def test_other_data_sets_keep_their_wrappers():
     for data in ([1, 2], Fold([1, 2]), Fold(Fold([3]))):
         assert leaves(data) == [data]

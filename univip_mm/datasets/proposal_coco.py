@@ -283,6 +283,11 @@ class ProposalCocoDataset(BaseDataset):
         rng = np.random.default_rng([self._failed_seed, self._failures])
         return int(rng.integers(len(self)))
 
+    def get_cat_ids(self, idx: int) -> list[int]:
+        """Raise ValueError: wrappers such as ClassBalancedDataset call it."""
+        raise ValueError('ProposalCocoDataset has no classes, so it cannot be '
+                         'in a ClassBalancedDataset: remove this wrapper')
+
     @property
     def proposals(self) -> list[ProposalFile]:
         """The proposal file of each json."""

@@ -5,6 +5,7 @@ from mmengine.dataset import InfiniteSampler
 from mmengine.dist import get_world_size
 from mmengine.runner import Runner
 
+from ..datasets.wrappers import leaves
 from .network_check import check_network
 
 
@@ -12,10 +13,12 @@ def check_loop(runner: Runner) -> None:
     """Build the training loop, and check the batches of an epoch.
 
     Raises:
-        ValueError: An epoch has no batch, a batch of a single image cannot be
-            normalized, or the training has no complete optimizer step.
+        ValueError: The data set is in a wrapper that is not supported, an
+            epoch has no batch, a batch of a single image cannot be normalized,
+            or the training has no complete optimizer step.
     """
     loader = runner.train_loop.dataloader
+    leaves(loader.dataset)
     _check_slice(loader.dataset)
     # A batch sampler of the user has its own rules, and InfiniteSampler fills
     # each batch.
