@@ -7,6 +7,7 @@ from mmengine.config import Config, DictAction
 from mmengine.registry import init_default_scope
 from mmengine.runner import set_random_seed
 
+from univip_mm.datasets.wrappers import set_epoch
 from univip_mm.engine.config import load_config
 from univip_mm.registry import DATASETS, MODELS
 from univip_mm.utils.errors import one_line_errors
@@ -78,8 +79,7 @@ def browse(cfg: Config, args: argparse.Namespace) -> None:
         'work_dirs', osp.splitext(osp.basename(args.config))[0], 'browse')
     set_random_seed(args.seed)
     dataset, _, pack = open_views(DATASETS.build(cfg.train_dataloader.dataset))
-    if hasattr(dataset, 'set_epoch'):
-        dataset.set_epoch(args.seed, args.epoch - 1)
+    set_epoch(dataset, args.seed, args.epoch - 1)
     preprocessor = None
     if args.augment:
         preprocessor = MODELS.build({'type': 'UniVIPDataPreprocessor',

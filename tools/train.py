@@ -23,6 +23,7 @@ from univip_mm.engine.config import (
 )
 from univip_mm.engine.config_checks import check_config
 from univip_mm.engine.cpu import check_mixed_precision, prepare_for_cpu
+from univip_mm.engine.loop_checks import check_loop
 from univip_mm.engine.network_check import check_network
 from univip_mm.engine.process_group import start_group
 from univip_mm.engine.rank_check import (
@@ -116,7 +117,7 @@ def prepare(args: argparse.Namespace, stack: ExitStack) -> Runner:
               Runner.from_cfg(cfg))
     with errors_on_all_ranks():
         check_weights_fit(cfg, runner.model)
-        runner.train_loop  # noqa: B018  reads the files of the data set
+        check_loop(runner)  # reads the files of the data set
     return runner
 
 

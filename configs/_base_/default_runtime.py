@@ -14,6 +14,7 @@ default_hooks = dict(
     # project do not replace them. docs/reliability.md describes each hook.
     iter_seed=dict(type='IterSeedHook'),
     target_update=dict(type='TargetUpdateHook'),
+    loop_check=dict(type='LoopCheckHook'),
     rank_check=dict(type='RankCheckHook'),
     safe_resume=dict(type='SafeResumeHook'),
     changed_run=dict(type='ChangedRunHook'),

@@ -114,6 +114,39 @@ def test_small_images_are_dropped_and_logged(coco_folder, logged):
         build(coco_folder, min_image_size=1000)
 
 
+def mark_unreadable(root, ids):
+    write_proposals(root / 'train.npz',
+                    dict(ProposalFile(root / 'train.npz')),
+                    dict(rules=ProposalRules().as_dict(), unreadable=ids))
+
+
+def test_images_that_were_not_searched_are_dropped(coco_folder, logged):
+    change_json(coco_folder, lambda images: (
+        images[2].update(file_name='a\n.jpg'), images[3].update(width=63)))
+    mark_unreadable(coco_folder, [30, 80, 990])
+    dataset = build(coco_folder)
+    folder = str(coco_folder / 'images')
+    assert dataset.unreadable == [f'{folder}/a\n.jpg', f'{folder}/8.jpg']
+    assert [dataset.get_data_info(i)['img_id'] for i in range(5)] == [
+        10, 20, 50, 60, 70]
+    assert len(dataset) == len(dataset.skipped) == 5
+    first, second = (x for x in logged if ' drops ' in x)
+    assert first.startswith(
+        'ProposalCocoDataset drops 2 of 8 images that the proposal search '
+        rf'could not read: {folder}/a\n.jpg, {folder}/8.jpg; repair them')
+    assert 'drops 1 of 6 images' in second
+    # A subset is chosen from the others, so the first ones are not missed.
+    subset = build(coco_folder, indices=3)
+    assert len(subset) == 3 and subset.unreadable == []
+
+
+def test_error_names_images_that_were_not_searched(coco_folder):
+    mark_unreadable(coco_folder, list(range(10, 90, 10)))
+    with pytest.raises(ValueError, match='8 images could not be read by the '
+                       'proposal search.*repair the images'):
+        build(coco_folder)
+
+
 @pytest.mark.parametrize('option', ['ann_file', 'proposal_file'])
 def test_missing_file_raises(coco_folder, option):
     with pytest.raises(FileNotFoundError, match='none'):

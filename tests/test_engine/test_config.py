@@ -4,6 +4,7 @@ import os
 import pytest
 from mmengine.config import Config
 
+from univip_mm.datasets import OverlapSceneCrop
 from univip_mm.engine.config import (
     add_config_arguments,
     check_num_instances,
@@ -87,3 +88,11 @@ def test_parts_of_type_finds_nested_parts():
     found = parts_of_type(
         dict(a=[dict(type='X', b=dict(type='X')), dict(type='Y')]), 'X', 'cfg')
     assert [path for path, _ in found] == ['cfg.a.0', 'cfg.a.0.b']
+
+
+def test_parts_of_type_finds_scopes_and_classes():
+    node = [dict(type='univip_mm.UniVIP'), dict(type=OverlapSceneCrop),
+            dict(type='NotUniVIP'), dict()]
+    assert [key for key, _ in parts_of_type(node, 'UniVIP', 'x')] == ['x.0']
+    assert [key for key, _ in parts_of_type(node, 'OverlapSceneCrop', 'x')
+            ] == ['x.1']

@@ -61,9 +61,10 @@ def test_prepare_for_cpu_refuses_sync_bn_with_fix():
     prepare_for_cpu(cfg)
 
 
-def test_check_mixed_precision_needs_gpu(monkeypatch):
+@pytest.mark.parametrize('scope', ['', 'mmengine.'])
+def test_check_mixed_precision_needs_gpu(monkeypatch, scope):
     check_mixed_precision(config())
-    cfg = config(**{'optim_wrapper.type': 'AmpOptimWrapper'})
+    cfg = config(**{'optim_wrapper.type': f'{scope}AmpOptimWrapper'})
     with pytest.raises(ValueError, match='leave out --amp'):
         check_mixed_precision(cfg)
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)

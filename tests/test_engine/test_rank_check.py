@@ -6,13 +6,14 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from mmengine.dataset import ConcatDataset
 from mmengine.optim import OptimWrapper
 from ranks import run_ranks
 from tiny import demo_config, make_coco_folder, run_tool, write_config
 from torch.distributed.optim import ZeroRedundancyOptimizer
 from torch.nn.parallel import DistributedDataParallel
 
-from univip_mm.datasets import ProposalCocoDataset
+from univip_mm.datasets import ProposalCocoDataset, RepeatDataset
 from univip_mm.engine import rank_check
 from univip_mm.engine.rank_check import (
     check_config_agrees,
@@ -172,11 +173,11 @@ def nodes(tmp_path, monkeypatch):
     return [tmp_path / 'node0', tmp_path / 'node1']
 
 
-def data_results(nodes, tmp_path, **options):
+def data_results(nodes, tmp_path, wrap=lambda dataset: dataset, **options):
     def work(rank):
         os.chdir(nodes[rank])
-        dataset = ProposalCocoDataset(
-            'train.json', 'train.npz', data_prefix=dict(img_path='images'))
+        dataset = wrap(ProposalCocoDataset(
+            'train.json', 'train.npz', data_prefix=dict(img_path='images')))
         check_data_agrees(SimpleNamespace(
             train_dataloader=SimpleNamespace(dataset=dataset), max_iters=8))
         return 'equal'
@@ -229,6 +230,15 @@ def test_check_data_agrees_compares_the_proposals(nodes, tmp_path):
     write_proposals(nodes[1] / 'train.npz', boxes, {})
     assert_all_stop(data_results(nodes, tmp_path), 'data.proposals 0',
                     'copy the annotation file and the proposal file')
+
+
+@pytest.mark.parametrize('wrap', [
+    lambda x: RepeatDataset(x, 2), lambda x: ConcatDataset([x, x])])
+def test_check_data_agrees_looks_into_wrappers(nodes, tmp_path, wrap):
+    boxes = dict(ProposalFile(nodes[0] / 'train.npz'))
+    boxes[10] = boxes[10][::-1]
+    write_proposals(nodes[1] / 'train.npz', boxes, {})
+    assert_all_stop(data_results(nodes, tmp_path, wrap), 'data.proposals 0')
 
 
 def test_check_data_agrees_reads_files_once_per_node(nodes, tmp_path):

@@ -19,8 +19,9 @@ from univip_mm.io.images import (
 class Data:
     """Data set with skipped images."""
 
-    def __init__(self, number, reasons):
+    def __init__(self, number, reasons, unreadable=()):
         self.number = number
+        self.unreadable = list(unreadable)
         self.skipped = torch.zeros(number, dtype=torch.uint8)
         for index, reason in reasons.items():
             self.skip(index, reason)
@@ -35,8 +36,23 @@ class Data:
         return dict(img_path=f'{index}.jpg')
 
 
+class Loader(list):
+    """Loader of 20 batches."""
+
+    def __init__(self, dataset):
+        super().__init__([None] * 20)
+        self.dataset = dataset
+
+
 @pytest.fixture
-def run(tmp_path):
+def run(tmp_path, monkeypatch):
+
+    def save(runner, folder, name, by_epoch, meta):
+        runner.saved.append((name, by_epoch, meta))
+        return name
+
+    monkeypatch.setattr(
+        skipped_images_hook, 'save_checkpoint_atomically', save)
 
     class Run:
         """The parts of a Runner that the hook uses."""
@@ -44,9 +60,9 @@ def run(tmp_path):
         def __init__(self, dataset, **options):
             self.hook = SkippedImagesHook(**options)
             self.runner = SimpleNamespace(
-                train_dataloader=SimpleNamespace(dataset=dataset),
+                train_dataloader=Loader(dataset), saved=[],
                 logger=MMLogger.get_current_instance(),
-                log_dir=str(tmp_path), iter=0)
+                log_dir=str(tmp_path), work_dir=str(tmp_path), iter=0)
 
         def end_epoch(self):
             self.hook.after_train_epoch(self.runner)
@@ -122,6 +138,65 @@ def test_max_unreadable_stops_within_epoch(run):
     assert 'max_unreadable of SkippedImagesHook is 1.00%' in text
     assert 'skipped_images.txt' in text and '\n' not in text
     assert len(training.listed) == 3
+    assert training.runner.saved == [
+        ('stopped.pth', False, dict(epoch=5, iter=100))]
+    assert text.endswith("; saved 'stopped.pth', from which --resume "
+                         'continues')
+
+
+def test_not_searched_images_stop_before_first_step(run):
+    training = run(Data(98, {}, ['a\n.jpg', 'b.jpg']))
+    with pytest.raises(TooManyUnreadableError) as e:
+        training.hook.before_train(training.runner)
+    text = str(e.value)
+    assert text.startswith('2 of 100 images (2.00%) could not be read by the '
+                           r'proposal search: a\n.jpg, b.jpg; ')
+    assert text.endswith('default_hooks.skipped_images.max_unreadable=0.02')
+    assert training.listed == [
+        r'a\n.jpg' + '\tnot read by the proposal search',
+        'b.jpg\tnot read by the proposal search']
+    assert training.runner.saved == []
+
+
+def test_not_searched_images_count_within_epoch(run):
+    data = Data(98, {}, ['a.jpg', 'b.jpg'])
+    training = run(data, max_unreadable=.02)
+    training.hook.before_train(training.runner)
+    training.iterate(50)
+    data.skip(3)
+    with pytest.raises(TooManyUnreadableError) as e:
+        training.iterate(50)
+    assert 'the proposal search could not read 2 others' in str(e.value)
+    assert str(e.value).count('max_unreadable=0.03') == 1
+
+
+def test_stop_names_a_checkpoint_that_cannot_be_saved(run, monkeypatch):
+
+    def is_full(*args, **kwargs):
+        raise OSError(28, 'No space left on device')
+
+    monkeypatch.setattr(
+        skipped_images_hook, 'save_checkpoint_atomically', is_full)
+    with pytest.raises(TooManyUnreadableError, match='cannot save.*No space'):
+        run(Data(4, {0: MISSING})).iterate(50)
+
+
+def test_data_without_record_is_named(run, logged):
+    training = run([1, 2, 3])
+    training.hook.before_train(training.runner)
+    assert logged == ['no limit on unreadable images: list does not record '
+                      'them']
+
+
+def test_joined_and_repeated_images_count_once(run):
+    joined = torch.utils.data.ConcatDataset(
+        [Data(40, {}), Data(60, {7: EMPTY})])
+    training = run(joined, max_unreadable=.01)
+    training.iterate(50)
+    assert training.listed == ['7.jpg\tthe file is empty']
+    joined.datasets[0].skip(3)
+    with pytest.raises(TooManyUnreadableError, match='2 of 100 images'):
+        training.iterate(50)
 
 
 def test_small_images_do_not_count_towards_limit(run, logged):
@@ -138,7 +213,7 @@ def test_full_disk_does_not_stop_training(run, logged, monkeypatch):
     def is_full(*args):
         raise OSError(28, 'No space left on device')
 
-    monkeypatch.setattr(SkippedImagesHook, '_append', is_full)
+    monkeypatch.setattr(skipped_images_hook, 'open_to_append', is_full)
     run(Data(40, {3: MISSING}), max_unreadable=1).end_epoch()
     assert 'No space left' in logged[0] and '3.jpg' in logged[1]
 

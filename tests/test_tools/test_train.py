@@ -7,7 +7,7 @@ from tiny import CONFIGS, Stopped, error_of, run_tool, watched, write_config
 
 from univip_mm.engine.checkpoint import load_checkpoint
 from univip_mm.io.boxes import ProposalRules
-from univip_mm.proposals import write_proposals
+from univip_mm.proposals import ProposalFile, write_proposals
 
 
 def close(lines, key):
@@ -98,6 +98,61 @@ def test_too_many_unreadable_images_stop_training(coco_folder):
                        coco_folder / 'out')
     assert '12.50%' in message and 'max_unreadable' in message
     assert 'skipped_images.txt' in message
+
+
+@pytest.mark.parametrize('interval', [1, 50])
+def test_stop_at_limit_loses_no_iteration(coco_folder, interval):
+    image = coco_folder / 'images' / '3.jpg'
+    whole, out = coco_folder / 'whole', coco_folder / 'out'
+    config = write_config(coco_folder)
+    allow = ['--cfg-options', 'default_hooks.skipped_images.max_unreadable=1']
+    image.write_text('not an image')
+    run_tool('train', config, '--work-dir', whole, *allow)
+    message = error_of(
+        'train', config, '--work-dir', out, '--cfg-options',
+        f'default_hooks.skipped_images.interval={interval}')
+    assert message.endswith(f"; saved '{out}/stopped.pth', from which "
+                            '--resume continues')
+    assert 'max_unreadable=0.13;' in message
+    run_tool('train', config, '--work-dir', out, '--resume', *allow)
+    assert watched(out) == watched(whole)
+
+
+def test_not_searched_images_stop_before_first_step(coco_folder):
+    write_proposals(
+        coco_folder / 'train.npz',
+        dict(ProposalFile(coco_folder / 'train.npz')),
+        dict(rules=ProposalRules().as_dict(), unreadable=[30, 80]))
+    config, out = write_config(coco_folder), coco_folder / 'out'
+    message = error_of('train', config, '--work-dir', out)
+    assert '2 of 8 images (25.00%) could not be read by the' in message
+    assert not (out / 'rank0.jsonl').exists()
+    cure = message.partition('--cfg-options ')[2]
+    assert cure == 'default_hooks.skipped_images.max_unreadable=0.25'
+    run_tool('train', config, '--work-dir', out, '--cfg-options', cure)
+    assert len(watched(out)) == 6  # of 6 images
+
+
+def test_safeguards_hold_in_repeated_data_set(coco_folder):
+    path = write_config(coco_folder)
+    path.write_text(path.read_text() + '''
+data = dict(type='ProposalCocoDataset', **train_dataloader.pop('dataset'))
+train_dataloader['dataset'] = dict(
+    _delete_=True, type='RepeatDataset', times=2, dataset=data)
+del data
+''')
+    out = coco_folder / 'out'
+    run_tool('train', path, '--work-dir', out, '--cfg-options',
+             'default_hooks.view_sheet.interval=50')
+    assert len(watched(out)) == 16
+    assert list(out.glob('*/vis_data/vis_image/views_1.png'))
+    (coco_folder / 'images' / '3.jpg').write_text('not an image')
+    message = error_of('train', path, '--work-dir', coco_folder / 'stopped')
+    assert '1 of 8 images (12.50%) cannot be read' in message
+    message = error_of(
+        'train', path, '--work-dir', out, '--cfg-options',
+        'train_dataloader.dataset.dataset.pipeline.1.num_instances=3')
+    assert 'pipeline.1.num_instances is 3' in message
 
 
 def test_auto_scale_lr_scales_with_batch(coco_folder):

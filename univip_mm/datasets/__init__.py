@@ -3,8 +3,9 @@ from .coco_multi_label import CocoMultiLabel
 from .epoch_sampler import EpochSampler
 from .proposal_coco import ProposalCocoDataset
 from .transforms import LoadEncodedImage, OverlapSceneCrop
+from .wrappers import RepeatDataset
 
 __all__ = [
     'CocoMultiLabel', 'EpochSampler', 'LoadEncodedImage', 'OverlapSceneCrop',
-    'ProposalCocoDataset'
+    'ProposalCocoDataset', 'RepeatDataset'
 ]

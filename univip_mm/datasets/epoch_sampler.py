@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sized
 from mmengine.dataset import DefaultSampler
 
 from ..registry import DATA_SAMPLERS
+from .wrappers import set_epoch
 
 
 @DATA_SAMPLERS.register_module()
@@ -12,7 +13,8 @@ class EpochSampler(DefaultSampler):
 
     The views of an image are then a function of (seed, epoch, image): they do
     not depend on the number of workers or processes, or on a resume. For a
-    data set without ``set_epoch``, the class equals ``DefaultSampler``.
+    data set without ``set_epoch``, the class equals ``DefaultSampler``. The
+    data set can be in the wrappers of :func:`.wrappers.leaves`.
 
     Args:
         dataset (Sized): The data set.
@@ -22,12 +24,15 @@ class EpochSampler(DefaultSampler):
     Attributes:
         skip (int): Number of this process's images to leave out at the start
             of the next epoch, because they were used before an interruption.
+
+    Raises:
+        ValueError: The data set is in another wrapper.
     """
 
     def __init__(self, dataset: Sized, **kwargs) -> None:
         super().__init__(dataset, **kwargs)
         self.skip = 0
-        self._set_dataset_epoch()
+        set_epoch(self.dataset, self.seed, self.epoch)
 
     def __iter__(self) -> Iterator[int]:
         """Iterate over this process's images of the epoch."""
@@ -38,8 +43,4 @@ class EpochSampler(DefaultSampler):
     def set_epoch(self, epoch: int) -> None:
         """Set the epoch that determines the order and the views."""
         super().set_epoch(epoch)
-        self._set_dataset_epoch()
-
-    def _set_dataset_epoch(self) -> None:
-        if hasattr(self.dataset, 'set_epoch'):
-            self.dataset.set_epoch(self.seed, self.epoch)
+        set_epoch(self.dataset, self.seed, self.epoch)

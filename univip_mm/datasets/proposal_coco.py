@@ -13,15 +13,19 @@ from mmengine.logging import print_log
 
 from ..io.coco_json import read_coco
 from ..io.images import (
+    MISSING,
+    NOT_READ,
     REASONS,
     TOO_SMALL,
     NoReadableImageError,
     UnreadableImageError,
     reason_of,
 )
+from ..io.urls import check_not_url, join_path
 from ..proposals import ProposalFile
 from ..registry import DATASETS
 from ..utils.text import printable
+from .file_backends import backend_args_of, check_file_backend, is_local
 from .proposal_checks import check_image_folder, check_image_ids, check_rules
 from .transforms.load_encoded_image import LoadEncodedImage, check_local_file
 
@@ -37,19 +41,23 @@ class ProposalCocoDataset(BaseDataset):
     The json is needed for its list of images only; annotations are not used.
     An image id connects an image with its proposals. ``ann_file``,
     ``proposal_file`` and ``data_prefix['img_path']`` can be lists of the same
-    length, to join several data sets as in COCO+.
+    length, to join several data sets as in COCO+. Only images can be remote:
+    ``data_prefix['img_path']`` can be a URL, or the loader in ``pipeline`` can
+    have ``backend_args``.
 
-    Images with a side below ``min_image_size`` in the json are dropped, and
-    the log reports their number. An image that is unreadable, or that turns
-    out to be too small, is replaced with a random image and recorded in
-    :attr:`skipped`. The json's ``width`` and ``height`` have no other use, so
-    they can be the sizes before or after EXIF orientation.
+    Images with a side below ``min_image_size`` in the json are dropped, and so
+    are images that the proposal search could not read. The log reports their
+    numbers. An image that is unreadable, or that turns out to be too small,
+    is replaced with a random image and recorded in :attr:`skipped`. The
+    json's ``width`` and ``height`` have no other use, so they can be the sizes
+    before or after EXIF orientation.
 
     A sample has ``img_path``, ``img_id``, ``sample_idx``, and ``proposals``
     (N, 4) float32, N >= 0: xyxy in pixels of the image after EXIF
     orientation, x2 and y2 outside. After a call of :meth:`set_epoch`, which
     :class:`EpochSampler` makes, a sample also has ``view_seed``, a function
-    of the seed, the epoch and the image.
+    of the seed, the epoch and the image. In a :class:`RepeatDataset`,
+    ``view_seed`` also depends on the repetition.
 
     Args:
         ann_file (str or Sequence[str]): COCO json, below ``data_root``.
@@ -64,14 +72,25 @@ class ProposalCocoDataset(BaseDataset):
             64.
         **kwargs: Arguments of :class:`mmengine.dataset.BaseDataset`.
 
+    Attributes:
+        unreadable (list[str]): Paths of the images that were dropped because
+            the proposal search could not read them; empty for a subset.
+        repetition (tuple[int, int]): Number of the repetition, from 0, and
+            the number of repetitions.
+        first_source (int): Number of jsons in the data sets before this one,
+            if several data sets are joined.
+
     Raises:
         FileNotFoundError: A file, or every checked image, is missing.
         ValueError: The lists have different lengths, a file is invalid, the
-            proposals were made for other images or with other rules, or no
-            image is large enough.
+            proposals were made for other images or with other rules, the
+            images have no file backend, or no image can be used.
     """
 
     ann_file: Paths
+    unreadable: list[str]
+    repetition = 0, 1
+    first_source = 0
 
     def __init__(self, ann_file: Paths, proposal_file: Paths,
                  data_root: str = '', data_prefix: Optional[dict] = None,
@@ -101,37 +120,66 @@ class ProposalCocoDataset(BaseDataset):
 
     def _as_list(self, paths: Paths) -> list[str]:
         paths = [paths] if isinstance(paths, (str, Path)) else paths
-        return [os.path.join(self.data_root or '', path) for path in paths]
+        return [join_path(self.data_root or '', path) for path in paths]
 
-    def load_data_list(self) -> list:
-        """Load the images of all jsons, without the small images."""
-        self._proposals: list[ProposalFile] = []
-        data_list = []
-        for paths in zip(self.ann_file, self.proposal_file,
-                         self.data_prefix['img_path']):
-            data_list += self._load_source(*paths)
-        if not data_list:
-            raise ValueError(
-                f'no image of {self.ann_file} has both sides of at least '
-                f'{self.min_image_size} pixels: lower min_image_size')
+    def full_init(self) -> None:
+        """Read the files, if they are not read yet."""
+        if not self._fully_initialized:
+            super().full_init()
+            self._start(is_subset=self._indices is not None)
+
+    def get_subset_(self, indices: Union[Sequence[int], int]) -> None:
+        """Keep some of the images, as in the base class."""
+        super().get_subset_(indices)
+        self._start(is_subset=True)
+
+    def get_subset(self, indices: Union[Sequence[int], int]) -> BaseDataset:
+        """Return a copy with some of the images, as in the base class."""
+        subset = super().get_subset(indices)
+        subset._start(is_subset=True)
+        return subset
+
+    def _start(self, is_subset: bool) -> None:
+        """Create the state of a training with these images."""
+        if is_subset:
+            self.unreadable = []
         self._failures = 0  # unreadable images in a row
         self._failed_seed = None  # view_seed of the last unreadable image
         # In shared memory, so that persistent workers see a new epoch and the
         # main process sees the skipped images.
         self._seed_and_epoch = torch.full((2, ), -1).share_memory_()
         self._skipped = torch.zeros(
-            len(data_list), dtype=torch.uint8).share_memory_()
+            len(self), dtype=torch.uint8).share_memory_()
+
+    def load_data_list(self) -> list:
+        """Load the images of all jsons that can be used."""
+        self._proposals: list[ProposalFile] = []
+        self.unreadable = []
+        data_list = []
+        for paths in zip(self.ann_file, self.proposal_file,
+                         self.data_prefix['img_path']):
+            data_list += self._load_source(*paths)
+        if not data_list:
+            unread = (f' ({len(self.unreadable)} images could not be read by '
+                      'the proposal search)' if self.unreadable else '')
+            raise ValueError(
+                f'no image of {self.ann_file} has both sides of at least '
+                f'{self.min_image_size} pixels{unread}: lower min_image_size, '
+                'or repair the images')
         return data_list
 
     def _load_source(self, ann_file: str, proposal_file: str,
                      folder: str) -> list[dict]:
-        """Check one json and its proposals, and list its large images."""
+        """Check one json and its proposals, and list its usable images."""
+        check_not_url(ann_file, 'ann_file')
+        check_not_url(proposal_file, 'proposal_file')
         images = read_coco(ann_file)['images']
         proposals = ProposalFile(proposal_file)
         check_image_ids(images, ann_file, proposals)
         check_rules(proposals, self.pipeline.transforms)
-        check_image_folder(folder, images)
+        self._check_images(folder, images)
         self._proposals.append(proposals)
+        images = self._drop_unreadable(images, folder, proposals)
         # A json without sizes passes: prepare_data() checks the pixels.
         large = [x for x in images if self.min_image_size <= min(
             x.get('width', np.inf), x.get('height', np.inf))]
@@ -145,6 +193,39 @@ class ProposalCocoDataset(BaseDataset):
                  img_id=image['id'], source=len(self._proposals) - 1)
             for image in large]
 
+    def _check_images(self, folder: str, images: list[dict]) -> None:
+        """Check that the loader of the pipeline can read an image."""
+        if is_local(folder, self._backend_args):
+            check_image_folder(folder, images)
+        elif any(isinstance(x, LOADERS) for x in self.pipeline.transforms):
+            check_file_backend(
+                [os.path.join(folder, image['file_name']) for image in images],
+                self._backend_args)
+
+    @property
+    def _backend_args(self) -> Optional[dict]:
+        """Arguments of the file backend, of the loader in the pipeline."""
+        return next((backend_args_of(x) for x in self.pipeline.transforms
+                     if isinstance(x, LOADERS)), None)
+
+    def _drop_unreadable(self, images: list[dict], folder: str,
+                         proposals: ProposalFile) -> list[dict]:
+        """Drop the images that the proposal search could not read."""
+        ids = set(proposals.meta.get('unreadable', []))
+        dropped = [os.path.join(folder, image['file_name'])
+                   for image in images if image['id'] in ids]
+        if not dropped:
+            return images
+        first = ', '.join(map(printable, dropped[:10]))
+        print_log(
+            f'ProposalCocoDataset drops {len(dropped)} of {len(images)} images'
+            ' that the proposal search could not read: '
+            f'{first}{", ..." if len(dropped) > 10 else ""}; repair them and '
+            'run tools/generate_proposals.py again, which searches only these '
+            'images', logger='current', level=logging.WARNING)
+        self.unreadable += dropped
+        return [image for image in images if image['id'] not in ids]
+
     def set_epoch(self, seed: int, epoch: int) -> None:
         """Set the seed and epoch of the views, in all worker processes."""
         self._seed_and_epoch[0], self._seed_and_epoch[1] = seed, epoch
@@ -157,8 +238,10 @@ class ProposalCocoDataset(BaseDataset):
         info['proposals'] = np.array(proposals, dtype=np.float32)
         seed, epoch = self._seed_and_epoch.tolist()
         if epoch >= 0:
-            info['view_seed'] = derive_view_seed(seed, epoch, source,
-                                                 info['img_id'])
+            repetition, times = self.repetition
+            info['view_seed'] = derive_view_seed(
+                seed, epoch * times + repetition, self.first_source + source,
+                info['img_id'])
         return info
 
     def prepare_data(self, idx: int) -> Optional[dict]:
@@ -200,6 +283,11 @@ class ProposalCocoDataset(BaseDataset):
         rng = np.random.default_rng([self._failed_seed, self._failures])
         return int(rng.integers(len(self)))
 
+    def get_cat_ids(self, idx: int) -> list[int]:
+        """Raise ValueError: wrappers such as ClassBalancedDataset call it."""
+        raise ValueError('ProposalCocoDataset has no classes, so it cannot be '
+                         'in a ClassBalancedDataset: remove this wrapper')
+
     @property
     def proposals(self) -> list[ProposalFile]:
         """The proposal file of each json."""
@@ -222,10 +310,13 @@ class ProposalCocoDataset(BaseDataset):
         path = printable(results['img_path'])
         detail = printable(' '.join(str(error or reason).split()))
         if self._failures == MAX_FAILURES:
+            cure = ('check the files' if reason not in (MISSING, NOT_READ) else
+                    'check that the disk is mounted'
+                    if is_local(path, self._backend_args) else
+                    'check the network and backend_args of the loader')
             raise NoReadableImageError(
                 f'{MAX_FAILURES} images in a row cannot be read, the last '
-                f"'{path}' ({detail}): check that the disk is mounted"
-            ) from error
+                f"'{path}' ({detail}): {cure}") from error
         code = 1 + REASONS.index(reason)
         if self._skipped[idx] != code:
             self._skipped[idx] = code

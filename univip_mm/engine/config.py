@@ -106,5 +106,7 @@ def parts_of_type(node: Any, name: str,
                   path: str) -> Iterator[tuple[str, dict]]:
     """Yield each dict with ``type=name`` in a config node, with its key."""
     for key, part in dicts_in(node, path):
-        if part.get('type') == name:
+        found = part.get('type')
+        # A class, or a name that can have a scope: 'univip_mm.UniVIP'.
+        if getattr(found, '__name__', str(found)).rpartition('.')[2] == name:
             yield key, part

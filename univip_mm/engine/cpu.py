@@ -7,8 +7,8 @@ from .config import parts_of_type
 
 def check_mixed_precision(cfg: Config) -> None:
     """Raise ValueError if mixed precision is on and there is no GPU."""
-    if (cfg.optim_wrapper.get('type') == 'AmpOptimWrapper'
-            and not torch.cuda.is_available()):
+    amp = parts_of_type(cfg.optim_wrapper, 'AmpOptimWrapper', '')
+    if any(amp) and not torch.cuda.is_available():
         raise ValueError('mixed precision needs a GPU and there is none: '
                          'leave out --amp')
 

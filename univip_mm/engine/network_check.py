@@ -1,6 +1,6 @@
 """Check of tensor shapes: run the parts of UniVIP on the meta device."""
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Optional
 
 import torch
 from mmengine.config import Config
@@ -13,10 +13,11 @@ from .config import parts_of_type
 PARTS = ('backbone', 'neck', 'head', 'fusion_neck')
 
 
-def check_network(cfg: Config) -> None:
+def check_network(cfg: Config, batch_size: Optional[int] = None) -> None:
     """Check that the parts of UniVIP fit the views and each other.
 
-    The meta device computes shapes only. Other models are not checked.
+    The meta device computes shapes only. Other models are not checked. The
+    default of ``batch_size``, images per process, is the config's.
 
     Raises:
         ValueError: One line with the part, the reason and the keys to check.
@@ -31,7 +32,8 @@ def check_network(cfg: Config) -> None:
                                     'train_dataloader'), ('', None))
     if crop is None:
         return
-    batch_size = cfg.train_dataloader.get('batch_size', 1)
+    if batch_size is None:
+        batch_size = cfg.train_dataloader.get('batch_size', 1)
     distributed = cfg.get('launcher', 'none') != 'none'
     if distributed and any(parts_of_type(cfg.model, 'SyncBN', 'model')):
         batch_size = max(2, batch_size)  # SyncBN pools over the ranks

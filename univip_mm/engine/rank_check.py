@@ -19,7 +19,7 @@ from typing import Any, Callable, NoReturn, Optional
 import numpy as np
 import torch
 from mmengine.config import Config
-from mmengine.dataset import BaseDataset, ConcatDataset
+from mmengine.dataset import BaseDataset
 from mmengine.dist import (
     all_gather_object,
     broadcast_object_list,
@@ -29,6 +29,7 @@ from mmengine.dist import (
 from mmengine.runner import Runner
 from torch.distributed.optim import ZeroRedundancyOptimizer
 
+from ..datasets.wrappers import leaves
 from ..io.images import UnreadableImageError, read_bytes
 from ..utils.distributed import leave
 from ..utils.errors import USER_ERRORS
@@ -134,7 +135,9 @@ def check_data_agrees(runner: Runner) -> None:
              'data.list of images': digest_of(
                  [(path, info.get('img_id'), info.get('gt_label'))
                   for path, info in zip(paths, infos)])}
-    for i, file in enumerate(getattr(loader.dataset, 'proposals', ())):
+    files = [file for dataset in leaves(loader.dataset)
+             for file in getattr(dataset, 'proposals', ())]
+    for i, file in enumerate(files):
         facts[f'data.proposals {i}'] = file.digest()
     check_same_facts(facts)
     _check_same_files(paths)
@@ -266,13 +269,10 @@ def _describe(row: np.ndarray) -> str:
 
 
 def image_infos(dataset: Any) -> list[dict]:
-    """Return the entries of the image list, empty for an unknown data set."""
-    if isinstance(dataset, ConcatDataset):
-        return [x for part in dataset.datasets for x in image_infos(part)]
-    if not isinstance(dataset, BaseDataset):
-        return []
+    """Return the entries of the image list, without unknown data sets."""
     # Not the methods of subclasses, which add boxes to each entry.
-    return [BaseDataset.get_data_info(dataset, i) for i in range(len(dataset))]
+    return [BaseDataset.get_data_info(leaf, i) for leaf in leaves(dataset)
+            if isinstance(leaf, BaseDataset) for i in range(len(leaf))]
 
 
 def flatten(node: Any, path: str) -> Iterator[tuple[str, str]]:

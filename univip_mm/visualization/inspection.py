@@ -3,19 +3,19 @@ import argparse
 import os.path as osp
 from collections import Counter, defaultdict
 from collections.abc import Callable
-from typing import NamedTuple, Optional
+from typing import Any, NamedTuple, Optional
 
 import mmcv
 import numpy as np
 import torch
 from mmengine.config import DictAction
-from mmengine.dataset import BaseDataset
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import init_default_scope
 from mmengine.runner import set_random_seed
 from torch import nn
 
 from ..datasets.transforms import OverlapSceneCrop
+from ..datasets.wrappers import leaves, set_epoch
 from ..engine.branches import BRANCHES
 from ..engine.checkpoint import load_checkpoint, weights_of
 from ..engine.config import check_part, load_config
@@ -31,7 +31,7 @@ from .training_views import open_views
 class Setup(NamedTuple):
     """Network and training data of a config and a checkpoint."""
     model: nn.Module
-    dataset: BaseDataset
+    dataset: Any
     crop: OverlapSceneCrop
 
 
@@ -132,8 +132,7 @@ def load_setup(args: argparse.Namespace) -> Setup:
     model.load_state_dict(weights)
     model.eval().to('cuda' if torch.cuda.is_available() else 'cpu')
     source = open_views(DATASETS.build(cfg.train_dataloader.dataset))
-    if hasattr(source.dataset, 'set_epoch'):
-        source.dataset.set_epoch(args.seed, 0)
+    set_epoch(source.dataset, args.seed, 0)
     return Setup(model, source.dataset, source.crop)
 
 
@@ -178,8 +177,7 @@ def _find_crops(setup: Setup, what: str) -> list[tuple]:
     """List (path, box (x, y, w, h) or None, category or None)."""
     found: list[tuple] = []
     dataset, min_size = setup.dataset, setup.crop.rules.min_size
-    for ann_file, folder in zip(dataset.ann_file,
-                                dataset.data_prefix['img_path']):
+    for ann_file, folder in _sources(dataset):
         content = read_coco(ann_file)
         names = {x['id']: x['name'] for x in content.get('categories', [])}
         objects = defaultdict(list)
@@ -198,9 +196,16 @@ def _find_crops(setup: Setup, what: str) -> list[tuple]:
                           if min(box[2:]) >= min_size]
     if not found:
         raise ValueError(
-            f'{dataset.ann_file} has no annotated object with both sides of '
-            f'at least {min_size} pixels: give --what images')
+            f'{[x for x, _ in _sources(dataset)]} has no annotated object '
+            f'with both sides of at least {min_size} pixels: give --what '
+            'images')
     return found
+
+
+def _sources(dataset: Any) -> list[tuple[str, str]]:
+    """Return each json and the folder of its images."""
+    return [source for leaf in leaves(dataset)
+            for source in zip(leaf.ann_file, leaf.data_prefix['img_path'])]
 
 
 def _read(path: str) -> np.ndarray:

@@ -2,14 +2,15 @@
 import copy
 import os.path as osp
 from collections.abc import Sequence
-from typing import NamedTuple, Optional
+from typing import Any, NamedTuple, Optional
 
 import numpy as np
 import torch
-from mmengine.dataset import BaseDataset, Compose, default_collate
+from mmengine.dataset import Compose, default_collate
 from torch import nn
 
 from ..datasets.transforms import EncodedImage, OverlapSceneCrop
+from ..datasets.wrappers import leaves, replace_leaves
 from .views import draw_scenes
 
 
@@ -17,27 +18,42 @@ class ViewSource(NamedTuple):
     """Data set whose pipeline ends after ``OverlapSceneCrop``.
 
     A sample of ``dataset`` has the keys that ``crop`` adds, and ``photo``, the
-    whole image (H, W, 3) uint8, BGR. ``pack`` is the rest of the pipeline.
+    whole image (H, W, 3) uint8, BGR. ``pack`` is the rest of the pipeline. Of
+    joined data sets, ``crop`` and ``pack`` are the first one's.
     """
-    dataset: BaseDataset
+    dataset: Any
     crop: OverlapSceneCrop
     pack: Compose
 
 
-def open_views(dataset: BaseDataset) -> ViewSource:
+def open_views(dataset: Any) -> ViewSource:
     """Return a copy of the data set that does not pack its samples.
 
     Setting the epoch of the data set also sets the epoch of the copy.
 
     Raises:
-        ValueError: The pipeline has no ``OverlapSceneCrop``.
+        ValueError: A pipeline has no ``OverlapSceneCrop``, or the data set is
+            in a wrapper that is not supported.
     """
+    first = leaves(dataset)[0]
+    steps, index = _find_crop(first)
+    return ViewSource(replace_leaves(dataset, _open), steps[index],
+                      Compose(steps[index + 1:]))
+
+
+def _open(dataset: Any) -> Any:
+    steps, index = _find_crop(dataset)
+    opened = copy.copy(dataset)
+    opened.pipeline = Compose([*steps[:index], _keep_photo, steps[index]])
+    return opened
+
+
+def _find_crop(dataset: Any) -> tuple[list, int]:
+    """Return the transforms and the position of ``OverlapSceneCrop``."""
     steps = getattr(getattr(dataset, 'pipeline', None), 'transforms', [])
     for index, step in enumerate(steps):
         if isinstance(step, OverlapSceneCrop):
-            opened = copy.copy(dataset)
-            opened.pipeline = Compose([*steps[:index], _keep_photo, step])
-            return ViewSource(opened, step, Compose(steps[index + 1:]))
+            return steps, index
     raise ValueError(
         f'train_dataloader.dataset is a {type(dataset).__name__} without '
         'OverlapSceneCrop in its pipeline: give a pre-training config of '

@@ -6,12 +6,15 @@ from mmengine.fileio import get
 
 from ...io.encoded_image import EncodedImage
 from ...io.images import (
+    MISSING,
+    NOT_READ,
     UnreadableImageError,
     check_before_decoding,
     read_bytes,
     reason_of,
 )
 from ...registry import TRANSFORMS
+from ..file_backends import backend_args_of, is_local
 
 
 @TRANSFORMS.register_module()
@@ -72,17 +75,18 @@ def check_local_file(transform: Callable, path: str) -> None:
         UnreadableImageError: The file is too large to be decoded.
     """
     if isinstance(transform, LoadImageFromFile):
-        backend_args = transform.backend_args or transform.file_client_args
-        if _is_local(path, backend_args):
+        if is_local(path, backend_args_of(transform)):
             check_before_decoding(read_bytes(path))
 
 
 def _read(path: str, backend_args: Optional[dict]) -> bytes:
-    if _is_local(path, backend_args):
+    if is_local(path, backend_args):
         return read_bytes(path)
-    return get(path, backend_args=backend_args)
-
-
-def _is_local(path: str, backend_args: Optional[dict]) -> bool:
-    backend = (backend_args or {}).get('backend', 'local')
-    return backend in ('local', 'disk') and '://' not in path
+    try:
+        data = get(path, backend_args=backend_args)
+    except Exception as e:  # each file backend has its own errors
+        raise UnreadableImageError(
+            NOT_READ, f'{type(e).__name__}: {e}') from e
+    if data is None:  # LMDB
+        raise UnreadableImageError(MISSING)
+    return data

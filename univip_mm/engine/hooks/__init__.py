@@ -2,6 +2,7 @@
 from .changed_run_hook import ChangedRunHook
 from .heartbeat_hook import HeartbeatHook
 from .iter_seed_hook import IterSeedHook
+from .loop_check_hook import LoopCheckHook
 from .non_finite_hook import NonFiniteHook
 from .online_probe_hook import OnlineProbeHook
 from .preemption_hook import PreemptionHook
@@ -13,8 +14,8 @@ from .target_update_hook import TargetUpdateHook
 from .view_sheet_hook import ViewSheetHook
 
 __all__ = [
-    'ChangedRunHook', 'HeartbeatHook', 'IterSeedHook', 'NonFiniteHook',
-    'OnlineProbeHook', 'PreemptionHook', 'RankCheckHook',
+    'ChangedRunHook', 'HeartbeatHook', 'IterSeedHook', 'LoopCheckHook',
+    'NonFiniteHook', 'OnlineProbeHook', 'PreemptionHook', 'RankCheckHook',
     'SafeCheckpointHook', 'SafeResumeHook', 'SkippedImagesHook',
     'TargetUpdateHook', 'ViewSheetHook'
 ]

@@ -1,17 +1,23 @@
 """Report of images that could not be used."""
+import math
 import os.path as osp
 from collections import Counter
+from collections.abc import Sequence
+from typing import Any
 
 import torch
-from mmengine.dist import all_reduce, get_rank
+from mmengine.dist import all_reduce, barrier, get_rank
 from mmengine.hooks import Hook
 
+from ...datasets.wrappers import leaves
 from ...io.atomic import open_to_append
 from ...io.images import REASONS, TOO_SMALL, TooManyUnreadableError
 from ...registry import HOOKS
 from ...utils.text import printable
+from .safe_checkpoint_hook import save_checkpoint_atomically
 
 FILE = 'skipped_images.txt'
+CHECKPOINT = 'stopped.pth'
 TOO_SMALL_CODE = 1 + REASONS.index(TOO_SMALL)
 
 
@@ -25,8 +31,14 @@ class SkippedImagesHook(Hook):
     images, with a path and a reason in each line. Control characters of a
     path are escaped.
 
-    Images smaller than the data set's ``min_image_size`` are reported, but do
-    not count towards the limit.
+    Images that the proposal search could not read count towards the limit,
+    which is checked before the first iteration. Images smaller than the data
+    set's ``min_image_size`` are reported, but do not count. The data set can
+    be in the wrappers of :func:`univip_mm.datasets.wrappers.leaves`; data sets
+    that record no skipped images have no limit, and the log says so.
+
+    Before a training is stopped within an epoch, a checkpoint is saved, so
+    ``--resume`` continues after the last iteration.
 
     Args:
         max_unreadable (float): Maximum fraction of unreadable images in the
@@ -40,6 +52,9 @@ class SkippedImagesHook(Hook):
     Raises:
         ValueError: An option is out of its range.
     """
+    # After the hooks of the schedules and checkpoints: the checkpoint of a
+    # stopped training must be that of a complete iteration.
+    priority = 'LOWEST'
 
     def __init__(self, max_unreadable: float = 0.01,
                  interval: int = 50) -> None:
@@ -52,17 +67,40 @@ class SkippedImagesHook(Hook):
                              'must be at least 1')
         self.max_unreadable = max_unreadable
         self.interval = interval
-        self._own = self._of_all = None
+        self._not_searched = 0
+        self._own: Any = None  # of this rank, (images,) uint8
+        self._of_all: Any = None
+
+    def before_train(self, runner) -> None:
+        """Check the images that the proposal search could not read."""
+        data_sets = _recording(runner)
+        if missing := [type(x).__name__ for x in leaves(
+                runner.train_dataloader.dataset) if x not in data_sets]:
+            runner.logger.info('no limit on unreadable images: '
+                               f'{", ".join(missing)} does not record them')
+        paths = [path for x in data_sets for path in x.unreadable]
+        number = torch.tensor(float(len(paths)))
+        all_reduce(number, op='max')  # all ranks stop, or none
+        self._not_searched = int(number)
+        self._append(runner, [
+            f'{printable(path)}\tnot read by the proposal search'
+            for path in paths])
+        total = len(paths) + _total(runner)
+        if self._not_searched > self.max_unreadable * total:
+            raise TooManyUnreadableError(
+                f'{_share(self._not_searched, total)} could not be read by '
+                f'the proposal search: {_first(paths)}; '
+                + self._cure(runner, self._not_searched / total))
 
     def after_train_iter(self, runner, batch_idx: int, data_batch=None,
                          outputs=None) -> None:
         """Check every ``interval`` iterations."""
         if self.every_n_train_iters(runner, self.interval):
-            self._check(runner)
+            self._check(runner, runner.iter + 1)
 
     def after_train_epoch(self, runner) -> None:
         """Check, and log the images skipped so far."""
-        self._check(runner)
+        self._check(runner, runner.iter)
         if self._of_all is None or not self._of_all.any():
             return
         small = self._of_all == TOO_SMALL_CODE
@@ -73,12 +111,16 @@ class SkippedImagesHook(Hook):
                 # MMEngine's logger drops a warning that repeats.
                 runner.logger.warning(self._describe(runner, codes, what))
 
-    def _check(self, runner) -> None:
-        """Merge the skipped images of all ranks and check their number."""
-        dataset = runner.train_dataloader.dataset
-        if not hasattr(dataset, 'skipped'):
+    def _check(self, runner, done: int) -> None:
+        """Merge the skipped images of all ranks and check their number.
+
+        ``done`` is the number of finished iterations.
+        """
+        data_sets = _recording(runner)
+        if not data_sets:
             return
-        own = dataset.skipped.clone()  # the workers may change it meanwhile
+        # A copy: the workers may change it meanwhile.
+        own = torch.cat([x.skipped for x in data_sets])
         if self._own is None:
             self._own, self._of_all = own * 0, own * 0
         is_new = (own != self._own).any().float()
@@ -87,40 +129,96 @@ class SkippedImagesHook(Hook):
             return
         before, self._own, self._of_all = self._of_all, own, own.clone()
         all_reduce(self._of_all, op='max')
-        path = osp.join(runner.log_dir, FILE)
-        if get_rank() == 0:
-            try:
-                self._append(path, dataset,
-                             (self._of_all != before).nonzero().flatten())
-            except OSError as e:
-                runner.logger.warning(
-                    printable(f"cannot write '{path}': {e}"))
+        new = (self._of_all != before).nonzero().flatten().tolist()
+        self._append(runner, [
+            f'{path}\t{REASONS[self._of_all[index] - 1]}'
+            for index, path in zip(new, _paths(data_sets, new))])
         unreadable = self._of_all * (self._of_all != TOO_SMALL_CODE)
-        if unreadable.count_nonzero() > self.max_unreadable * len(dataset):
+        number = int(unreadable.count_nonzero()) + self._not_searched
+        total = _total(runner) + self._not_searched
+        if number > self.max_unreadable * total:
+            text = self._describe(runner, unreadable, 'cannot be read')
+            if self._not_searched:
+                text += (f'; the proposal search could not read '
+                         f'{self._not_searched} others')
             raise TooManyUnreadableError(
-                self._describe(runner, unreadable, 'cannot be read')
-                + '. max_unreadable of SkippedImagesHook is '
-                f'{self.max_unreadable:.2%}: repair the images; or remove '
-                'them from the annotation file and generate the proposals '
-                'again; or increase max_unreadable')
+                f'{text}. {self._cure(runner, number / total)}'
+                + _save(runner, done))
 
-    def _append(self, path: str, dataset, indices: torch.Tensor) -> None:
-        with open_to_append(path) as file:
-            for index in indices.tolist():
-                path = printable(dataset.get_data_info(index)['img_path'])
-                file.write(f'{path}\t{REASONS[self._of_all[index] - 1]}\n')
+    def _append(self, runner, lines: Sequence[str]) -> None:
+        if get_rank() != 0 or not lines:
+            return
+        path = osp.join(runner.log_dir, FILE)
+        try:
+            with open_to_append(path) as file:
+                file.writelines(f'{line}\n' for line in lines)
+        except OSError as e:
+            runner.logger.warning(printable(f"cannot write '{path}': {e}"))
 
     def _describe(self, runner, codes: torch.Tensor, what: str) -> str:
-        """Return the counts per reason, the first ten paths and the file."""
-        dataset = runner.train_dataloader.dataset
-        skipped = codes.nonzero().flatten()
-        count = len(skipped)
+        """Return the counts per reason and the first ten paths."""
+        data_sets = _recording(runner)
+        skipped = codes.nonzero().flatten().tolist()
         counts = sorted(Counter(codes[skipped].tolist()).items())
         reasons = ', '.join(f'{REASONS[code - 1]}: {x}' for code, x in counts)
-        first = ', '.join(
-            printable(dataset.get_data_info(index)['img_path'])
-            for index in skipped[:10].tolist())
-        return (f'{count} of {len(dataset)} images '
-                f'({count / len(dataset):.2%}) {what} and were replaced by '
-                f'others ({reasons}): {first}{", ..." if count > 10 else ""}; '
-                f"all are in '{osp.join(runner.log_dir, FILE)}'")
+        first = _first(_paths(data_sets, skipped[:10]), len(skipped))
+        return (f'{_share(len(skipped), _total(runner))} {what} and were '
+                f'replaced by others ({reasons}): {first}; all are in '
+                f"'{osp.join(runner.log_dir, FILE)}'")
+
+    def _cure(self, runner, share: float) -> str:
+        enough = min(1, math.ceil(100 * share) / 100)
+        return (f'max_unreadable of SkippedImagesHook is '
+                f'{self.max_unreadable:.2%}: repair or remove the images and '
+                'run tools/generate_proposals.py again; or continue without '
+                'them, with --cfg-options '
+                f'default_hooks.skipped_images.max_unreadable={enough:g}')
+
+
+def _recording(runner) -> list[Any]:
+    """Return the training's data sets that record skipped images."""
+    return [x for x in leaves(runner.train_dataloader.dataset)
+            if hasattr(x, 'skipped')]
+
+
+def _total(runner) -> int:
+    """Return the number of images, each counted once."""
+    # A loader with num_batch_per_epoch uses a part of the images.
+    return min(sum(map(len, _recording(runner))),
+               len(runner.train_dataloader.dataset))
+
+
+def _paths(data_sets: Sequence[Any], indices: Sequence[int]) -> list[str]:
+    """Return the escaped paths of images, counted over all data sets."""
+    paths = []
+    for index in indices:
+        for dataset in data_sets:
+            if index < len(dataset):
+                paths.append(
+                    printable(dataset.get_data_info(index)['img_path']))
+                break
+            index -= len(dataset)
+    return paths
+
+
+def _share(number: int, total: int) -> str:
+    return f'{number} of {total} images ({number / total:.2%})'
+
+
+def _first(paths: Sequence[str], number: int = 0) -> str:
+    more = ', ...' if max(number, len(paths)) > 10 else ''
+    return ', '.join(map(printable, paths[:10])) + more
+
+
+def _save(runner, done: int) -> str:
+    """Save a checkpoint on all ranks; return the end of the message."""
+    epoch = done // len(runner.train_dataloader)
+    try:
+        path = save_checkpoint_atomically(
+            runner, runner.work_dir, CHECKPOINT, by_epoch=False,
+            meta=dict(epoch=epoch, iter=done))
+        text = f"; saved '{path}', from which --resume continues"
+    except OSError as e:  # on rank 0
+        text = f'; cannot save a checkpoint: {e}'
+    barrier()  # rank 0 may still write
+    return text

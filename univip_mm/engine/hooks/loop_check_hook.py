@@ -1,0 +1,25 @@
+"""Check of batches and schedules before the first step."""
+from mmengine.hooks import Hook
+
+from ...registry import HOOKS
+from ..loop_checks import check_loop, schedule_warnings
+
+
+@HOOKS.register_module()
+class LoopCheckHook(Hook):
+    """Hook that checks the batches and the schedules before the first step.
+
+    A training whose epochs have no batch, or a batch that cannot be
+    normalized, stops here and not within the epoch. A schedule that begins
+    after the end of the training, or ends long before it, is logged as a
+    warning.
+
+    Raises:
+        ValueError: As in :func:`univip_mm.engine.loop_checks.check_loop`.
+    """
+
+    def before_train(self, runner) -> None:
+        """Check the loop, and log warnings of schedules."""
+        check_loop(runner)
+        for text in schedule_warnings(runner):
+            runner.logger.warning(text)
