@@ -2,6 +2,7 @@
 import logging
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Optional, Union
 
@@ -11,7 +12,7 @@ from mmcv.transforms import LoadImageFromFile
 from mmengine.dataset import BaseDataset
 from mmengine.logging import print_log
 
-from ..io.coco_json import read_coco
+from ..io.coco_json import image_path, read_coco
 from ..io.images import (
     REASONS,
     TOO_SMALL,
@@ -23,11 +24,13 @@ from ..proposals import ProposalFile
 from ..registry import DATASETS
 from ..utils.text import printable
 from .proposal_checks import check_image_folder, check_image_ids, check_rules
+from .size_check import check_boxes_fit, check_dropped
 from .transforms.load_encoded_image import LoadEncodedImage, check_local_file
 
 Paths = Union[str, Sequence[str]]
 LOADERS = (LoadImageFromFile, LoadEncodedImage)
 MAX_FAILURES = 50  # unreadable images in a row
+_report = partial(print_log, logger='current', level=logging.WARNING)
 
 
 @DATASETS.register_module()
@@ -126,22 +129,26 @@ class ProposalCocoDataset(BaseDataset):
     def _load_source(self, ann_file: str, proposal_file: str,
                      folder: str) -> list[dict]:
         """Check one json and its proposals, and list its large images."""
-        images = read_coco(ann_file)['images']
+        images = read_coco(ann_file, _report)['images']
         proposals = ProposalFile(proposal_file)
         check_image_ids(images, ann_file, proposals)
         check_rules(proposals, self.pipeline.transforms)
         check_image_folder(folder, images)
+        check_boxes_fit(images, folder, ann_file, proposals)
         self._proposals.append(proposals)
         # A json without sizes passes: prepare_data() checks the pixels.
         large = [x for x in images if self.min_image_size <= min(
             x.get('width', np.inf), x.get('height', np.inf))]
         if len(large) < len(images):
+            kept = {x['id'] for x in large}
+            check_dropped([x for x in images if x['id'] not in kept], folder,
+                          ann_file, self.min_image_size)
             print_log(
                 f'ProposalCocoDataset drops {len(images) - len(large)} of '
                 f"{len(images)} images of '{printable(ann_file)}' with a side "
                 f'below {self.min_image_size} pixels', logger='current')
         return [
-            dict(img_path=os.path.join(folder, image['file_name']),
+            dict(img_path=image_path(folder, image['file_name']),
                  img_id=image['id'], source=len(self._proposals) - 1)
             for image in large]
 
