@@ -94,12 +94,11 @@ def image_path(folder: PathLike, file_name: str) -> str:
     if '\\' not in file_name and '%' not in file_name:
         return path
     slashed = file_name.replace('\\', '/')
-    if '://' not in os.fspath(folder):
-        for name in (file_name, slashed, unquote(slashed)):
-            if not _points_outside(name):
-                candidate = os.path.join(folder, name)
-                if os.path.isfile(candidate):
-                    return candidate
+    for name in (file_name, slashed, unquote(slashed)):
+        if not _points_outside(name):
+            candidate = os.path.join(folder, name)
+            if os.path.isfile(candidate):
+                return candidate
     return os.path.join(folder, slashed)
 
 
