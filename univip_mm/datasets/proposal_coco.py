@@ -45,8 +45,9 @@ class ProposalCocoDataset(BaseDataset):
     Images with a side below ``min_image_size`` in the json are dropped, and
     the log reports their number. An image that is unreadable, or that turns
     out to be too small, is replaced with a random image and recorded in
-    :attr:`skipped`. The json's ``width`` and ``height`` have no other use, so
-    they can be the sizes before or after EXIF orientation.
+    :attr:`skipped`. The json's ``width`` and ``height`` have no other use for
+    searched proposals, so they can be the sizes before or after EXIF
+    orientation. Imported proposals need the sizes of the files.
 
     A sample has ``img_path``, ``img_id``, ``sample_idx``, and ``proposals``
     (N, 4) float32, N >= 0: xyxy in pixels of the image after EXIF
@@ -70,8 +71,8 @@ class ProposalCocoDataset(BaseDataset):
     Raises:
         FileNotFoundError: A file, or every checked image, is missing.
         ValueError: The lists have different lengths, a file is invalid, the
-            proposals were made for other images or with other rules, or no
-            image is large enough.
+            proposals were made for other images, sizes or rules, or no image
+            is large enough.
     """
 
     ann_file: Paths
