@@ -2,14 +2,14 @@
 import argparse
 import os
 import os.path as osp
-from pathlib import Path
 
 import numpy as np
 
 os.environ['UNIVIP_HOST'] = 'none'  # see univip_mm/__init__.py
 
 from univip_mm.io.boxes import xywh_to_xyxy
-from univip_mm.io.coco_json import read_coco
+from univip_mm.io.coco_annotations import read_annotations
+from univip_mm.io.coco_json import image_path, read_coco
 from univip_mm.io.images import UnreadableImageError, read_image
 from univip_mm.proposals import ProposalFile
 from univip_mm.proposals.inspect import describe, recall
@@ -58,21 +58,20 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def draw_sheet(proposals: ProposalFile, content: dict, img_prefix: str,
-               number: int, seed: int, path: str) -> None:
+def draw_sheet(proposals: ProposalFile, images: list, annotations: list,
+               img_prefix: str, number: int, seed: int, path: str) -> None:
     """Draw random images with their proposals and annotated boxes."""
-    images = [x for x in content['images'] if x['id'] in proposals]
+    images = [x for x in images if x['id'] in proposals]
     picked = np.random.default_rng(seed).permutation(len(images))[:number]
     pictures = []
     for image in (images[i] for i in sorted(picked)):
         try:
-            pixels = read_image(Path(img_prefix) / image['file_name'])
+            pixels = read_image(image_path(img_prefix, image['file_name']))
         except (OSError, UnreadableImageError) as e:
             raise ValueError(f"cannot read the image '{image['file_name']}' "
                              f"below '{img_prefix}': {e}") from None
         annotated = xywh_to_xyxy([
-            x['bbox'] for x in content.get('annotations', [])
-            if x['image_id'] == image['id'] and 'bbox' in x])
+            x['bbox'] for x in annotations if x['image_id'] == image['id']])
         boxes = np.asarray(proposals[image['id']], dtype=float)
         pictures.append(draw_proposals(
             pixels[..., ::-1], boxes, annotated,
@@ -88,11 +87,15 @@ def main() -> None:
     args = parse_args()
     with one_line_errors('pictures may be missing', ALL_ERRORS):
         proposals = ProposalFile(args.proposals)
-        content = read_coco(args.ann_file) if args.ann_file else None
+        images, annotations = [], []
+        if args.ann_file:
+            content = read_coco(args.ann_file)
+            images = content['images']
+            annotations = read_annotations(content, args.ann_file, boxes=True)
         out = args.output_dir or f'{osp.splitext(args.proposals)[0]}.inspect'
         print(*describe(proposals, args.num_instances), sep='\n')
-        if content is not None and content.get('annotations'):
-            number, shares = recall(proposals, content['annotations'])
+        if annotations:
+            number, shares = recall(proposals, annotations)
             print(f'{"recall":14}of {number} annotated boxes: ' + ', '.join(
                 f'{share:.3f} at IoU {thr}' for thr, share in shares.items()))
         path = osp.join(out, 'histograms.png')
@@ -102,8 +105,9 @@ def main() -> None:
             f'{len(proposals)} images')
         print(f'picture: {printable(path)}')
         if args.img_prefix:
-            draw_sheet(proposals, content, args.img_prefix, args.show_number,
-                       args.seed, osp.join(out, 'samples.png'))
+            draw_sheet(proposals, images, annotations, args.img_prefix,
+                       args.show_number, args.seed,
+                       osp.join(out, 'samples.png'))
 
 
 if __name__ == '__main__':

@@ -3,13 +3,12 @@
 usage: python contour_proposals.py ANN_FILE IMAGE_FOLDER OUT.npz
 """
 import sys
-from pathlib import Path
 
 import cv2
 import numpy as np
 
 from univip_mm.io.boxes import ProposalRules, filter_boxes, xywh_to_xyxy
-from univip_mm.io.coco_json import read_coco
+from univip_mm.io.coco_json import image_path, read_coco
 from univip_mm.io.images import read_image
 from univip_mm.proposals import write_proposals
 from univip_mm.utils.progress import track
@@ -31,7 +30,7 @@ def main(ann_file: str, folder: str, out: str) -> None:
     images = read_coco(ann_file)['images']
     boxes = {}
     for image in track(images):
-        pixels = read_image(Path(folder) / image['file_name'])
+        pixels = read_image(image_path(folder, image['file_name']))
         boxes[image['id']] = filter_boxes(find_boxes(pixels), rules)
     write_proposals(
         out, boxes, dict(method='contours', rules=rules.as_dict()),

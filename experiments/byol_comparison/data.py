@@ -81,28 +81,34 @@ def split_photographs(ann_file: Union[str, Path], img_prefix: Union[str, Path],
         ValueError: The json has no annotations or no categories.
     """
     from univip_mm.io.atomic import atomic_write
-    from univip_mm.io.coco_json import read_coco
+    from univip_mm.io.coco_annotations import (
+        read_annotations,
+        read_categories,
+    )
+    from univip_mm.io.coco_json import image_path, read_coco
     content = read_coco(ann_file)
-    for key in ('annotations', 'categories'):
-        if key not in content:
-            raise ValueError(f"'{ann_file}' has no '{key}', which the "
-                             'evaluation needs: give a COCO json with objects')
+    names = read_categories(content, ann_file)
+    objects = read_annotations(content, ann_file, names, boxes=True)
+    if not objects:
+        raise ValueError(f"'{ann_file}' has no 'annotations' with boxes, which"
+                         ' the evaluation needs: give a COCO json with '
+                         'objects')
     for split in ('train', 'val'):
         images = [x for i, x in enumerate(content['images'])
                   if (i % 4 == 3) == (split == 'val')]
         ids = {x['id'] for x in images}
-        annotations = [x for x in content['annotations']
-                       if x['image_id'] in ids]
+        annotations = [x for x in objects if x['image_id'] in ids]
         # Atomic, because a run may be reading the file.
         with atomic_write(folder / f'annotations/{split}.json', 'w') as file:
-            json.dump(dict(images=images, categories=content['categories'],
-                           annotations=annotations), file)
+            json.dump(dict(
+                images=images, annotations=annotations,
+                categories=[dict(id=i, name=names[i]) for i in names]), file)
         for image in images:
             link = folder / split / image['file_name']
             link.parent.mkdir(parents=True, exist_ok=True)
             if not link.is_symlink():
                 link.symlink_to(
-                    Path(img_prefix, image['file_name']).resolve())
+                    Path(image_path(img_prefix, image['file_name'])).resolve())
 
 
 def load_splits(experiment: Experiment) -> list:

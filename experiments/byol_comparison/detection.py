@@ -11,7 +11,7 @@ from torchvision.models.detection import FCOS
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.ops import FeaturePyramidNetwork, box_convert
 
-from univip_mm.io.coco_json import read_coco
+from univip_mm.io.coco_json import image_path, read_coco
 
 from .evaluate import read_image, to_tensor
 
@@ -50,7 +50,7 @@ def load_boxes(ann_file: Union[str, Path], folder: Union[str, Path],
     for image in content['images']:
         if len(images) == max_images or image['id'] not in annotations:
             continue
-        pixels = read_image(Path(folder, image['file_name']), ann_file)
+        pixels = read_image(image_path(folder, image['file_name']), ann_file)
         height, width = pixels.shape[:2]
         images.append(to_tensor(pixels, image_size).float() / 255)
         found = annotations[image['id']]

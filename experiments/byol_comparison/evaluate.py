@@ -10,7 +10,7 @@ from torch import nn
 from univip_mm.evaluation.knn import knn_predict
 from univip_mm.evaluation.linear import linear_scores, standardize
 from univip_mm.evaluation.metrics import average_precision
-from univip_mm.io.coco_json import read_coco
+from univip_mm.io.coco_json import image_path, read_coco
 
 BATCH_SIZE = 128
 MIN_SIDE = 8  # pixels; smaller objects are not recognizable
@@ -50,14 +50,19 @@ def load_split(ann_file: Union[str, Path], folder: Union[str, Path],
         annotations.setdefault(annotation['image_id'], []).append(annotation)
     images, labels, objects, classes = [], [], [], []
     for image in content['images'][:max_images]:
-        pixels = read_image(Path(folder, image['file_name']), ann_file)
+        pixels = read_image(image_path(folder, image['file_name']), ann_file)
         images.append(to_tensor(pixels, image_size))
         found = annotations.get(image['id'], [])
         labels.append(np.isin(ids, [x['category_id'] for x in found]))
         large = [x for x in found if min(x['bbox'][2:]) >= MIN_SIDE]
         for annotation in large[:max_objects - len(objects)]:
             x, y, w, h = (round(v) for v in annotation['bbox'])
-            crop = pixels[max(y, 0):y + h, max(x, 0):x + w]
+            crop = pixels[max(y, 0):max(y + h, 0), max(x, 0):max(x + w, 0)]
+            if crop.size == 0:
+                raise ValueError(
+                    f"'{ann_file}' has for image id {image['id']} the bbox "
+                    f"{annotation['bbox']}, which is outside of the image: "
+                    'correct or remove it')
             objects.append(to_tensor(crop, (object_size, object_size)))
             classes.append(ids.index(annotation['category_id']))
     return Split(
@@ -65,13 +70,13 @@ def load_split(ann_file: Union[str, Path], folder: Union[str, Path],
         torch.tensor(classes))
 
 
-def read_image(path: Path, ann_file: Union[str, Path]) -> np.ndarray:
+def read_image(path: str, ann_file: Union[str, Path]) -> np.ndarray:
     """Read an image of a COCO json, (H, W, 3) uint8, BGR.
 
     Raises:
         FileNotFoundError: The file is missing or not an image.
     """
-    pixels = cv2.imread(str(path))
+    pixels = cv2.imread(path)
     if pixels is None:
         raise FileNotFoundError(f"cannot read '{path}', which '{ann_file}' "
                                 'lists: check the folder of the images')

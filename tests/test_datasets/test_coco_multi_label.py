@@ -138,16 +138,44 @@ def test_concat_requires_equal_classes(
         DATASETS.build(dict(type='ConcatDataset', datasets=parts))
 
 
-def test_annotations_of_other_images_are_ignored(tmp_path):
+def test_annotations_of_other_images_are_counted(tmp_path, logged):
     write(tmp_path, images=CONTENT['images'][:2])
     assert image_ids(build(tmp_path)) == [10, 30]
+    assert '4 annotations of images that are not listed' in ' '.join(logged)
+
+
+def test_images_without_annotation_are_counted(tmp_path, logged):
+    write(tmp_path)
+    build(tmp_path)
+    assert 'drops 1 of 5 images' in ' '.join(logged)
+
+
+def test_text_ids_keep_their_images(tmp_path, logged):
+    write(tmp_path, annotations=[
+        dict(image_id=str(x['image_id']), category_id=str(x['category_id']))
+        for x in CONTENT['annotations']])
+    dataset = build(tmp_path)
+    assert image_ids(dataset) == [10, 30, 40, 50]
+    assert [dataset.get_data_info(i)['gt_label'] for i in range(4)] == [
+        [2], [0, 1], [0], [0, 2]]
+    assert '7 annotations whose image_id' in ' '.join(logged)
+
+
+def test_backslash_stands_for_a_folder(tmp_path, logged):
+    write(tmp_path, images=[
+        dict(x, file_name='a\\' + x['file_name']) for x in CONTENT['images']])
+    info = build(tmp_path).get_data_info(0)
+    assert info['img_path'] == str(tmp_path / 'images/a/10.jpg')
+    assert '5 file names with a backslash' in ' '.join(logged)
 
 
 @pytest.mark.parametrize('changes, message', [
-    (dict(annotations=None), "no labels .*'annotations'.*instances json"),
-    (dict(categories=None), "no labels .*'categories'"),
-    (dict(categories=[dict(id=1)]), "no labels .*'name'"),
-    (dict(annotations=[dict(image_id=10)]), "no labels .*'category_id'"),
+    (dict(annotations=None), 'no image .* annotation: use an instances json'),
+    (dict(categories=None), "no list 'categories'.*instances json"),
+    (dict(categories=[dict(id=1)]), "entry 0 of 'categories'.*'name'"),
+    (dict(annotations=[dict(image_id=10)]), "no 'category_id'"),
+    (dict(annotations=[dict(image_id=None, category_id=2)]),
+     'annotation 0 .*image_id is None'),
     (dict(annotations=[]), "no image of .*instances.json' has an annotation"),
     (dict(categories=CONTENT['categories'][:1]), r'the categories \[2, 7\]'),
     (dict(images=None), 'instances.json.* not a COCO json'),

@@ -86,6 +86,15 @@ def test_load_split_skips_tiny_objects(folder, tmp_path):
     assert len(split.objects) == 5 and split.labels[0].any()
 
 
+@pytest.mark.parametrize('box', [[90, 0, 20, 20], [0, -30, 20, 20]])
+def test_load_split_names_a_box_outside(folder, tmp_path, box):
+    content = json.loads((folder / 'all.json').read_text())
+    content['annotations'][0]['bbox'] = box
+    (tmp_path / 'all.json').write_text(json.dumps(content))
+    with pytest.raises(ValueError, match='image id 0 the bbox .* outside'):
+        load_split(tmp_path / 'all.json', folder, (40, 30), 16, 5)
+
+
 def test_measure_ignores_absent_classes(folder):
     split = read(folder)
     first = split._replace(

@@ -44,6 +44,14 @@ def test_file_has_filtered_boxes_of_each_image(coco_folder, images):
     assert proposals.meta['source'] == 'train.json'
 
 
+def test_search_reads_names_with_backslashes(coco_folder, images):
+    for image in images:
+        image['file_name'] = 'images\\' + image['file_name']
+    outcome = generate_proposals(images, coco_folder, coco_folder / 'a.npz',
+                                 SEARCH, workers=1)
+    assert outcome.unreadable == {}
+
+
 def test_result_does_not_depend_on_workers(coco_folder, images):
     for workers in (1, 2, 3):
         generate_proposals(images, coco_folder / 'images',

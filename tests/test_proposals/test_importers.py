@@ -123,7 +123,11 @@ def test_import_of_incomplete_source_writes_nothing(
     ('coco', '[{"image_id": 7, "bbox": [1, 2, 3, null]}]', 'entry 0'),
     ('coco', '[{"image_id": 7, "bbox": [1, 2, 3, 4], "score": null}]',
      'entry 0'),
-    ('coco', '[{"image_id": [7], "bbox": [1, 2, 3, 4]}]', 'entry 0'),
+    ('coco', '[{"image_id": [7], "bbox": [1, 2, 3, 4]}]', r'image id \[7\]'),
+    ('coco', '[{"image_id": true, "bbox": [1, 2, 3, 4]}]', 'image id True'),
+    ('coco', '[{"image_id": "07", "bbox": [1, 2, 3, 4]}]', "image id '07'"),
+    ('coco', '[{"image_id": 7, "bbox": [1, 2, 3, 4], "score": "nan"}]',
+     'score is nan'),
     ('coco', '[{"image_id": "%s", "bbox": [1, 2, 3, 4]}]' % ('x' * 10**5),
      r'xxx\.\.\., which is not among'),
     ('coco', '[{"image_id": 7, "bbox": [1, 2, 3, 1e999]}]', 'not JSON'),
@@ -197,13 +201,63 @@ def test_import_source_must_be_regular(tmp_path):
         run(tmp_path, 'orl', tmp_path / 'source')
 
 
-def test_import_rejects_missing_source_and_sizes(tmp_path, boxes):
-    (tmp_path / 'source').write_text('{"bbox": [[[null, 1, 2, 3]], [], []]}')
-    _, counts = run(tmp_path, 'orl', tmp_path / 'source')
-    assert counts.not_finite == 1
+def write_orl(path, *boxes):
+    path.write_text(json.dumps(dict(bbox=boxes)))
+    return path
+
+
+def test_import_reads_a_squeezed_box_of_orl(tmp_path):
+    source = write_orl(tmp_path / 'a.json', [1, 2, 30, 40], [[5, 6, 70, 80]],
+                       [])
+    proposals, counts = run(tmp_path, 'orl', source)
+    assert counts.read == 2
+    assert [proposals[i].tolist() for i in (7, 3, 5)] == [
+        [[1, 2, 31, 42]], [[5, 6, 75, 86]], []]
+
+
+def test_import_reads_text_and_float_image_ids(tmp_path):
+    (tmp_path / 'a.json').write_text(json.dumps([
+        dict(image_id='7', bbox=[1, 2, 30, 40], score=1),
+        dict(image_id=3.0, bbox=[5, 6, 70, 80], score=1)]))
+    proposals, _ = run(tmp_path, 'coco', tmp_path / 'a.json')
+    assert [len(proposals[i]) for i in (7, 3, 5)] == [1, 1, 0]
+
+
+def test_import_without_size_does_not_clip(tmp_path, caplog):
+    source = write_orl(tmp_path / 'a.json', [[280, 2, 50, 40]],
+                       [[180, 2, 50, 40]], [])
+    images = [dict(id=7, file_name='a.jpg'), *IMAGES[1:]]
+    proposals, counts = run(tmp_path, 'orl', source, images)
+    assert proposals[7].tolist() == [[280, 2, 330, 42]]
+    assert proposals[3].tolist() == [[180, 2, 200, 42]]
+    assert counts.clipped == 1
+    assert '1 of 3 images' in caplog.text and 'id 7' in caplog.text
+
+
+@pytest.mark.parametrize('box, reason', [
+    ([None, 0, 30, 30], '1 are not finite'),
+    ([.1, .1, .3, .3], '1 are empty'),
+    ([900, 900, 30, 30], '1 are outside'),
+    ([1, 1, 9, 9], r'1 do not obey the rules \(min_size 20\)')])
+def test_import_without_any_box_left_is_refused(tmp_path, box, reason):
+    source = write_orl(tmp_path / 'a.json', [box], [], [])
+    with pytest.raises(ValueError, match=reason):
+        run(tmp_path, 'orl', source)
+    assert not (tmp_path / 'a.npz').exists()
+
+
+def test_import_warns_of_boxes_that_do_not_fit(tmp_path, caplog):
+    boxes = [[x, 20, 50, 50] for x in range(100, 200, 10)]
+    run(tmp_path, 'orl', write_orl(tmp_path / 'a.json', boxes, [], []))
+    assert caplog.text == ''
+    corners = [[x, y, x + w, y + h] for x, y, w, h in boxes]
+    run(tmp_path, 'orl', write_orl(tmp_path / 'a.json', corners, [], []))
+    assert 'do not fit' in caplog.text and 'of 10, 0 were' in caplog.text
+
+
+def test_import_rejects_missing_source_and_format(tmp_path):
+    (tmp_path / 'source').write_text('{}')
     with pytest.raises(FileNotFoundError, match='none'):
         run(tmp_path, 'orl', tmp_path / 'none')
-    with pytest.raises(ValueError, match="no 'width'"):
-        run(tmp_path, 'orl', tmp_path / 'source', [dict(id=1, file_name='a')])
     with pytest.raises(ValueError, match="format 'xml'"):
         run(tmp_path, 'xml', tmp_path / 'source')

@@ -11,8 +11,9 @@ def test_inspect_prints_and_draws(coco_folder, capsys):
     path = coco_folder / 'train.json'
     content = json.loads(path.read_text())
     content['annotations'] = [
-        dict(image_id=10, bbox=[0, 0, 70, 70]),
-        dict(image_id=80, bbox=[0, 0, 70, 70])]
+        dict(image_id=10, bbox=[0, 0, 70, 70], iscrowd='0'),
+        dict(image_id='80', bbox=[0, 0, 70, 70]),
+        dict(image_id=80, bbox=None), dict(image_id=80)]
     path.write_text(json.dumps(content))
     run_tool('inspect_proposals', coco_folder / 'train.npz', '--ann-file',
              path, '--img-prefix', coco_folder / 'images', '-n', '4')
@@ -25,6 +26,15 @@ def test_inspect_prints_and_draws(coco_folder, capsys):
     assert shape[:2] == (520, 1800)
     sheet = matplotlib.image.imread(folder / 'samples.png')
     assert sheet.shape[1] == 3 * 660 and sheet.std() > 0.1
+
+
+def test_inspect_names_an_invalid_annotation(coco_folder):
+    path = coco_folder / 'train.json'
+    path.write_text(json.dumps(dict(
+        json.loads(path.read_text()),
+        annotations=[dict(image_id=10, bbox=[0, 0, 7])])))
+    assert r"annotation 0 of '" in error_of(
+        'inspect_proposals', coco_folder / 'train.npz', '--ann-file', path)
 
 
 def test_inspect_accepts_file_without_boxes(tmp_path, capsys):

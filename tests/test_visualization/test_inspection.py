@@ -1,3 +1,5 @@
+import json
+
 import pytest
 from mmengine.config import Config
 
@@ -27,3 +29,21 @@ def test_config_without_crop_is_rejected(run_files):
     cfg.pipeline = [dict(type='LoadEncodedImage')]
     with pytest.raises(ValueError, match='without OverlapSceneCrop'):
         open_views(DATASETS.build(cfg))
+
+
+@pytest.mark.parametrize('box', [[900, 0, 99, 99], [0, -200, 99, 99]])
+def test_pick_crops_names_a_box_outside(run_files, setup, box):
+    path = run_files[0].parent / 'train.json'
+    content = json.loads(path.read_text())
+    content['annotations'][0]['bbox'] = box
+    path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match='outside of the image.*another size'):
+        pick_crops(setup, 100)
+
+
+def test_pick_crops_needs_no_categories(run_files, setup):
+    path = run_files[0].parent / 'train.json'
+    content = json.loads(path.read_text())
+    del content['categories']
+    path.write_text(json.dumps(content))
+    assert len(pick_crops(setup, 100)) == 12

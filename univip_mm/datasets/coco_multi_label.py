@@ -1,16 +1,22 @@
 """Data set of COCO images with the classes of their annotations."""
-import os
+import logging
 from collections import defaultdict
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Optional
 
 from mmengine.dataset import BaseDataset
+from mmengine.logging import print_log
 
-from ..io.coco_json import read_coco
+from ..io.coco_annotations import read_annotations, read_categories
+from ..io.coco_json import image_path, read_coco
 from ..io.files import NotRegularError
 from ..io.images import UnreadableImageError
 from ..registry import DATASETS
+from ..utils.text import printable
 from .transforms.load_encoded_image import check_local_file
+
+_report = partial(print_log, logger='current', level=logging.WARNING)
 
 
 @DATASETS.register_module()
@@ -20,8 +26,8 @@ class CocoMultiLabel(BaseDataset):
     A sample has ``img_path``, ``img_id``, ``sample_idx``, ``split`` and
     ``gt_label``, the ascending indices of the image's classes. Crowds count
     as annotations. Images are ordered by id; images without an annotation are
-    dropped. ``metainfo['classes']`` are the category names of the json,
-    ordered by category id.
+    dropped, and the log reports their number. ``metainfo['classes']`` are the
+    category names of the json, ordered by category id.
 
     :class:`MultiLabelProbe` expects a train set and a val set, joined by
     ``ConcatDataset``. Their jsons must have the same categories. With
@@ -66,13 +72,19 @@ class CocoMultiLabel(BaseDataset):
 
     def load_data_list(self) -> list[dict]:
         """Load the annotated images of the part, with their classes."""
-        content = read_coco(self.ann_file)
+        content = read_coco(self.ann_file, _report)
         labels = self._read_labels(content)
         images = sorted((x for x in content['images'] if x['id'] in labels),
                         key=lambda x: x['id'])
+        without = len(content['images']) - len(images)
         if not images:
             raise ValueError(f"no image of '{self.ann_file}' has an "
                              'annotation: use an instances json')
+        if without:
+            print_log(
+                f'CocoMultiLabel drops {without} of {len(content["images"])} '
+                f"images of '{printable(self.ann_file)}' without an "
+                'annotation', logger='current')
         # Both ends are rounded in the same way, so that adjacent parts have
         # no common image.
         first, end = (round(share * len(images)) for share in self.part)
@@ -83,7 +95,7 @@ class CocoMultiLabel(BaseDataset):
                 'larger part')
         folder = self.data_prefix.get('img_path', '')
         return [
-            dict(img_path=os.path.join(folder, image['file_name']),
+            dict(img_path=image_path(folder, image['file_name']),
                  img_id=image['id'], gt_label=sorted(labels[image['id']]),
                  split=self.split) for image in images[first:end]]
 
@@ -105,22 +117,11 @@ class CocoMultiLabel(BaseDataset):
 
     def _read_labels(self, content: dict) -> dict[int, set]:
         """Return the class indices by image id, and set the metainfo."""
-        try:
-            names = {x['id']: x['name'] for x in content['categories']}
-            index = {category: i for i, category in enumerate(sorted(names))}
-            labels: dict[int, set] = defaultdict(set)
-            for annotation in content['annotations']:
-                labels[annotation['image_id']].add(annotation['category_id'])
-        except (KeyError, TypeError) as e:
-            raise ValueError(
-                f"'{self.ann_file}' has no labels ({type(e).__name__}: {e}): "
-                "use an instances json, with 'annotations' and 'categories'"
-            ) from None
-        if unknown := set().union(*labels.values()) - set(index):
-            raise ValueError(
-                f"'{self.ann_file}' has annotations of the categories "
-                f"{sorted(unknown)}, which are not in 'categories': add the "
-                'categories, or remove the annotations')
+        names = read_categories(content, self.ann_file)
+        index = {category: i for i, category in enumerate(sorted(names))}
+        labels: dict[int, set] = defaultdict(set)
+        for x in read_annotations(content, self.ann_file, names,
+                                  report=_report):
+            labels[x['image_id']].add(index[x['category_id']])
         self._metainfo['classes'] = tuple(names[x] for x in index)
-        return {image: {index[x] for x in categories}
-                for image, categories in labels.items()}
+        return labels

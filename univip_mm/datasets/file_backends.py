@@ -1,14 +1,12 @@
 """File backends of MMEngine: images on a web server, in LMDB, and so on."""
 from collections.abc import Sequence
+from importlib.util import find_spec
 from typing import Any, Optional
 
-from mmengine.fileio import LmdbBackend, get_file_backend
+from mmengine.fileio import get_file_backend
 from mmengine.fileio.backends import backends, prefix_to_backends
 
 from ..io.urls import is_url
-
-# Without its package, __del__ of this class would print a traceback.
-LmdbBackend._client = None
 
 SAMPLES = 3  # images to try; a web server may answer slowly
 
@@ -43,6 +41,11 @@ def check_file_backend(paths: Sequence[str],
             f"'{paths[0]}' needs the {kind} '{name}', but MMEngine has only "
             f'{names}: use one of these, or register it with '
             'mmengine.fileio.register_backend')
+    if name == 'lmdb' and find_spec(name) is None:
+        # MMEngine's class would fail in its __del__ too.
+        raise ValueError(
+            f"the file backend '{name}' of '{paths[0]}' cannot be used: pip "
+            'install lmdb')
     try:
         # Not the instance that the loader uses: LMDB must not be open when
         # the worker processes start.

@@ -2,6 +2,7 @@
 import logging
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Optional, Union
 
@@ -11,7 +12,7 @@ from mmcv.transforms import LoadImageFromFile
 from mmengine.dataset import BaseDataset
 from mmengine.logging import print_log
 
-from ..io.coco_json import read_coco
+from ..io.coco_json import image_path, read_coco
 from ..io.images import (
     MISSING,
     NOT_READ,
@@ -27,11 +28,13 @@ from ..registry import DATASETS
 from ..utils.text import printable
 from .file_backends import backend_args_of, check_file_backend, is_local
 from .proposal_checks import check_image_folder, check_image_ids, check_rules
+from .size_check import check_boxes_fit, check_dropped
 from .transforms.load_encoded_image import LoadEncodedImage, check_local_file
 
 Paths = Union[str, Sequence[str]]
 LOADERS = (LoadImageFromFile, LoadEncodedImage)
 MAX_FAILURES = 50  # unreadable images in a row
+_report = partial(print_log, logger='current', level=logging.WARNING)
 
 
 @DATASETS.register_module()
@@ -49,8 +52,9 @@ class ProposalCocoDataset(BaseDataset):
     are images that the proposal search could not read. The log reports their
     numbers. An image that is unreadable, or that turns out to be too small,
     is replaced with a random image and recorded in :attr:`skipped`. The
-    json's ``width`` and ``height`` have no other use, so they can be the sizes
-    before or after EXIF orientation.
+    json's ``width`` and ``height`` have no other use for searched proposals,
+    so they can be the sizes before or after EXIF orientation. Imported
+    proposals need the sizes of the files.
 
     A sample has ``img_path``, ``img_id``, ``sample_idx``, and ``proposals``
     (N, 4) float32, N >= 0: xyxy in pixels of the image after EXIF
@@ -83,8 +87,8 @@ class ProposalCocoDataset(BaseDataset):
     Raises:
         FileNotFoundError: A file, or every checked image, is missing.
         ValueError: The lists have different lengths, a file is invalid, the
-            proposals were made for other images or with other rules, the
-            images have no file backend, or no image can be used.
+            proposals were made for other images, sizes or rules, the images
+            have no file backend, or no image can be used.
     """
 
     ann_file: Paths
@@ -173,23 +177,31 @@ class ProposalCocoDataset(BaseDataset):
         """Check one json and its proposals, and list its usable images."""
         check_not_url(ann_file, 'ann_file')
         check_not_url(proposal_file, 'proposal_file')
-        images = read_coco(ann_file)['images']
+        images = read_coco(ann_file, _report)['images']
         proposals = ProposalFile(proposal_file)
         check_image_ids(images, ann_file, proposals)
         check_rules(proposals, self.pipeline.transforms)
         self._check_images(folder, images)
+        local = is_local(folder, self._backend_args)
+        if local:
+            check_boxes_fit(images, folder, ann_file, proposals)
         self._proposals.append(proposals)
         images = self._drop_unreadable(images, folder, proposals)
         # A json without sizes passes: prepare_data() checks the pixels.
         large = [x for x in images if self.min_image_size <= min(
             x.get('width', np.inf), x.get('height', np.inf))]
         if len(large) < len(images):
+            kept = {x['id'] for x in large}
+            if local:
+                check_dropped(
+                    [x for x in images if x['id'] not in kept], folder,
+                    ann_file, self.min_image_size)
             print_log(
                 f'ProposalCocoDataset drops {len(images) - len(large)} of '
                 f"{len(images)} images of '{printable(ann_file)}' with a side "
                 f'below {self.min_image_size} pixels', logger='current')
         return [
-            dict(img_path=os.path.join(folder, image['file_name']),
+            dict(img_path=image_path(folder, image['file_name']),
                  img_id=image['id'], source=len(self._proposals) - 1)
             for image in large]
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple, Optional
 
 from ..io.atomic import PathLike
+from ..io.coco_json import image_path
 from ..utils.distributed import (
     barrier,
     broadcast,
@@ -150,7 +151,7 @@ def _search_images(images: Sequence[dict], img_prefix: PathLike,
     """Search this rank's share of the images, and write to the journal."""
     rank, world_size = rank_and_world_size()
     images = images[rank::world_size]
-    paths = [Path(img_prefix) / image['file_name'] for image in images]
+    paths = [image_path(img_prefix, image['file_name']) for image in images]
     found_before //= world_size
     results = track(
         map_unordered(partial(search_file, search=search), paths, workers),

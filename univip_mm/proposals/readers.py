@@ -4,11 +4,13 @@ A reader gets the path of the file and ``images`` of the COCO json. It yields
 the image id and the boxes (N, 4) float64, x, y, width, height, of each image.
 """
 from collections.abc import Iterator, Sequence
+from math import isfinite
 from typing import Any
 
 import numpy as np
 
 from ..io.atomic import PathLike
+from ..io.coco_json import whole_number
 from ..utils.text import excerpt
 from .json_stream import stream_json
 
@@ -19,7 +21,8 @@ def read_orl(path: PathLike, images: Sequence[dict]) -> Found:
     """Read ORL's JSON as a stream.
 
     The format is ``{"bbox": [[[x, y, w, h], ...], ...]}``, with a list of
-    boxes per image, in the order of the annotation file.
+    boxes per image, in the order of the annotation file. ORL's writer removes
+    dimensions of size 1, so one box is ``[x, y, w, h]`` without a list around.
 
     Raises:
         ValueError: The file has another format, is truncated, or has another
@@ -69,7 +72,8 @@ def _check_number(path: PathLike, number: int, images: Sequence) -> None:
         raise ValueError(
             f"'{path}' has the boxes of {number} images, but the annotation "
             f'file lists {len(images)}: use the annotation file that the '
-            'proposals were made for')
+            "proposals were made for (ORL's writer stores only the images of "
+            'its first process: it must have run as one process)')
 
 
 def _parse_result(entry: Any, number: int, path: PathLike,
@@ -80,6 +84,10 @@ def _parse_result(entry: Any, number: int, path: PathLike,
         score, box = float(entry.get('score', 0)), [*map(float, entry['bbox'])]
         if len(box) != 4:
             raise ValueError(f'bbox has {len(box)} numbers')
+        if not isfinite(score):
+            raise ValueError(f'score is {score}')
+        if type(image_id) is not int:
+            image_id = whole_number(image_id)
         i = index.get(image_id)
     except (KeyError, TypeError, AttributeError, ValueError,
             OverflowError) as e:
@@ -89,9 +97,9 @@ def _parse_result(entry: Any, number: int, path: PathLike,
             "'score'") from None
     if i is None:
         raise ValueError(
-            f"'{path}' has boxes of image id {excerpt(image_id)}, which is "
-            f'not among the {len(index)} images of the annotation file: use '
-            'the annotation file that the proposals were made for')
+            f"'{path}' has boxes of image id {excerpt(entry['image_id'])}, "
+            f'which is not among the {len(index)} images of the annotation '
+            'file: use the annotation file that the proposals were made for')
     return (i, score, *box)
 
 
@@ -101,6 +109,8 @@ def _as_boxes(boxes: Any, path: PathLike, image: object) -> np.ndarray:
         array = np.asarray(boxes, dtype=np.float64)
         if array.size == 0:
             return np.zeros((0, 4))
+        if array.shape == (4, ):  # one box
+            return array[None]
         if array.ndim != 2 or array.shape[1] != 4:
             raise ValueError(f'its shape is {array.shape}')
     except (ValueError, TypeError, OverflowError) as e:

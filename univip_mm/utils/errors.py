@@ -1,4 +1,5 @@
-"""One-line error messages of the command-line tools."""
+"""One-line errors and warnings of the command-line tools."""
+import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,3 +32,9 @@ def one_line_errors(if_stopped: str = '',
         if is_first_of_node():
             print(f'\nstopped; {if_stopped}', file=sys.stderr)
         raise SystemExit(130) from None
+
+
+def warn(text: str) -> None:
+    """Log a warning in one line, on one rank of each node."""
+    if is_first_of_node():
+        logging.getLogger(__name__).warning(printable(text))

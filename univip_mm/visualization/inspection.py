@@ -1,6 +1,5 @@
 """Common part of tools/visualization: options, network, and samples."""
 import argparse
-import os.path as osp
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from typing import Any, NamedTuple, Optional
@@ -19,7 +18,8 @@ from ..datasets.wrappers import leaves, set_epoch
 from ..engine.branches import BRANCHES
 from ..engine.checkpoint import load_checkpoint, weights_of
 from ..engine.config import check_part, load_config
-from ..io.coco_json import read_coco
+from ..io.coco_annotations import read_annotations, read_categories
+from ..io.coco_json import image_path, read_coco
 from ..io.images import read_image
 from ..registry import DATASETS, MODELS
 from ..utils.errors import one_line_errors
@@ -169,7 +169,7 @@ def pick_crops(setup: Setup, number: int, what: str = 'objects',
     for path, box, name in track(picked, desc='reading'):
         if path != last:
             image, last = _read(path), path
-        crops.append(Crop(_cut(image, box, setup.crop), path, name))
+        crops.append(Crop(_cut(image, box, setup.crop, path), path, name))
     return crops
 
 
@@ -179,14 +179,16 @@ def _find_crops(setup: Setup, what: str) -> list[tuple]:
     dataset, min_size = setup.dataset, setup.crop.rules.min_size
     for ann_file, folder in _sources(dataset):
         content = read_coco(ann_file)
-        names = {x['id']: x['name'] for x in content.get('categories', [])}
+        names = (read_categories(content, ann_file)
+                 if content.get('categories') else None)
         objects = defaultdict(list)
-        for x in content.get('annotations', []):
-            if x.get('bbox') and not x.get('iscrowd'):
-                name = names.get(x['category_id'], str(x['category_id']))
-                objects[x['image_id']].append((x['bbox'], name))
+        for x in read_annotations(content, ann_file, names, boxes=True):
+            if not x.get('iscrowd'):
+                category = x.get('category_id')
+                objects[x['image_id']].append(
+                    (x['bbox'], names[category] if names else str(category)))
         for image in content['images']:
-            path = osp.join(folder, image['file_name'])
+            path = image_path(folder, image['file_name'])
             own = sorted(objects[image['id']],
                          key=lambda x: -x[0][2] * x[0][3])
             if what == 'images':
@@ -216,14 +218,18 @@ def _read(path: str) -> np.ndarray:
                          'file, or remove it from the json') from None
 
 
-def _cut(image: np.ndarray, box: Optional[list],
-         crop: OverlapSceneCrop) -> np.ndarray:
+def _cut(image: np.ndarray, box: Optional[list], crop: OverlapSceneCrop,
+         path: str) -> np.ndarray:
     size = crop.scene_size
     if box is not None:
         size = crop.instance_size
         x, y, w, h = box
-        image = image[max(0, int(y)):int(np.ceil(y + h)),
-                      max(0, int(x)):int(np.ceil(x + w))]
+        image = image[max(0, int(y)):max(0, int(np.ceil(y + h))),
+                      max(0, int(x)):max(0, int(np.ceil(x + w)))]
+        if image.size == 0:
+            raise ValueError(
+                f"the annotated box {box} is outside of the image '{path}': "
+                'the json is of images of another size')
     view = mmcv.imresize(image, (size, size), backend=crop.backend,
                          interpolation=crop.interpolation)
     return np.ascontiguousarray(view[..., ::-1])
