@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Optional
 
 from ..io.atomic import PathLike, atomic_write
+from ..io.coco_json import image_path
 from ..io.files import read_json
 from ..utils.text import excerpt
 from .earlier import path_of_searched
@@ -101,7 +102,7 @@ def check_disk_space(out: Path, number: int, top_n: Optional[int]) -> None:
 def check_folder(folder: PathLike, images: Sequence[dict]) -> None:
     """Raise ValueError if none of about ten images exists in the folder."""
     sample = images[::max(1, len(images) // 10)]
-    if sample and not any(os.path.lexists(Path(folder, image['file_name']))
+    if sample and not any(os.path.lexists(image_path(folder, image['file_name']))
                           for image in sample):
         raise ValueError(
             f"none of {len(sample)} images is below '{folder}' (for example "
