@@ -1,11 +1,10 @@
 import pytest
 from mmengine.config import Config
-from mmengine.optim import CosineAnnealingLR, LinearLR
 from mmengine.runner import Runner
 from tiny import demo_config, error_of, run_tool, watched, write_config
 
 from univip_mm.engine import loop_checks
-from univip_mm.engine.loop_checks import check_loop, schedule_warnings
+from univip_mm.engine.loop_checks import check_loop
 from univip_mm.registry import HOOKS
 
 
@@ -113,23 +112,3 @@ def test_hook_checks_the_loop_of_the_host(runner, monkeypatch, logged):
     with pytest.raises(ValueError, match='no complete batch'):
         hook.before_train(runner)
     assert demo_config().default_hooks.loop_check.type == 'LoopCheckHook'
-
-
-@pytest.mark.parametrize('warm_up, end, expected', [
-    (1, 2, []),
-    (2, 4, ['param_scheduler 1 (CosineAnnealingLR) has no effect: it begins '
-            'after iteration 8, but the training ends after iteration 8']),
-    (0, 1, ['the last param_scheduler ends after 50% of the training'])])
-def test_schedules_that_do_not_fit_are_named(
-        runner, warm_up, end, expected):
-    optimizer = runner.build_optim_wrapper(runner.cfg.optim_wrapper)
-    runner.param_schedulers = [
-        CosineAnnealingLR(optimizer, begin=4 * warm_up, end=4 * end,
-                          T_max=4, by_epoch=False)]
-    if warm_up:
-        runner.param_schedulers.insert(0, LinearLR(
-            optimizer, start_factor=.1, end=4 * warm_up, by_epoch=False))
-    found = schedule_warnings(runner)
-    assert len(found) == len(expected)
-    for text, start in zip(found, expected):
-        assert text.startswith(start) and 'same length' in text

@@ -18,7 +18,7 @@ from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
 from tiny import CONFIGS
 
 from univip_mm.engine.schedules import (
-    describe_unfit_end,
+    schedule_warnings,
     schedules_fit,
     step_schedules,
 )
@@ -96,28 +96,42 @@ def test_plateau_schedule_stays_or_is_refused():
         step_schedules([scheduler], 2, 12, 6)
 
 
-def described(schedulers, loop=EpochBasedTrainLoop, end=8):
+def warnings_of(schedulers, loop=EpochBasedTrainLoop, end=8):
     train_loop = loop.__new__(loop)
     is_epochs = loop is EpochBasedTrainLoop
-    return describe_unfit_end(SimpleNamespace(
+    return schedule_warnings(SimpleNamespace(
         param_schedulers=schedulers, train_loop=train_loop,
         train_dataloader=range(LENGTH),
         max_iters=end * LENGTH if is_epochs else end))
 
 
-def test_unfit_end_is_described():
-    text = described(build(optimizer(), 4)[:2])
-    assert text == (
+def test_schedules_that_end_early_or_late_are_named():
+    assert warnings_of(build(optimizer(), 4)[:2]) == [
         'the schedules in param_scheduler end after 4 epochs, but the '
         'training ends after 8, so they keep their last value from then on: '
         'set train_cfg.max_epochs=4, or the last `end` (and T_max) in '
-        'param_scheduler to 8')
-    assert 'do not reach their last value' in described(
-        build(optimizer(), 9)[:2])
-    assert 'end after 30 iterations, but the training ends after 31' in (
-        described(build(optimizer())[3:], IterBasedTrainLoop, 31))
-    assert 'end after 4 epochs' in described(
-        [CosineAnnealingLR(optimizer(), T_max=4)])
+        'param_scheduler to 8']
+    for schedulers, words in (
+            (build(optimizer(), 9)[:2], 'do not reach their last value'),
+            (dict(a=build(optimizer(), 9)[:2]), 'do not reach their last'),
+            ([CosineAnnealingLR(optimizer(), T_max=4)], 'end after 4 epochs')):
+        text, = warnings_of(schedulers)
+        assert words in text
+    text, = warnings_of(build(optimizer())[3:], IterBasedTrainLoop, 31)
+    assert 'end after 30 iterations, but the training ends after 31' in text
+
+
+@pytest.mark.parametrize('by_epoch', [True, False])
+def test_schedule_that_begins_too_late_is_named(by_epoch):
+    step = 1 if by_epoch else LENGTH
+    text, = warnings_of([
+        LinearLR(optimizer(), start_factor=0.1, end=8 * step,
+                 by_epoch=by_epoch),
+        CosineAnnealingLR(optimizer(), begin=8 * step, end=20 * step,
+                          by_epoch=by_epoch)])
+    assert text.startswith(
+        'the schedule CosineAnnealingLR in param_scheduler begins after 8 '
+        'epochs, but the training ends after 8, so it has no effect')
 
 
 @pytest.mark.parametrize('schedulers', [
@@ -126,8 +140,8 @@ def test_unfit_end_is_described():
     [MultiStepLR(optimizer(), milestones=[3])],
     [CosineAnnealingLR(optimizer(), end=8)],
     [CosineAnnealingLR(optimizer(), T_max=8)], build(optimizer(), 8)[:2]])
-def test_usual_schedules_are_not_described(schedulers):
-    assert described(schedulers) is None
+def test_usual_schedules_have_no_warning(schedulers):
+    assert warnings_of(schedulers) == []
 
 
 @pytest.mark.parametrize('path', CONFIGS.glob('univip_*.py'), ids=str)

@@ -1,4 +1,4 @@
-"""Checks that the batches and the schedules fit the number of images."""
+"""Checks that the batches fit the number of images."""
 from typing import Any
 
 from mmengine.dataset import InfiniteSampler
@@ -31,33 +31,6 @@ def check_loop(runner: Runner) -> None:
             f'optim_wrapper.accumulative_counts is {count}, but the training '
             f'has only {runner.max_iters} iterations, so not one complete '
             'optimizer step: lower accumulative_counts, or train longer')
-
-
-def schedule_warnings(runner: Runner) -> list[str]:
-    """Return one line for each schedule that does not fit the training.
-
-    Call this function after the Runner has built the schedules.
-    """
-    schedulers = runner.param_schedulers or []
-    if isinstance(schedulers, dict):  # of several optimizers
-        schedulers = sum(schedulers.values(), [])
-    warnings = []
-    cure = 'set train_cfg and param_scheduler to the same length'
-    ends = []
-    for number, scheduler in enumerate(schedulers):
-        total, unit = ((runner.max_epochs, 'epoch') if scheduler.by_epoch else
-                       (runner.max_iters, 'iteration'))
-        ends.append(scheduler.end / total)
-        if scheduler.begin >= total:
-            warnings.append(
-                f'param_scheduler {number} ({type(scheduler).__name__}) has no'
-                f' effect: it begins after {unit} {scheduler.begin}, but the '
-                f'training ends after {unit} {total}: {cure}')
-    if ends and max(ends) < 1:
-        warnings.append(
-            f'the last param_scheduler ends after {max(ends):.0%} of the '
-            f'training, so the learning rate stays constant then: {cure}')
-    return warnings
 
 
 def _check_batches(runner: Runner, loader: Any) -> None:

@@ -1,6 +1,6 @@
 """Schedules of the learning rate, and of other values of the optimizer."""
 import warnings
-from typing import Any, Optional
+from typing import Any
 
 from mmengine.optim.scheduler.param_scheduler import INF
 from mmengine.runner import EpochBasedTrainLoop, Runner
@@ -61,30 +61,41 @@ def step_schedules(schedulers: list, epoch: int, iteration: int,
                     scheduler.step()
 
 
-def describe_unfit_end(runner: Runner) -> Optional[str]:
-    """Return a warning if the schedules do not end with the training.
+def schedule_warnings(runner: Runner) -> list[str]:
+    """Return a line for each schedule that does not fit the training.
 
     A schedule without an end, and a warm-up on its own, fit any training.
+    Call this function after the Runner has built the schedules.
     """
-    if not isinstance(runner.param_schedulers, list):
-        return None  # none, or several optimizers
+    schedulers = runner.param_schedulers or []
+    if isinstance(schedulers, dict):  # of several optimizers
+        schedulers = sum(schedulers.values(), [])
     is_epochs = isinstance(runner.train_loop, EpochBasedTrainLoop)
     length = len(runner.train_dataloader) if is_epochs else 1
-    # The loop by iterations is a single epoch for the other schedules.
-    ends = [_end(x) * (length if x.by_epoch else 1)
-            for x in runner.param_schedulers if is_epochs or not x.by_epoch]
-    last, limit = max(ends, default=0), runner.max_iters
-    if last in (0, limit):
-        return None
+    if not is_epochs:  # the whole training is a single epoch
+        schedulers = [x for x in schedulers if not x.by_epoch]
     unit, key = ('epochs', 'max_epochs') if is_epochs else (
         'iterations', 'max_iters')
-    end, whole = f'{last / length:g}', f'{limit / length:g}'
-    effect = 'keep their last value from then on' if last < limit else (
-        'do not reach their last value')
-    return (f'the schedules in param_scheduler end after {end} {unit}, but '
+    whole = f'{runner.max_iters / length:g}'
+    steps = [length if x.by_epoch else 1 for x in schedulers]
+    warnings = [
+        f'the schedule {type(x).__name__} in param_scheduler begins after '
+        f'{x.begin * step / length:g} {unit}, but the training ends after '
+        f'{whole}, so it has no effect: set `begin` and `end` in '
+        f'param_scheduler to fit train_cfg.{key}'
+        for x, step in zip(schedulers, steps)
+        if x.begin * step >= runner.max_iters]
+    last = max((_end(x) * step for x, step in zip(schedulers, steps)),
+               default=0)
+    if warnings or last in (0, runner.max_iters):
+        return warnings
+    end = f'{last / length:g}'
+    effect = ('keep their last value from then on' if last < runner.max_iters
+              else 'do not reach their last value')
+    return [f'the schedules in param_scheduler end after {end} {unit}, but '
             f'the training ends after {whole}, so they {effect}: set '
             f'train_cfg.{key}={end}, or the last `end` (and T_max) in '
-            f'param_scheduler to {whole}')
+            f'param_scheduler to {whole}']
 
 
 def _end(scheduler: Any) -> int:

@@ -102,8 +102,8 @@ def check_disk_space(out: Path, number: int, top_n: Optional[int]) -> None:
 def check_folder(folder: PathLike, images: Sequence[dict]) -> None:
     """Raise ValueError if none of about ten images exists in the folder."""
     sample = images[::max(1, len(images) // 10)]
-    if sample and not any(os.path.lexists(image_path(folder, image['file_name']))
-                          for image in sample):
+    paths = [image_path(folder, image['file_name']) for image in sample]
+    if paths and not any(map(os.path.lexists, paths)):
         raise ValueError(
             f"none of {len(sample)} images is below '{folder}' (for example "
             f"'{sample[0]['file_name']}'): check --img-prefix")

@@ -17,7 +17,6 @@ from ..checkpoint import weights_of
 from ..rank_check import errors_on_all_ranks
 from ..resumed_state import count_fitting_weights
 from ..run_record import record_run
-from ..schedules import describe_unfit_end
 
 
 @HOOKS.register_module()
@@ -47,12 +46,6 @@ class ChangedRunHook(Hook):
             raise ChangedRunError(
                 f'runner_type is {type(runner).__name__}, but only Runner '
                 'and its subclasses are supported: leave runner_type out')
-
-    def before_train(self, runner) -> None:
-        """Warn if the schedules do not end with the training."""
-        text = describe_unfit_end(runner)
-        if text:
-            runner.logger.warning(text)
 
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
         """Record the settings of the run."""

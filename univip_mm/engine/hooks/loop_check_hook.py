@@ -2,7 +2,8 @@
 from mmengine.hooks import Hook
 
 from ...registry import HOOKS
-from ..loop_checks import check_loop, schedule_warnings
+from ..loop_checks import check_loop
+from ..schedules import schedule_warnings
 
 
 @HOOKS.register_module()
