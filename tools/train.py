@@ -35,6 +35,7 @@ from univip_mm.io.images import NoReadableImageError, TooManyUnreadableError
 from univip_mm.io.work_dir_lock import work_dir_lock
 from univip_mm.utils.distributed import leave
 from univip_mm.utils.errors import one_line_errors
+from univip_mm.utils.loader_workers import stop_workers
 from univip_mm.utils.processes import end_with_launcher
 from univip_mm.utils.text import printable
 
@@ -135,6 +136,8 @@ def train(runner: Runner) -> None:
         # The hooks raise on all ranks.
         raise SystemExit(
             f'error: {printable(e)}' if get_rank() == 0 else 1) from None
+    finally:
+        stop_workers(runner.train_dataloader)
 
 
 def main() -> None:

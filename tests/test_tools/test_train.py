@@ -1,5 +1,7 @@
 import json
 import math
+import multiprocessing
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -252,3 +254,13 @@ def test_sync_bn_on_several_cpu_processes_is_refused(monkeypatch):
     message = error_of('train', CONFIGS / 'univip_r50_coco.py', '--launcher',
                        'pytorch')
     assert 'model.backbone.norm_cfg.type=BN' in message
+
+
+@pytest.mark.parametrize('stop_before_epoch', [None, 1])
+def test_train_stops_its_workers(coco_folder, stop_before_epoch):
+    config = write_config(coco_folder, 'tiny.py', stop_before_epoch)
+    with pytest.raises(Stopped) if stop_before_epoch else nullcontext():
+        run_tool('train', config, '--work-dir', coco_folder / 'out',
+                 '--cfg-options', 'train_dataloader.num_workers=2',
+                 'train_dataloader.persistent_workers=True')
+    assert not multiprocessing.active_children()
