@@ -1,5 +1,6 @@
 import logging
 
+import cv2
 import hypothesis
 import pytest
 import torch
@@ -10,6 +11,8 @@ from tiny import make_coco_folder
 # One thread: the tensors are small, and the results must not depend on the
 # machine.
 torch.set_num_threads(1)
+# A forked process would wait for OpenCV's threads, which it does not inherit.
+cv2.setNumThreads(1)
 
 hypothesis.settings.register_profile(
     'univip', deadline=None, derandomize=True, max_examples=100)
