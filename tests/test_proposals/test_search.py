@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from univip_mm.io.boxes import ProposalRules
-from univip_mm.proposals import Search
+from univip_mm.proposals import Search, search
 
 
 def test_max_side_scales_boxes_back(tmp_path):
@@ -27,3 +27,13 @@ def test_image_below_min_size_is_not_searched(monkeypatch):
     for shape in ((4000, 1, 3), (2, 30000, 3), (29, 29, 3)):
         boxes = search(np.zeros(shape, np.uint8))
         assert boxes.shape == (0, 4) and boxes.dtype == np.int32
+
+
+@pytest.mark.parametrize('error', [SyntaxError, OverflowError, TypeError])
+def test_search_file_reports_any_error_of_reading(monkeypatch, error):
+    def fail(path):
+        raise error('broken\nfile')
+
+    monkeypatch.setattr(search, 'read_image', fail)
+    boxes, problem = search.search_file('a.png', Search())
+    assert boxes.shape == (0, 4) and problem == 'broken file'

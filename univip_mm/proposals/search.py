@@ -80,7 +80,7 @@ def search_file(path: PathLike,
     """
     try:
         image = read_image(path)
-    except (OSError, ValueError, MemoryError) as e:
+    except Exception as e:  # any error of a parser
         return NO_BOXES, _one_line(e)
     try:
         return search(image), None
