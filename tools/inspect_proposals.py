@@ -11,6 +11,7 @@ os.environ['UNIVIP_HOST'] = 'none'  # see univip_mm/__init__.py
 from univip_mm.io.boxes import xywh_to_xyxy
 from univip_mm.io.coco_json import read_coco
 from univip_mm.io.images import UnreadableImageError, read_image
+from univip_mm.io.outputs import check_output_folder
 from univip_mm.proposals import ProposalFile
 from univip_mm.proposals.inspect import describe, recall
 from univip_mm.utils.errors import ALL_ERRORS, one_line_errors
@@ -90,6 +91,7 @@ def main() -> None:
         proposals = ProposalFile(args.proposals)
         content = read_coco(args.ann_file) if args.ann_file else None
         out = args.output_dir or f'{osp.splitext(args.proposals)[0]}.inspect'
+        check_output_folder(out, '--output-dir')
         print(*describe(proposals, args.num_instances), sep='\n')
         if content is not None and content.get('annotations'):
             number, shares = recall(proposals, content['annotations'])

@@ -21,6 +21,7 @@ from ..engine.checkpoint import load_checkpoint, weights_of
 from ..engine.config import check_part, load_config
 from ..io.coco_json import read_coco
 from ..io.images import read_image
+from ..io.outputs import check_output_file
 from ..registry import DATASETS, MODELS
 from ..utils.errors import one_line_errors
 from ..utils.progress import track
@@ -99,6 +100,7 @@ def run_tool(parser: argparse.ArgumentParser,
             value = getattr(args, option.strip('-').replace('-', '_'))
             if value < 1:
                 raise ValueError(f'{option} is {value}: it must be at least 1')
+        check_output_file(osp.realpath(args.out), '--out')
         summary = draw(load_setup(args), args)
     print(f'picture: {printable(args.out)}\n{summary}')
 
