@@ -14,7 +14,6 @@ os.environ['UNIVIP_HOST'] = 'none'  # see univip_mm/__init__.py
 from univip_mm.io.atomic import atomic_write
 from univip_mm.io.coco_json import read_coco
 from univip_mm.io.image_folder import list_folder
-from univip_mm.io.outputs import check_output_file
 from univip_mm.proposals import Search, generate_proposals
 from univip_mm.proposals.command_line import (
     add_rule_options,
@@ -89,8 +88,6 @@ def main() -> None:
                    advice='repeat the command to resume')
         search = Search(args.method, rules_from_args(args), args.top_n,
                         args.max_side)
-        if rank_and_world_size()[0] == 0:
-            check_output_file(args.out, '--out')
         images, ann_file = list_images(args)
         outcome = generate_proposals(images, args.img_prefix, args.out,
                                      search, ann_file.name, args.workers)

@@ -8,6 +8,7 @@ from image_bytes import encode, exif, photograph
 from PIL import Image
 
 from univip_mm.io import image_folder
+from univip_mm.io.coco_json import read_coco
 from univip_mm.io.image_folder import FORMATS, list_folder
 from univip_mm.io.images import read_image
 
@@ -143,6 +144,17 @@ def test_list_folder_keeps_names_of_any_bytes(tmp_path):
     for name in names:
         (tmp_path / os.fsdecode(name)).write_bytes(encode())
     assert [os.fsencode(name) for name in listed(tmp_path)] == names
+
+
+def test_list_folder_leaves_out_names_that_a_json_refuses(tmp_path, caplog):
+    folder = tmp_path / 'photos'
+    write_images(folder, 'C:a.jpg', '\\b.jpg', '..\\c.jpg', 'd\\..\\e.jpg',
+                 'b/C:d.jpg', 'f..g.jpg', '12:30.jpg')
+    json_file = tmp_path / 'list.json'
+    json_file.write_text(json.dumps(list_folder(folder)))
+    assert [x['file_name'] for x in read_coco(json_file)['images']] == [
+        '12:30.jpg', 'b/C:d.jpg', 'f..g.jpg']
+    assert '4 names like a path outside the folder' in caplog.text
 
 
 def test_list_folder_orders_by_the_parts_of_the_path(tmp_path):

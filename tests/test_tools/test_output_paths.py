@@ -24,8 +24,6 @@ def commands(config, data, out):
         'convert_proposals': (
             ['orl', 'missing', '--ann-file', 'missing', '--out',
              f'{out}.npz'], '--out'),
-        'generate_proposals': (
-            ['--img-prefix', 'missing', '--out', f'{out}.npz'], '--out'),
         'inspect_proposals': (
             [data / 'train.npz', '--output-dir', out], '--output-dir'),
         'demo/run_demo': (['--work-dir', out], '--work-dir'),

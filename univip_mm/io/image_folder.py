@@ -2,6 +2,7 @@
 import logging
 import os
 import os.path as osp
+import re
 from collections import Counter
 from collections.abc import Iterator
 from functools import cache
@@ -33,6 +34,8 @@ _NOT_DECODED = {
 # deleted files and copies. Lower case.
 SYSTEM_FOLDERS = {'@eadir', '@tmp', '#recycle', '#snapshot', '$recycle.bin',
                   '__macosx', 'system volume information', 'lost+found'}
+# Names that read_coco() refuses or changes: C:x, \x, ..\x.
+_OUTSIDE = re.compile(r'[A-Za-z]:|\\|(.*[/\\])?\.\.([/\\]|$)', re.DOTALL)
 _MAX_REASONS = 8
 
 
@@ -139,6 +142,8 @@ def _find_images(folder: str, left_out: _LeftOut) -> Iterator[str]:
                     left_out.add(reason, name)
                 else:
                     subfolders.append((name, target))
+            elif _OUTSIDE.match(name):
+                left_out.add('names like a path outside the folder', name)
             elif reason := _reason_against_file(entry.name):
                 is_broken = entry.is_symlink() and not osp.exists(target)
                 left_out.add('broken links' if is_broken else reason, name)
