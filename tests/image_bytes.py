@@ -19,6 +19,18 @@ def encode(format='JPEG', mode='RGB', image=None, **options):
     return file.getvalue()
 
 
+def noisy_photograph():
+    """Return a photograph of 60 x 80 pixels whose files have many bytes."""
+    noise = np.random.default_rng(1).integers(-20, 20, (60, 80, 3))
+    return np.clip(photograph(60, 80) + noise, 0, 255).astype(np.uint8)
+
+
+def zero_block(data, start, length=512):
+    """Overwrite a block of a file with zeros, as a bad disk does."""
+    end = min(start + length, len(data))
+    return data[:start] + bytes(end - start) + data[end:]
+
+
 def exif(orientation):
     """Return an EXIF with an orientation of 1 to 8; 6 rotates by 90°."""
     content = Image.Exif()

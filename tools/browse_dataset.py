@@ -9,6 +9,7 @@ from mmengine.runner import set_random_seed
 
 from univip_mm.datasets.wrappers import set_epoch
 from univip_mm.engine.config import load_config
+from univip_mm.io.outputs import check_output_folder
 from univip_mm.registry import DATASETS, MODELS
 from univip_mm.utils.errors import one_line_errors
 from univip_mm.utils.progress import track
@@ -77,6 +78,7 @@ def browse(cfg: Config, args: argparse.Namespace) -> None:
     """Write the pictures and print their paths."""
     folder = args.output_dir or osp.join(
         'work_dirs', osp.splitext(osp.basename(args.config))[0], 'browse')
+    check_output_folder(folder, '--output-dir')
     set_random_seed(args.seed)
     dataset, _, pack = open_views(DATASETS.build(cfg.train_dataloader.dataset))
     set_epoch(dataset, args.seed, args.epoch - 1)

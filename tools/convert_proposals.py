@@ -14,6 +14,7 @@ from pathlib import Path
 os.environ['UNIVIP_HOST'] = 'none'  # see univip_mm/__init__.py
 
 from univip_mm.io.coco_json import read_coco
+from univip_mm.io.outputs import check_output_file
 from univip_mm.proposals.command_line import (
     add_rule_options,
     describe_counts,
@@ -59,6 +60,7 @@ def main() -> None:
     args = parse_args()
     start = time.time()
     with one_line_errors('nothing was written', ALL_ERRORS):
+        check_output_file(args.out, '--out')
         images = read_coco(args.ann_file)['images']
         counts = import_proposals(
             args.format, args.source, images, args.out,

@@ -8,6 +8,7 @@ from univip_mm.downstream.export import (
 )
 from univip_mm.engine.branches import BRANCHES
 from univip_mm.engine.checkpoint import load_checkpoint
+from univip_mm.io.outputs import check_output_file
 from univip_mm.utils.errors import one_line_errors
 
 EXAMPLE = '''
@@ -44,6 +45,7 @@ def main() -> None:
     """Extract the backbone, write it, and print a summary."""
     args = parse_args()
     with one_line_errors():
+        check_output_file(args.out, 'the backbone')
         checkpoint = load_checkpoint(args.checkpoint)
     try:
         backbone = extract_backbone(checkpoint, args.branch)
@@ -52,8 +54,9 @@ def main() -> None:
             name = f'torchvision.models.{match_torchvision(backbone)}'
     except ValueError as e:
         raise SystemExit(f"error: '{args.checkpoint}': {e}") from None
-    save_backbone(backbone, args.out, args.checkpoint, checkpoint, args.branch,
-                  args.format)
+    with one_line_errors():
+        save_backbone(backbone, args.out, args.checkpoint, checkpoint,
+                      args.branch, args.format)
     numbers = sum(value.numel() for value in backbone.values())
     print(f'{name}: {len(backbone)} tensors, {numbers / 1e6:.1f} million '
           f'numbers, {args.branch} branch, written to {args.out}')

@@ -14,6 +14,7 @@ os.environ['UNIVIP_HOST'] = 'none'  # see univip_mm/__init__.py
 
 from univip_mm.io.coco_json import read_coco
 from univip_mm.io.image_folder import list_folder
+from univip_mm.io.urls import check_not_url
 from univip_mm.proposals import Search, generate_proposals
 from univip_mm.proposals.command_line import (
     add_rule_options,
@@ -98,6 +99,9 @@ def main() -> None:
                    advice='repeat the command to resume')
         search = Search(args.method, rules_from_args(args), args.top_n,
                         args.max_side)
+        for option in ('--img-prefix', '--ann-file', '--out'):
+            value = getattr(args, option[2:].replace('-', '_'))
+            check_not_url(value or '', option)
         images, ann_file = list_images(args)
         describe_start(images, search)
         outcome = generate_proposals(

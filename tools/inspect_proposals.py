@@ -11,6 +11,7 @@ from univip_mm.io.boxes import xywh_to_xyxy
 from univip_mm.io.coco_annotations import read_annotations
 from univip_mm.io.coco_json import image_path, read_coco
 from univip_mm.io.images import UnreadableImageError, read_image
+from univip_mm.io.outputs import check_output_folder
 from univip_mm.proposals import ProposalFile
 from univip_mm.proposals.inspect import describe, recall
 from univip_mm.utils.errors import ALL_ERRORS, one_line_errors
@@ -93,6 +94,7 @@ def main() -> None:
             images = content['images']
             annotations = read_annotations(content, args.ann_file, boxes=True)
         out = args.output_dir or f'{osp.splitext(args.proposals)[0]}.inspect'
+        check_output_folder(out, '--output-dir')
         print(*describe(proposals, args.num_instances), sep='\n')
         if annotations:
             number, shares = recall(proposals, annotations)

@@ -2,6 +2,7 @@
 import argparse
 import os.path as osp
 
+from univip_mm.io.outputs import check_output_file
 from univip_mm.utils.errors import one_line_errors
 from univip_mm.visualization import plot_loss_curves
 
@@ -31,6 +32,7 @@ def main() -> None:
     folder = osp.dirname(source) if osp.isfile(source) else source
     out = args.out or osp.join(folder, 'losses.png')
     with one_line_errors():
+        check_output_file(osp.realpath(out), '--out')
         plot_loss_curves(source, out)
     print(f'curves: {out}')
 

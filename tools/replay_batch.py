@@ -20,7 +20,7 @@ from univip_mm.engine.recompute import (
     without_image,
 )
 from univip_mm.engine.replay import PRECISIONS, image_names, load_replay
-from univip_mm.utils.errors import one_line_errors
+from univip_mm.utils.errors import USER_ERRORS, one_line_errors
 from univip_mm.utils.text import printable
 
 EXAMPLE = """
@@ -111,7 +111,7 @@ def replaying(path: str) -> Iterator[None]:
 def main() -> None:
     """Run the tool; user errors end with a one-line message."""
     args = parse_args()
-    with one_line_errors(types=(ValueError, FileNotFoundError, ImportError)):
+    with one_line_errors(types=(*USER_ERRORS, ImportError)):
         content = load_replay(args.file)
         for module in args.modules:
             importlib.import_module(module)

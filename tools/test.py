@@ -2,6 +2,8 @@
 import argparse
 
 import mmengine
+from mmengine.config import Config
+from mmengine.dist import get_rank
 from mmengine.runner import Runner
 
 from univip_mm.engine.checkpoint import (
@@ -21,6 +23,7 @@ from univip_mm.engine.rank_check import (
     check_config_agrees,
     errors_on_all_ranks,
 )
+from univip_mm.io.outputs import check_output_file, check_output_folder
 from univip_mm.utils.distributed import leave
 from univip_mm.utils.errors import one_line_errors
 from univip_mm.utils.processes import end_with_launcher
@@ -49,6 +52,15 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def check_outputs(cfg: Config, args: argparse.Namespace) -> None:
+    """Raise ValueError unless the log and the metrics can be written."""
+    check_output_folder(cfg.work_dir, 'work_dir')
+    if args.out is not None:
+        if not args.out.endswith(('.json', '.yaml', '.yml', '.pkl')):
+            raise ValueError(f"--out is '{args.out}': it must end in .json")
+        check_output_file(args.out, '--out')
+
+
 def main() -> None:
     """Run the tool; user errors end with a one-line message."""
     args = parse_args()
@@ -57,6 +69,7 @@ def main() -> None:
     with one_line_errors():
         with errors_on_all_ranks(lambda: start_group(args.launcher, cfg)):
             cfg = load_config(args)
+            check_outputs(cfg, args)
             check_part(cfg, 'test_dataloader')
             cfg.load_from = args.checkpoint
             find_checkpoint(cfg)
@@ -72,7 +85,7 @@ def main() -> None:
         metrics = runner.test()
     except (CheckpointError, RanksDifferError) as e:
         raise SystemExit(f'error: {printable(e)}') from None
-    if args.out:
+    if args.out and get_rank() == 0:
         mmengine.dump(metrics, args.out, indent=1)
 
 

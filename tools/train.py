@@ -32,6 +32,7 @@ from univip_mm.engine.rank_check import (
     errors_on_all_ranks,
 )
 from univip_mm.io.images import NoReadableImageError, TooManyUnreadableError
+from univip_mm.io.outputs import check_output_folder
 from univip_mm.io.work_dir_lock import work_dir_lock
 from univip_mm.utils.distributed import leave
 from univip_mm.utils.errors import one_line_errors
@@ -112,6 +113,7 @@ def prepare(args: argparse.Namespace, stack: ExitStack) -> Runner:
         prepare_for_cpu(cfg)
     check_config_agrees(cfg)
     with errors_on_all_ranks():
+        check_output_folder(cfg.work_dir, 'work_dir')
         if get_rank() == 0:
             stack.enter_context(work_dir_lock(cfg.work_dir))
     runner = (RUNNERS.build(cfg) if 'runner_type' in cfg else

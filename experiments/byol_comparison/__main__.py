@@ -3,6 +3,7 @@ import argparse
 from collections.abc import Sequence
 from typing import Optional
 
+from univip_mm.io.outputs import check_output_file
 from univip_mm.utils.errors import one_line_errors
 
 from .options import experiment_of, parse_args, runs_of
@@ -47,6 +48,7 @@ def sweep(args: argparse.Namespace, experiment: Experiment) -> None:
 def figures(args: argparse.Namespace, experiment: Experiment) -> None:
     """Draw the results, or neighbours by the networks of the first seed."""
     from .figures import plot_neighbours, plot_results
+    check_output_file(args.out, 'the figure')
     if args.figure == 'results':
         plot_results(read_results(experiment.results), args.out)
     else:
@@ -75,7 +77,7 @@ COMMANDS = dict(
 def main(argv: Optional[Sequence[str]] = None) -> None:
     """Run a command; user errors end with a one-line message."""
     args = parse_args(argv)
-    with one_line_errors('the same command resumes', (ValueError, OSError)):
+    with one_line_errors('the same command resumes'):
         COMMANDS[args.command](args, experiment_of(args))
 
 

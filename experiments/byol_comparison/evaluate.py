@@ -10,6 +10,7 @@ from torch import nn
 from univip_mm.evaluation.knn import knn_predict
 from univip_mm.evaluation.linear import linear_scores, standardize
 from univip_mm.evaluation.metrics import average_precision
+from univip_mm.io import images as image_files
 from univip_mm.io.coco_json import image_path, read_coco
 
 BATCH_SIZE = 128
@@ -76,11 +77,12 @@ def read_image(path: str, ann_file: Union[str, Path]) -> np.ndarray:
     Raises:
         FileNotFoundError: The file is missing or not an image.
     """
-    pixels = cv2.imread(path)
-    if pixels is None:
-        raise FileNotFoundError(f"cannot read '{path}', which '{ann_file}' "
-                                'lists: check the folder of the images')
-    return pixels
+    try:
+        return image_files.read_image(path)
+    except (OSError, image_files.UnreadableImageError) as e:
+        raise FileNotFoundError(
+            f"cannot read '{path}', which '{ann_file}' lists ({e}): check the "
+            'folder of the images') from None
 
 
 def to_tensor(pixels: np.ndarray, size: tuple[int, int]) -> torch.Tensor:

@@ -4,6 +4,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from univip_mm.io.outputs import check_output_folder
+
 from .data import load_detection_splits, load_splits, make_data
 from .settings import Experiment, Run
 from .workers import run_in_processes
@@ -32,6 +34,8 @@ def run_missing(experiment: Experiment, runs: Sequence[Run], jobs: int = 1,
         return
     if not missing:
         return
+    check_output_folder(experiment.results, '--results')
+    check_output_folder(experiment.work_dir, '--work-dir')
     make_data(experiment)
     failed = _run_all(experiment, missing, jobs)
     if failed:

@@ -11,7 +11,9 @@ from image_bytes import (
     encode,
     exif,
     many_scans,
+    noisy_photograph,
     photograph,
+    zero_block,
 )
 from mmcv.transforms import LoadImageFromFile
 
@@ -197,6 +199,14 @@ def test_read_image_reports_impossible_names(tmp_path, name):
     assert name in 'a/b' or read_size(tmp_path / name) is None
 
 
+def png_with(name, content):
+    """A PNG with an extra part before its pixels."""
+    png = encode('PNG')
+    at = png.index(b'IDAT') - 4
+    return png[:at] + chunk(name, content) + png[at:]
+
+
+BAD_PROFILE = b'Raw profile type exif\0\nexif\n  10\nzz not hex\n'
 # Little endian, one tag: the orientation, as the text 'abc'.
 EXIF_WITH_TEXT = (b'Exif\0\0II*\0\x08\0\0\0\x01\0'
                   b'\x12\x01\x02\0\x04\0\0\0abc\0\0\0\0\0')
@@ -205,10 +215,113 @@ EXIF_WITH_TEXT = (b'Exif\0\0II*\0\x08\0\0\0\x01\0'
 @pytest.mark.parametrize('data, size', [
     (encode(image=photograph(30, 40)), (40, 30)),
     (encode(image=photograph(30, 40), exif=exif(6)), (30, 40)),
-    (encode(image=photograph(30, 40), exif=EXIF_WITH_TEXT), None),
+    (encode(image=photograph(30, 40), exif=EXIF_WITH_TEXT), (40, 30)),
+    (png_with(b'tEXt', BAD_PROFILE), (400, 300)),
+    (zero_block(encode('PNG'), 20_000), (400, 300)),
     (large_jpeg(), None), (b'', None), (b'GIF89a', None)])
 def test_read_size(tmp_path, data, size):
     path = tmp_path / 'image'
     path.write_bytes(data)
     assert read_size(path) == size
     assert read_size(tmp_path / 'missing') is None
+
+
+# Of these, OpenCV can be built without AVIF, JPEG 2000 and GIF.
+FORMATS = [name for name in ('JPEG', 'PNG', 'BMP', 'WEBP', 'TIFF', 'PPM',
+                             'GIF', 'AVIF', 'JPEG2000')
+           if cv2.imdecode(np.frombuffer(encode(name), np.uint8),
+                           cv2.IMREAD_COLOR) is not None]
+
+
+@pytest.mark.parametrize('format', FORMATS)
+def test_read_size_matches_decoder(tmp_path, format):
+    path = tmp_path / 'image'
+    for orientation in range(10):
+        path.write_bytes(encode(format, image=photograph(30, 40),
+                                exif=exif(orientation)))
+        height, width = read_image(path).shape[:2]
+        assert read_size(path) == (width, height)
+
+
+@pytest.mark.parametrize('data', [
+    encode(xmp=b'<rdf:Description tiff:Orientation="6"/>'),
+    encode('WEBP', xmp=b'<rdf:Description tiff:Orientation="6"/>'),
+    png_with(b'eXIf', exif(6).tobytes()[6:])])
+def test_read_size_applies_what_the_decoder_applies(tmp_path, data):
+    path = tmp_path / 'image'
+    path.write_bytes(data)
+    assert read_size(path) == decode_image(data).shape[1::-1]
+
+
+@pytest.mark.parametrize('format', FORMATS)
+def test_decode_image_reports_truncated_files(format):
+    data = encode(format, image=noisy_photograph())
+    for twentieths in range(20):
+        with pytest.raises(UnreadableImageError):
+            decode_image(data[:len(data) * twentieths // 20])
+
+
+def test_decode_image_reports_zeros_within_a_png():
+    data = encode('PNG', image=noisy_photograph())
+    for start in range(0, len(data), 512):
+        with pytest.raises(UnreadableImageError):
+            decode_image(zero_block(data, start))
+
+
+def damaged(data, rng):
+    """Change, remove or insert some bytes, mostly within the header."""
+    data = bytearray(data)
+    for _ in range(rng.integers(1, 4)):
+        at = rng.integers(rng.choice([60, min(700, len(data)), len(data)]))
+        cut, number = rng.integers(0, 20, 2) * rng.integers(0, 2, 2)
+        data[at:at + cut] = rng.bytes(number) or b'\0'
+    return bytes(data)
+
+
+@pytest.mark.parametrize('data', [
+    *(encode(format, image=noisy_photograph()) for format in FORMATS),
+    encode(exif=exif(6), image=noisy_photograph()),
+    encode(progressive=True, image=noisy_photograph())])
+def test_damaged_file_is_read_alike_or_refused(tmp_path, data):
+    rng, path = np.random.default_rng(0), tmp_path / 'image'
+    for _ in range(100):
+        path.write_bytes(damaged(data, rng))
+        read_size(path)
+        results = []
+        for decode in decode_image, lambda x: EncodedImage(x).decode():
+            try:
+                results.append(decode(path.read_bytes()))
+            except UnreadableImageError as e:
+                results.append(e.reason)
+        search, training = results
+        assert np.array_equal(search, training)
+
+
+# The first byte of the byte order is damaged: Pillow finds no orientation.
+HALF_READ_EXIF = (b'Exif\0\0XM\0*\0\0\0\x08\0\1'
+                  b'\x01\x12\0\x03\0\0\0\x01\0\6\0\0\0\0\0\0')
+
+
+def test_encoded_image_is_as_upright_as_the_searched_one():
+    data = encode(exif=HALF_READ_EXIF)
+    assert np.array_equal(EncodedImage(data).decode(), decode_image(data))
+
+
+@pytest.mark.parametrize('error', [
+    SyntaxError, struct.error, OverflowError, RecursionError, MemoryError])
+def test_decode_image_reports_any_error_of_a_parser(monkeypatch, error):
+    def fail(*args):
+        raise error('broken\nfile')
+
+    monkeypatch.setattr(cv2, 'imdecode', fail)
+    with pytest.raises(UnreadableImageError, match='broken file') as e:
+        decode_image(encode('PNG'))
+    assert e.value.reason == NO_IMAGE
+
+
+def test_decode_image_refuses_float_values():
+    pixels = photograph()[..., 0].astype(np.float32)
+    data = cv2.imencode('.pfm', pixels)[1].tobytes()
+    with pytest.raises(UnreadableImageError) as e:
+        decode_image(data)
+    assert e.value.reason == NO_IMAGE

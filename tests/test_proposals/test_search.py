@@ -3,6 +3,7 @@ import pytest
 
 from univip_mm.io.boxes import ProposalRules
 from univip_mm.proposals import Search
+from univip_mm.proposals.search import search_file
 
 
 def test_max_side_scales_boxes_back(tmp_path):
@@ -59,3 +60,13 @@ def test_max_side_replaces_the_limit_of_large_images(monkeypatch):
         search(image)
         assert not search.reduces(2000, 1500)
     assert sizes == [100, 1999, 2000]
+
+
+@pytest.mark.parametrize('error', [SyntaxError, OverflowError, TypeError])
+def test_search_file_reports_any_error_of_reading(monkeypatch, error):
+    def fail(path):
+        raise error('broken\nfile')
+
+    monkeypatch.setattr('univip_mm.proposals.search.read_image', fail)
+    boxes, problem, _ = search_file('a.png', Search())
+    assert boxes.shape == (0, 4) and problem == 'broken file'

@@ -25,6 +25,7 @@ os.environ['UNIVIP_HOST'] = 'none'  # see univip_mm/__init__.py
 from univip_mm.io.boxes import ProposalRules, filter_boxes, obeys_shape_rules
 from univip_mm.io.coco_json import read_coco
 from univip_mm.io.images import read_image
+from univip_mm.io.outputs import check_output_file
 from univip_mm.proposals import (
     ProposalFile,
     Search,
@@ -34,6 +35,7 @@ from univip_mm.proposals import (
 )
 from univip_mm.proposals.importers import import_proposals
 from univip_mm.proposals.inspect import recall
+from univip_mm.utils.errors import one_line_errors
 from univip_mm.utils.parallel import number_of_workers
 from univip_mm.utils.progress import track
 
@@ -276,6 +278,9 @@ MEASURE = {'search': measure_search, 'max_side': measure_max_side,
 def main() -> None:
     """Measure the parts, print the figures, and write them if asked."""
     args = parse_args()
+    if args.out:
+        with one_line_errors():
+            check_output_file(args.out, '--out')
     figures = dict(
         machine=f'{platform.machine()}, {os.cpu_count()} cores',
         date=date.today().isoformat(), opencv=cv2.__version__)

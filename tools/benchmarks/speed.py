@@ -22,6 +22,9 @@ from speed_parts.loader import measure_loader
 from speed_parts.step import measure_step
 from speed_parts.timing import device
 
+from univip_mm.io.outputs import check_output_folder
+from univip_mm.utils.errors import one_line_errors
+
 EXAMPLE = '''
 example:
   python tools/benchmarks/speed.py --data-root data/coco128 \\
@@ -95,7 +98,8 @@ def main() -> None:
     torch.backends.cudnn.benchmark = True  # as in the recipes
     cv2.setNumThreads(0)
     init_default_scope('univip_mm')
-    args.work_dir.mkdir(parents=True, exist_ok=True)
+    with one_line_errors():
+        check_output_folder(args.work_dir, '--work-dir')
     out = args.work_dir / 'speed.json'
     results = json.loads(out.read_text()) if out.exists() else {}
     results['run'] = describe_run(args)

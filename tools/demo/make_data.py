@@ -39,7 +39,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Make the data set and print its size."""
     args = parse_args()
-    with one_line_errors(types=(ValueError, OSError)):
+    with one_line_errors():
         result = make_scenes(**vars(args))
     classes = ', '.join(f'{k} {n}' for k, n in result['per_class'].items())
     status = (f"made in {result['seconds']:.1f} s" if result['made'] else

@@ -14,6 +14,9 @@ from pathlib import Path
 
 from mmengine.config import Config
 
+from univip_mm.io.outputs import check_output_folder
+from univip_mm.utils.errors import one_line_errors
+
 ROOT = Path(__file__).parents[2]
 EXAMPLES = '''
 examples:
@@ -131,7 +134,9 @@ def main() -> None:
     """Run all steps and print a summary."""
     args = parse_args()
     start = time.time()
-    cfg = Config.fromfile(ROOT / args.config)
+    with one_line_errors():
+        check_output_folder(ROOT / args.work_dir, '--work-dir')
+        cfg = Config.fromfile(ROOT / args.config)
     options = cfg_options(args, cfg)
     prepare(args, cfg, options)
     backbone = train_and_evaluate(args, options)

@@ -15,6 +15,7 @@ from mmengine.config import Config, DictAction
 
 from ..engine.branches import BRANCHES
 from ..engine.checkpoint import load_checkpoint, weights_of
+from ..io.outputs import check_output_folder
 from ..utils.errors import one_line_errors
 from .backbone import (
     check_fit,
@@ -70,6 +71,7 @@ def worker_arguments(args: argparse.Namespace) -> list[str]:
     work_dir = args.work_dir or os.path.join(
         'work_dirs', 'benchmarks', Path(args.config).stem,
         Path(args.checkpoint).stem)
+    check_output_folder(work_dir, '--work-dir')
     words = [args.package, args.tool, args.config]
     trains = cfg.get('train_dataloader') is not None
     if args.tool == 'train':

@@ -3,12 +3,12 @@ import numpy as np
 import simplejpeg
 
 from .images import (
-    NO_IMAGE,
     UnreadableImageError,
     check_pixels,
     check_scans,
     decode_image,
     is_plain_jpeg,
+    read_jpeg_header,
 )
 
 
@@ -41,18 +41,20 @@ class EncodedImage:
         self._reduce = reduce
         self._fast_dct = fast_dct
         self._pixels = None
-        if is_plain_jpeg(data):
-            check_scans(data)
-            try:
-                height, width, space, _ = simplejpeg.decode_jpeg_header(data)
-            except ValueError as e:
-                raise UnreadableImageError(NO_IMAGE, str(e)) from None
-            check_pixels(height, width)
-            if space in ('YCbCr', 'Gray'):
-                self.shape = (height, width, 3)
-                return
-        self._pixels = decode_image(data)
-        self.shape = self._pixels.shape
+        if not (is_plain_jpeg(data) and self._read_shape()):
+            self._pixels = decode_image(data)
+            self.shape = self._pixels.shape
+
+    def _read_shape(self) -> bool:
+        """Read the shape of a JPEG; return False if only OpenCV reads it."""
+        check_scans(self._data)
+        try:
+            height, width, space = read_jpeg_header(self._data)
+        except UnreadableImageError:  # for a fault that OpenCV accepts
+            return False
+        check_pixels(height, width)
+        self.shape = (height, width, 3)
+        return space in ('YCbCr', 'Gray')
 
     def decode(self, min_scale: float = 1.0) -> np.ndarray:
         """Decode the image to pixels (H, W, 3) uint8, BGR.
@@ -75,6 +77,6 @@ class EncodedImage:
                            min_factor=2)
         try:
             return simplejpeg.decode_jpeg(self._data, **options)
-        except ValueError:
+        except Exception:  # any error of a parser
             # OpenCV accepts smaller faults than a truncated file.
             return decode_image(self._data)

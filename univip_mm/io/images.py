@@ -8,7 +8,7 @@ import os
 import re
 import warnings
 from itertools import islice
-from typing import Optional
+from typing import IO, Optional
 
 import cv2
 import numpy as np
@@ -16,6 +16,12 @@ import simplejpeg
 from PIL import Image
 
 from .atomic import PathLike
+from .exif import (
+    ORIENTATION,
+    is_upright_jpeg,
+    orientation_of,
+    swaps_sides,
+)
 from .files import NotRegularError, open_regular
 
 MISSING = 'the file is missing'
@@ -38,7 +44,6 @@ MAX_BYTES = 2**29
 # Encoders write about 10 scans. A scan of 232 bytes can take 0.1 s.
 MAX_SCANS = 50
 
-_ORIENTATION = 0x0112  # EXIF tag; ExifTags.Base needs Pillow 9.3
 _MAX_MARKERS = 100_000  # cameras write fewer than 1,000
 _SCAN = re.compile(b'\xff\xda')
 # FF 00 is a data byte FF; D0 to D7, in the data of a scan, have no length.
@@ -114,13 +119,13 @@ def check_before_decoding(data: bytes) -> None:
                      int.from_bytes(data[16:20], 'big'))
         return
     with warnings.catch_warnings():
-        warnings.simplefilter('ignore', Image.DecompressionBombWarning)
+        warnings.simplefilter('ignore')  # they do not name the file
         try:
             Image.open(io.BytesIO(data)).close()
         except Image.DecompressionBombError as e:
             raise UnreadableImageError(TOO_LARGE, str(e)) from None
         except Exception:  # a JPEG can still be read, without Pillow
-            check_pixels(*_read_jpeg_header(data)[:2])
+            check_pixels(*read_jpeg_header(data)[:2])
 
 
 def decode_image(data: bytes) -> np.ndarray:
@@ -141,30 +146,50 @@ def decode_image(data: bytes) -> np.ndarray:
         _check_jpeg_end(data)
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    except cv2.error as e:
+    except Exception as e:  # any error of a parser
         raise UnreadableImageError(NO_IMAGE, ' '.join(str(e).split())) from e
     if pixels is None:
         raise UnreadableImageError(NO_IMAGE)
+    if pixels.dtype != np.uint8 or pixels.ndim != 3:
+        raise UnreadableImageError(NO_IMAGE, 'its values are not 8-bit colors')
     return pixels
 
 
 def read_size(path: PathLike) -> Optional[tuple[int, int]]:
-    """Read (width, height) after EXIF orientation, or None on any error.
+    """Read the (width, height) of the decoded image, or None on any error.
+
+    The pixels are decoded only if another format than JPEG has metadata with
+    an orientation, because decoders differ in which of them they apply.
 
     Raises:
         NotRegularError: The path is not a regular file.
     """
     try:
-        with open_regular(path) as file, Image.open(file) as image:
-            width, height = image.size
-            # Orientations 5 to 8 swap the sides.
-            if image.getexif().get(_ORIENTATION, 1) > 4:
-                width, height = height, width
+        with open_regular(path) as file, warnings.catch_warnings():
+            warnings.simplefilter('ignore')  # they do not name the file
+            with Image.open(file) as image:
+                width, height = image.size
+                if image.format in ('JPEG', 'MPO'):
+                    exif = image.info.get('exif', b'').removeprefix(
+                        b'Exif\0\0')
+                    if swaps_sides(orientation_of(exif)):
+                        width, height = height, width
+                elif _has_orientation(image, file):
+                    height, width = read_image(path).shape[:2]
         return width, height
     except NotRegularError:
         raise
-    except Exception:  # any error of Pillow's parser
+    except Exception:  # any error of a parser
         return None
+
+
+def _has_orientation(image: Image.Image, file: IO[bytes]) -> bool:
+    """Return True if an image has metadata with an orientation."""
+    if image.format == 'PNG':
+        # Pillow would decode the pixels to find metadata after them.
+        file.seek(0)
+        return b'eXIf' in file.read()
+    return image.getexif().get(ORIENTATION, 1) != 1
 
 
 def check_pixels(height: int, width: int) -> None:
@@ -206,15 +231,7 @@ def check_scans(data: bytes) -> None:
 
 def is_plain_jpeg(data: bytes) -> bool:
     """Return True for a JPEG whose EXIF orientation changes nothing."""
-    if not _is_jpeg(data):
-        return False
-    if not _has_exif(data):  # most JPEGs; this is faster than Pillow's parser
-        return True
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            return image.getexif().get(_ORIENTATION, 1) == 1
-    except Exception:  # any error of Pillow's parser
-        return False
+    return _is_jpeg(data) and is_upright_jpeg(data)
 
 
 def _is_jpeg(data: bytes) -> bool:
@@ -222,22 +239,11 @@ def _is_jpeg(data: bytes) -> bool:
     return data[:3] == b'\xff\xd8\xff'
 
 
-def _has_exif(data: bytes) -> bool:
-    """Search the segments before a JPEG's first table for EXIF data."""
-    at = 2
-    while at + 1 < len(data) and data[at] == 0xff and (
-            0xe0 <= data[at + 1] <= 0xef or data[at + 1] == 0xfe):
-        if data[at + 4:at + 10] == b'Exif\0\0':
-            return True
-        at += 2 + int.from_bytes(data[at + 2:at + 4], 'big')
-    return False
-
-
-def _read_jpeg_header(data: bytes) -> tuple:
+def read_jpeg_header(data: bytes) -> tuple:
     """Return the height, the width and the color space of a JPEG."""
     try:
         return simplejpeg.decode_jpeg_header(data)[:3]
-    except ValueError as e:
+    except Exception as e:  # any error of a parser
         raise UnreadableImageError(NO_IMAGE, str(e)) from None
 
 
@@ -252,7 +258,7 @@ def _check_jpeg_end(data: bytes) -> None:
         simplejpeg.decode_jpeg(
             data, 'CMYK' if space in ('CMYK', 'YCCK') else 'GRAY',
             fastdct=True, min_height=1, min_width=1, min_factor=8)
-    except ValueError as e:
+    except Exception as e:  # any error of a parser
         if 'remature end' in str(e):
             raise UnreadableImageError(CUT_OFF) from None
         # Other decoders accept smaller faults, such as a stray byte.

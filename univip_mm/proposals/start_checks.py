@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Optional
 
-from ..io.atomic import PathLike, atomic_write
+from ..io.atomic import PathLike
 from ..io.coco_json import image_path
 from ..io.files import read_json
+from ..io.outputs import check_output_file
 from ..utils.text import excerpt
 from .earlier import path_of_searched
 from .journal import journal_folder
@@ -58,18 +59,7 @@ def check_outputs(out: PathLike, list_file: Optional[PathLike] = None) -> None:
         if path.exists() and not path.is_file():
             raise ValueError(f"cannot write '{path}', which is a folder or "
                              'not a regular file: choose another --out')
-        try:
-            with atomic_write(path):
-                raise _Undo
-        except _Undo:
-            pass
-        except OSError as e:
-            raise ValueError(f"cannot write '{path}' ({e.strerror}): choose "
-                             'another --out, or make it writable') from None
-
-
-class _Undo(Exception):
-    """Leave a file as it was."""
+        check_output_file(path, '--out')
 
 
 def _check_own_list(path: Path) -> None:

@@ -7,8 +7,9 @@ from contextlib import contextmanager
 from .processes import is_first_of_node
 from .text import printable
 
-USER_ERRORS = (ValueError, FileNotFoundError)
-# Also errors of the disk, of missing packages and of killed workers.
+# OSError names its file: no permission, a folder instead of a file, ...
+USER_ERRORS = (ValueError, OSError)
+# Also errors of missing packages and of killed workers.
 ALL_ERRORS = (ValueError, ImportError, OSError, RuntimeError)
 
 

@@ -1,5 +1,6 @@
 """Common part of tools/visualization: options, network, and samples."""
 import argparse
+import os
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from typing import Any, NamedTuple, Optional
@@ -21,6 +22,7 @@ from ..engine.config import check_part, load_config
 from ..io.coco_annotations import read_annotations, read_categories
 from ..io.coco_json import image_path, read_coco
 from ..io.images import read_image
+from ..io.outputs import check_output_file
 from ..registry import DATASETS, MODELS
 from ..utils.errors import one_line_errors
 from ..utils.progress import track
@@ -99,6 +101,7 @@ def run_tool(parser: argparse.ArgumentParser,
             value = getattr(args, option.strip('-').replace('-', '_'))
             if value < 1:
                 raise ValueError(f'{option} is {value}: it must be at least 1')
+        check_output_file(os.path.realpath(args.out), '--out')
         summary = draw(load_setup(args), args)
     print(f'picture: {printable(args.out)}\n{summary}')
 

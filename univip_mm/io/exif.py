@@ -1,0 +1,51 @@
+"""The EXIF orientation of image files, read as OpenCV reads it.
+
+Pillow refuses or ignores some damaged EXIF data whose orientation OpenCV
+applies. The boxes of the proposals would then not match the views.
+"""
+from typing import Literal
+
+ORIENTATION = 0x0112
+_START_OF_SCAN, _APP1 = 0xda, 0xe1
+
+
+def orientation_of(exif: bytes) -> int:
+    """Return the orientation, 1 to 8, of EXIF data; 1 if it is not valid.
+
+    ``exif`` starts with the byte order, ``II`` or ``MM``.
+    """
+    order: Literal['little', 'big'] = 'little' if exif[:2] == b'II' else 'big'
+    if int.from_bytes(exif[2:4], order) != 42:
+        return 1
+    first = int.from_bytes(exif[4:8], order)
+    number = int.from_bytes(exif[first:first + 2], order)
+    for at in range(first + 2, min(first + 2 + 12 * number, len(exif)), 12):
+        if int.from_bytes(exif[at:at + 2], order) == ORIENTATION:
+            value = int.from_bytes(exif[at + 8:at + 10], order)
+            return value if 1 <= value <= 8 else 1
+    return 1
+
+
+def swaps_sides(orientation: int) -> bool:
+    """Return True if an orientation exchanges the width and the height."""
+    return 5 <= orientation <= 8
+
+
+def is_upright_jpeg(data: bytes) -> bool:
+    """Return True if the header of a JPEG is valid and does not rotate it.
+
+    All segments before the pixels are read, as a decoder reads them.
+    """
+    at = 2
+    while at + 4 <= len(data) and data[at] == 0xff:
+        code = data[at + 1]
+        if code == _START_OF_SCAN:
+            return True
+        length = int.from_bytes(data[at + 2:at + 4], 'big')
+        if not 0xc0 <= code < 0xff or length < 2:
+            return False
+        if code == _APP1 and data[at + 4:at + 10] == b'Exif\0\0' and (
+                orientation_of(data[at + 10:at + 2 + length]) != 1):
+            return False
+        at += 2 + length
+    return False
