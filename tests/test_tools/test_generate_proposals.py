@@ -99,6 +99,7 @@ def test_ranks_share_images_and_survive_kill(folder):
     (['--img-prefix', 'nowhere'], 'none of 16 images is below'),
     (['--max-aspect-ratio', 'inf'], 'max_aspect_ratio is inf'),
     (['--out', 'train.json/a.npz'], 'cannot write'),
+    (['--img-prefix', 'http://host/images'], 'must be a path on the local'),
     (['--workers', '0'], 'workers is 0'),
     (['--launcher', 'slurm'], 'srun did not start')])
 def test_user_errors_are_one_line(folder, options, message, monkeypatch):
