@@ -148,3 +148,11 @@ def test_usual_schedules_have_no_warning(schedulers):
 def test_configs_end_with_their_schedules(path):
     cfg = Config.fromfile(path)
     assert cfg.param_scheduler[-1].end == cfg.train_cfg.max_epochs
+
+
+@pytest.mark.filterwarnings('ignore::UserWarning')
+def test_step_schedules_leaves_end_of_epoch_to_the_loop():
+    """A checkpoint can be of the last iteration of an unfinished epoch."""
+    schedulers = build(optimizer())
+    step_schedules(schedulers, 1, 2 * LENGTH, LENGTH)
+    assert [x._global_step for x in schedulers] == [10, 10, 1, 10]
