@@ -4,9 +4,11 @@ The oracle is a training that had the new settings from its start.
 """
 import re
 import signal
+from types import SimpleNamespace
 
 import pytest
 import torch
+from mmengine.optim import OptimWrapper, OptimWrapperDict
 from test_resume import same_training, train
 from tiny import (
     WatchTraining,
@@ -17,7 +19,9 @@ from tiny import (
     write_config,
 )
 
+from univip_mm.engine.changed_run import _convert_optimizer
 from univip_mm.engine.checkpoint import load_checkpoint
+from univip_mm.engine.run_record import RunRecord
 
 # Checkpoints after each iteration, with our schedules by iteration.
 EACH_ITER = ['default_hooks.checkpoint.by_epoch=False',
@@ -176,6 +180,26 @@ def test_stock_checkpoint_keeps_fitting_schedules(trained, resume, tmp_path):
     resumed = resume(path, 'optim_wrapper.optimizer.weight_decay=0.5')
     assert places(resumed) == places(whole, 5)
     assert message(resumed).endswith('recorded: weight_decay 0.0001 -> 0.5')
+
+
+def test_schedule_can_be_added_and_removed(trained, resume, tmp_path):
+    whole, constant = trained(*EACH_ITER), trained(*EACH_ITER,
+                                                   'param_scheduler=None')
+    resume(whole / 'iter_6.pth', 'param_scheduler=None')
+    assert {x['lr'] for x in watched(tmp_path)} == {0.0125}
+    (tmp_path / 'rank0.jsonl').unlink()
+    resume(constant / 'iter_6.pth')
+    assert places(tmp_path) == places(whole, 6)
+
+
+def test_several_optimizers_without_record_are_resumed():
+    wrapper = OptimWrapperDict(a=OptimWrapper(
+        torch.optim.SGD([torch.zeros(1)], 0.1)))
+    runner = SimpleNamespace(optim_wrapper=wrapper)
+    new = RunRecord(*[1] * 9)
+    assert _convert_optimizer(runner, {}, None, new, None) == []
+    with pytest.raises(ValueError, match='several optimizers'):
+        _convert_optimizer(runner, {}, new._replace(world_size=2), new, None)
 
 
 def test_sampler_without_skip_begins_epoch_again(folder, trained, tmp_path):

@@ -184,7 +184,7 @@ def _convert_optimizer(runner: Runner, checkpoint: dict,
     """
     wrapper, stored = runner.optim_wrapper, checkpoint.get('optimizer')
     if isinstance(wrapper, OptimWrapperDict):
-        if old != new:
+        if old and old != new:
             raise ValueError('a training with several optimizers can be '
                              'resumed with the same settings only')
         return []
@@ -205,7 +205,6 @@ def _convert_optimizer(runner: Runner, checkpoint: dict,
                 'starts anew']
     if fit and old == new:
         return []
-    # Of a recorded run, the changed keys of the config are reported already.
     scheduled = {x.param_name for x in schedulers} if fit else set()
     # Of a recorded run, the changed keys of the config are reported already.
     return notes + [x for x in use_present_values(stored, wrapper, scheduled)
