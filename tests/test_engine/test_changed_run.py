@@ -19,7 +19,7 @@ from tiny import (
     write_config,
 )
 
-from univip_mm.engine.changed_run import _convert_optimizer
+from univip_mm.engine.changed_run import Position, _convert_optimizer
 from univip_mm.engine.checkpoint import load_checkpoint
 from univip_mm.engine.run_record import RunRecord
 
@@ -190,6 +190,23 @@ def test_schedule_can_be_added_and_removed(trained, resume, tmp_path):
     (tmp_path / 'rank0.jsonl').unlink()
     resume(constant / 'iter_6.pth')
     assert places(tmp_path) == places(whole, 6)
+
+
+@pytest.mark.parametrize('old, new, is_kept', [
+    ({}, {}, True), ({'lr': '1'}, {}, True),
+    ({'loss_scale': '1.0'}, {}, False),
+    ({'dtype': "'bfloat16'"}, {'dtype': "'float16'"}, False)])
+def test_loss_scale_of_other_precision_is_not_used(old, new, is_kept):
+    """From a scale of 1, float16 would need 32,000 steps to recover."""
+    wrapper = OptimWrapper(torch.optim.SGD([torch.zeros(1)], 0.1))
+    runner = SimpleNamespace(optim_wrapper=wrapper, param_schedulers=None)
+    state = {**wrapper.state_dict(), 'loss_scaler': dict(scale=1.)}
+    records = [RunRecord(*[1] * 7, 'SGD', {
+        f'optim_wrapper.{k}': v for k, v in x.items()}) for x in (old, new)]
+    notes = _convert_optimizer(runner, dict(optimizer=state), *records,
+                               Position(1, 4, ''))
+    assert ('loss_scaler' in state) == is_kept
+    assert ('the loss scale starts anew' in notes) != is_kept
 
 
 def test_several_optimizers_without_record_are_resumed():

@@ -103,8 +103,20 @@ def test_schedule_can_be_added():
 def test_options_of_optimizer_must_be_numbers(value):
     state = stored()
     state['param_groups'][0]['lr'] = value
-    with pytest.raises(ValueError, match='lr of its optimizer is .*, not a'):
+    with pytest.raises(ValueError, match='lr of its optimizer is .*, but '):
         fits(state, wrapped())
+
+
+def test_state_of_loss_scaler_must_be_numbers():
+    wrapper = wrapped()
+    wrapper.loss_scaler = torch.amp.GradScaler('cpu')
+    scale = wrapper.loss_scaler.state_dict()
+    fits({**stored(), 'loss_scaler': scale}, wrapper)
+    for wrong in ({}, 'a', {**scale, 'scale': 'a'}):
+        state = {**stored(), 'loss_scaler': wrong}
+        with pytest.raises(ValueError, match='but must be a number'):
+            fits(state, wrapper)
+        fits(state, wrapped())  # without mixed precision, it is not used
 
 
 @pytest.mark.parametrize('kind, name', [

@@ -205,10 +205,20 @@ def _convert_optimizer(runner: Runner, checkpoint: dict,
                 'starts anew']
     if fit and old == new:
         return []
+    if old and _scale_options(old) != _scale_options(new) and stored.pop(
+            'loss_scaler', None):
+        notes.append('the loss scale starts anew')
     scheduled = {x.param_name for x in schedulers} if fit else set()
     # Of a recorded run, the changed keys of the config are reported already.
     return notes + [x for x in use_present_values(stored, wrapper, scheduled)
                     if old is None or x.startswith('lr ')]
+
+
+def _scale_options(record: RunRecord) -> dict[str, str]:
+    """Return the options of mixed precision on which the scale depends."""
+    return {key: value for key, value in record.settings.items()
+            if key.startswith(('optim_wrapper.dtype',
+                               'optim_wrapper.loss_scale'))}
 
 
 def _convert_averages(runner: Runner, checkpoint: dict, new: RunRecord,

@@ -31,8 +31,8 @@ def check_model_fits(weights: Mapping, model: torch.nn.Module) -> None:
     if not wrong:
         return
     words = ', '.join(
-        f'{printable(name)[:200]} is {_words(found, name)} in the checkpoint and '
-        f'{_words(expected, name)} in the model' for name in wrong[:2])
+        f'{printable(name)[:200]} is {_words(found, name)} in the checkpoint '
+        f'and {_words(expected, name)} in the model' for name in wrong[:2])
     more = f', and {len(wrong) - 2} others' if wrong[2:] else ''
     raise ValueError(f'its weights are of another model ({words}{more}): '
                      'resume with the config of the checkpoint')
@@ -63,8 +63,8 @@ def check_optimizer_fits(stored: Any, wrapper: Any, name: str,
                and type(value) is not bool and not key.startswith('initial_')}
     if (stored_name or name) != name or groups and numbers - {*groups[0]}:
         raise ValueError(
-            f'its optimizer is {printable(stored_name)[:80] or "another one"}, '
-            f'not {name}: resume with the same optim_wrapper.optimizer.type')
+            f'its optimizer is {printable(stored_name)[:80] or "another one"},'
+            f' not {name}: resume with the same optim_wrapper.optimizer.type')
     sizes, wanted = ([len(x['params']) for x in part]
                      for part in (groups, present))
     if sizes != wanted:
@@ -76,18 +76,22 @@ def check_optimizer_fits(stored: Any, wrapper: Any, name: str,
             wrapper.base_param_settings is not None):
         raise ValueError('its optimizer has no base_param_settings')
     _check_numbers(groups, numbers)
+    if 'loss_scaler' in stored and hasattr(wrapper, 'loss_scaler'):
+        _check_numbers([stored['loss_scaler']],
+                       {*wrapper.loss_scaler.state_dict()})
     _check_buffers(stored, present)
 
 
-def _check_numbers(groups: list[dict], keys: Collection[str]) -> None:
-    for group in groups:
+def _check_numbers(parts: list, keys: Collection[str]) -> None:
+    for part in parts:
         for key in sorted(keys):
-            value = group.get(key)
+            value = part.get(key) if isinstance(part, dict) else part
             numbers = value if isinstance(value, (tuple, list)) else [value]
             if not all(isinstance(x, (int, float)) and math.isfinite(x)
                        for x in numbers):
                 raise ValueError(
-                    f'{key} of its optimizer is {excerpt(value)}, not a number')
+                    f'{key} of its optimizer is {excerpt(value)}, but must be '
+                    'a number')
 
 
 def _check_buffers(stored: dict, groups: list[dict]) -> None:
