@@ -125,7 +125,7 @@ def message(work_dir, start='resumed'):
     (BY_EPOCH, [*BY_EPOCH, *BATCH_4], 6, 3, 'epoch 2 goes on after 1 of 2'),
     ([*BY_ITER, 'train_cfg.max_iters=8', 'param_scheduler.1.end=8'],
      [*BY_ITER, *BATCH_4, 'train_cfg.max_iters=4', 'param_scheduler.1.end=4'],
-     5, 2, 'the training goes on after iteration 2')],
+     5, 2, 'iteration 5 is now 2; the schedules were rebuilt')],
     ids=['smaller batch', 'larger batch', 'end of epoch', 'more epochs',
          'fewer images', 'learning rate', 'accumulation', 'by epoch',
          'by iteration'])
@@ -169,7 +169,7 @@ def test_resume_of_stock_checkpoint_converts_position(
     resumed = resume(path, *BATCH_4, 'optim_wrapper.optimizer.lr=0.5')
     assert [x['iter'] for x in watched(resumed)] == [2, 3]
     line = message(resumed)
-    assert 'which this checkpoint has not recorded: epoch 2 begins again' in (
+    assert 'without a record of its settings: epoch 2 begins again' in (
         line) and 'the schedules were rebuilt; lr ' in line
 
 
@@ -179,7 +179,7 @@ def test_stock_checkpoint_keeps_fitting_schedules(trained, resume, tmp_path):
     path = without_record(whole / 'iter_5.pth', tmp_path)
     resumed = resume(path, 'optim_wrapper.optimizer.weight_decay=0.5')
     assert places(resumed) == places(whole, 5)
-    assert message(resumed).endswith('recorded: weight_decay 0.0001 -> 0.5')
+    assert message(resumed).endswith('settings: weight_decay 0.0001 -> 0.5')
 
 
 def test_schedule_can_be_added_and_removed(trained, resume, tmp_path):
@@ -227,6 +227,8 @@ def test_sampler_without_skip_begins_epoch_again(folder, trained, tmp_path):
                  tmp_path / str(iteration), '--resume',
                  whole / f'iter_{iteration}.pth', '--cfg-options', *options)
         assert places(tmp_path / str(iteration)) == places(whole, 4)
+    assert message(tmp_path / '6').startswith(
+        'resumed: epoch 2 begins again, because the sampler cannot skip')
 
 
 def test_sigterm_in_last_iteration_of_epoch(folder, trained, tmp_path,

@@ -73,8 +73,8 @@ def adapt_checkpoint(runner: Runner, checkpoint: dict) -> str:
             old and old.accumulative_counts != new.accumulative_counts):
         _convert_averages(runner, checkpoint, new, position.iteration)
     if old is None and details:
-        return ('resumed with other settings, which this checkpoint has not '
-                f'recorded: {"; ".join(details)}')
+        return ('resumed a checkpoint without a record of its settings: '
+                f'{"; ".join(details)}')
     if old and old != new:
         return ('resumed with other settings: '
                 f'{"; ".join([describe_changes(old, new), *details])}')
@@ -101,8 +101,7 @@ def convert_position(content: dict, old: Optional[RunRecord], new: RunRecord,
     if not new.by_epoch:
         if all(sizes) and sizes[0] != sizes[1]:
             iteration = iteration * sizes[0] // sizes[1]
-        return Position(epoch, iteration,
-                        f'the training goes on after iteration {iteration}')
+        return Position(epoch, iteration, '')
     length = new.iters_per_epoch
     if not length:
         return Position(epoch, iteration, '')
@@ -115,7 +114,8 @@ def convert_position(content: dict, old: Optional[RunRecord], new: RunRecord,
         kept = _convert_iterations(done, old_length, old, new)
     words = f'epoch {epoch + 1} ' + (
         f'goes on after {kept} of {length} iterations' if kept else
-        'begins again')
+        'begins again' if can_skip else 'begins again, because the sampler '
+        'cannot skip the images already used (EpochSampler can)')
     return Position(epoch, epoch * length + kept, words if done else '')
 
 
