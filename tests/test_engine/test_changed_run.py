@@ -4,9 +4,11 @@ The oracle is a training that had the new settings from its start.
 """
 import re
 import signal
+from types import SimpleNamespace
 
 import pytest
 import torch
+from mmengine.optim import OptimWrapper, OptimWrapperDict
 from test_resume import same_training, train
 from tiny import (
     WatchTraining,
@@ -17,7 +19,9 @@ from tiny import (
     write_config,
 )
 
+from univip_mm.engine.changed_run import Position, _convert_optimizer
 from univip_mm.engine.checkpoint import load_checkpoint
+from univip_mm.engine.run_record import RunRecord
 
 # Checkpoints after each iteration, with our schedules by iteration.
 EACH_ITER = ['default_hooks.checkpoint.by_epoch=False',
@@ -121,7 +125,7 @@ def message(work_dir, start='resumed'):
     (BY_EPOCH, [*BY_EPOCH, *BATCH_4], 6, 3, 'epoch 2 goes on after 1 of 2'),
     ([*BY_ITER, 'train_cfg.max_iters=8', 'param_scheduler.1.end=8'],
      [*BY_ITER, *BATCH_4, 'train_cfg.max_iters=4', 'param_scheduler.1.end=4'],
-     5, 2, 'the training goes on after iteration 2')],
+     5, 2, 'iteration 5 is now 2; the schedules were rebuilt')],
     ids=['smaller batch', 'larger batch', 'end of epoch', 'more epochs',
          'fewer images', 'learning rate', 'accumulation', 'by epoch',
          'by iteration'])
@@ -165,7 +169,7 @@ def test_resume_of_stock_checkpoint_converts_position(
     resumed = resume(path, *BATCH_4, 'optim_wrapper.optimizer.lr=0.5')
     assert [x['iter'] for x in watched(resumed)] == [2, 3]
     line = message(resumed)
-    assert 'which this checkpoint has not recorded: epoch 2 begins again' in (
+    assert 'without a record of its settings: epoch 2 begins again' in (
         line) and 'the schedules were rebuilt; lr ' in line
 
 
@@ -175,7 +179,44 @@ def test_stock_checkpoint_keeps_fitting_schedules(trained, resume, tmp_path):
     path = without_record(whole / 'iter_5.pth', tmp_path)
     resumed = resume(path, 'optim_wrapper.optimizer.weight_decay=0.5')
     assert places(resumed) == places(whole, 5)
-    assert message(resumed).endswith('recorded: weight_decay 0.0001 -> 0.5')
+    assert message(resumed).endswith('settings: weight_decay 0.0001 -> 0.5')
+
+
+def test_schedule_can_be_added_and_removed(trained, resume, tmp_path):
+    whole, constant = trained(*EACH_ITER), trained(*EACH_ITER,
+                                                   'param_scheduler=None')
+    resume(whole / 'iter_6.pth', 'param_scheduler=None')
+    assert {x['lr'] for x in watched(tmp_path)} == {0.0125}
+    (tmp_path / 'rank0.jsonl').unlink()
+    resume(constant / 'iter_6.pth')
+    assert places(tmp_path) == places(whole, 6)
+
+
+@pytest.mark.parametrize('old, new, is_kept', [
+    ({}, {}, True), ({'lr': '1'}, {}, True),
+    ({'loss_scale': '1.0'}, {}, False),
+    ({'dtype': "'bfloat16'"}, {'dtype': "'float16'"}, False)])
+def test_loss_scale_of_other_precision_is_not_used(old, new, is_kept):
+    """From a scale of 1, float16 would need 32,000 steps to recover."""
+    wrapper = OptimWrapper(torch.optim.SGD([torch.zeros(1)], 0.1))
+    runner = SimpleNamespace(optim_wrapper=wrapper, param_schedulers=None)
+    state = {**wrapper.state_dict(), 'loss_scaler': dict(scale=1.)}
+    records = [RunRecord(*[1] * 7, 'SGD', {
+        f'optim_wrapper.{k}': v for k, v in x.items()}) for x in (old, new)]
+    notes = _convert_optimizer(runner, dict(optimizer=state), *records,
+                               Position(1, 4, ''))
+    assert ('loss_scaler' in state) == is_kept
+    assert ('the loss scale starts anew' in notes) != is_kept
+
+
+def test_several_optimizers_without_record_are_resumed():
+    wrapper = OptimWrapperDict(a=OptimWrapper(
+        torch.optim.SGD([torch.zeros(1)], 0.1)))
+    runner = SimpleNamespace(optim_wrapper=wrapper)
+    new = RunRecord(*[1] * 9)
+    assert _convert_optimizer(runner, {}, None, new, None) == []
+    with pytest.raises(ValueError, match='several optimizers'):
+        _convert_optimizer(runner, {}, new._replace(world_size=2), new, None)
 
 
 def test_sampler_without_skip_begins_epoch_again(folder, trained, tmp_path):
@@ -186,6 +227,8 @@ def test_sampler_without_skip_begins_epoch_again(folder, trained, tmp_path):
                  tmp_path / str(iteration), '--resume',
                  whole / f'iter_{iteration}.pth', '--cfg-options', *options)
         assert places(tmp_path / str(iteration)) == places(whole, 4)
+    assert message(tmp_path / '6').startswith(
+        'resumed: epoch 2 begins again, because the sampler cannot skip')
 
 
 def test_sigterm_in_last_iteration_of_epoch(folder, trained, tmp_path,

@@ -27,6 +27,19 @@ def test_hook_runs_after_safe_resume_hook():
         ChangedRunHook.priority)
 
 
+def test_record_is_computed_once(runner, monkeypatch):
+    """The digest of a long list of images takes time."""
+    calls = []
+    monkeypatch.setattr(changed_run_hook, 'record_run', lambda runner: (
+        calls.append(runner) or SimpleNamespace(_asdict=lambda: dict(a=1))))
+    hook = ChangedRunHook()
+    for _ in range(2):
+        checkpoint = dict(meta={})
+        hook.before_save_checkpoint(runner, checkpoint)
+        assert checkpoint['meta']['run'] == dict(a=1)
+    assert len(calls) == 1
+
+
 def test_hook_refuses_other_runners(runner):
     with pytest.raises(ChangedRunError, match='runner_type is SimpleNames'):
         ChangedRunHook().before_run(runner)

@@ -1,10 +1,13 @@
 import pytest
+import torch
 from mmengine.config import Config
+from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
 from tiny import demo_config, error_of, run_tool, watched, write_config
 
 from univip_mm.engine import loop_checks
 from univip_mm.engine.loop_checks import check_loop
+from univip_mm.engine.network_check import check_network
 from univip_mm.registry import HOOKS
 
 
@@ -112,3 +115,15 @@ def test_hook_checks_the_loop_of_the_host(runner, monkeypatch, logged):
     with pytest.raises(ValueError, match='no complete batch'):
         hook.before_train(runner)
     assert demo_config().default_hooks.loop_check.type == 'LoopCheckHook'
+
+
+def test_runner_without_config_is_checked(runner):
+    """A Runner can be built from objects, without a config."""
+    runner.cfg = Config()
+    check_loop(runner)
+    runner.optim_wrapper = OptimWrapper(
+        torch.optim.SGD(runner.model.parameters(), 0.1),
+        accumulative_counts=99)
+    with pytest.raises(ValueError, match='accumulative_counts is 99'):
+        check_loop(runner)
+    check_network(runner.cfg)  # of a last batch of one image

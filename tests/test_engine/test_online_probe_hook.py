@@ -9,6 +9,7 @@ import random
 import shutil
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import mmengine.config.config
 import numpy as np
@@ -253,6 +254,16 @@ custom_hooks = [dict(
              if 'knn/top1_k=1' in x}
     assert set(found) == {0, 1}
     assert all(value in (0, 25, 50, 75, 100) for value in found.values())
+
+
+def test_resumed_first_epoch_has_no_baseline(monkeypatch):
+    hook = object.__new__(OnlineProbeHook)
+    epochs = []
+    monkeypatch.setattr(hook, '_probe', lambda _, epoch: epochs.append(epoch))
+    hook.before_train(SimpleNamespace(epoch=0, iter=3))
+    assert not epochs
+    hook.before_train(SimpleNamespace(epoch=0, iter=0))
+    assert epochs == [0]
 
 
 def test_preserve_state_restores_random_state_and_cudnn(monkeypatch):

@@ -46,6 +46,8 @@ def test_model_needs_the_same_names_and_shapes():
              'missing in the model')):
         with pytest.raises(ValueError, match=words):
             check_model_fits({**weights, **change}, model)
+    with pytest.raises(ValueError, match=r'0.bias is int in the checkpoint'):
+        check_model_fits({**weights, '0.bias': 3}, model)
     with pytest.raises(ValueError, match=r'is missing in the checkpoint and '
                        r'\(2, 2\) in the model, .*, and 2 others'):
         check_model_fits({}, model)
@@ -88,6 +90,47 @@ def test_optimizer_must_have_the_same_groups():
 def test_optimizer_of_another_form_is_refused(state):
     with pytest.raises(ValueError, match='its optimizer'):
         fits(state, wrapped())
+
+
+def test_schedule_can_be_added():
+    """Only schedules give a group an initial value."""
+    present = wrapped()
+    present.param_groups[0]['initial_lr'] = 0.1
+    fits(stored(), present)
+
+
+@pytest.mark.parametrize('value', ['1', None, float('nan'), (1, 'a')])
+def test_options_of_optimizer_must_be_numbers(value):
+    state = stored()
+    state['param_groups'][0]['lr'] = value
+    with pytest.raises(ValueError, match='lr of its optimizer is .*, but '):
+        fits(state, wrapped())
+
+
+def test_state_of_loss_scaler_must_be_numbers():
+    wrapper = wrapped()
+    wrapper.loss_scaler = torch.amp.GradScaler('cpu')
+    scale = wrapper.loss_scaler.state_dict()
+    fits({**stored(), 'loss_scaler': scale}, wrapper)
+    for wrong in ({}, 'a', {**scale, 'scale': 'a'}):
+        state = {**stored(), 'loss_scaler': wrong}
+        with pytest.raises(ValueError, match='but must be a number'):
+            fits(state, wrapper)
+        fits(state, wrapped())  # without mixed precision, it is not used
+
+
+@pytest.mark.parametrize('kind, name', [
+    (torch.optim.SGD, 'momentum_buffer'), (torch.optim.AdamW, 'exp_avg')])
+@pytest.mark.parametrize('value', [torch.ones(3), 'a'])
+def test_buffers_must_fit_the_weights(kind, name, value):
+    state = stored(kind)
+    fits(state, wrapped(kind))
+    state['state'][1] = {name: value}
+    with pytest.raises(ValueError, match='buffers of its optimizer are of'):
+        fits(state, wrapped(kind))
+    state['state'] = value
+    with pytest.raises(ValueError, match='buffers of its optimizer are of'):
+        fits(state, wrapped(kind))
 
 
 def test_options_of_older_torch_are_accepted():

@@ -13,6 +13,7 @@ from univip_mm.engine.run_record import (
     MAX_COUNT,
     RunRecord,
     _digest_of_order,
+    _settings,
     describe_changes,
     progress,
     read_record,
@@ -156,6 +157,20 @@ def test_describe_changes_names_values_once():
     many = {str(i): '1' for i in range(20)}
     assert describe_changes(record(), record(settings=many)).endswith(
         '; 7 missing -> 1; and 12 other values')
+
+
+def test_record_has_no_passwords():
+    loader = dict(type='LoadEncodedImage', backend_args=dict(password='x'))
+    cfg = dict(train_dataloader=dict(
+        batch_size=2, dataset=dict(pipeline=[loader])))
+    assert _settings(cfg) == {
+        'train_dataloader.batch_size': '2',
+        'train_dataloader.dataset.pipeline.0.type': "'LoadEncodedImage'"}
+
+
+def test_describe_changes_is_short_for_forged_keys():
+    assert len(describe_changes(
+        record(settings={'a' * 10**6: 'b' * 10**6}), record())) < 200
 
 
 def test_order_does_not_depend_on_the_folder(tmp_path, coco_folder):

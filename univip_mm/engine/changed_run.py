@@ -73,8 +73,8 @@ def adapt_checkpoint(runner: Runner, checkpoint: dict) -> str:
             old and old.accumulative_counts != new.accumulative_counts):
         _convert_averages(runner, checkpoint, new, position.iteration)
     if old is None and details:
-        return ('resumed with other settings, which this checkpoint has not '
-                f'recorded: {"; ".join(details)}')
+        return ('resumed a checkpoint without a record of its settings: '
+                f'{"; ".join(details)}')
     if old and old != new:
         return ('resumed with other settings: '
                 f'{"; ".join([describe_changes(old, new), *details])}')
@@ -101,8 +101,7 @@ def convert_position(content: dict, old: Optional[RunRecord], new: RunRecord,
     if not new.by_epoch:
         if all(sizes) and sizes[0] != sizes[1]:
             iteration = iteration * sizes[0] // sizes[1]
-        return Position(epoch, iteration,
-                        f'the training goes on after iteration {iteration}')
+        return Position(epoch, iteration, '')
     length = new.iters_per_epoch
     if not length:
         return Position(epoch, iteration, '')
@@ -115,7 +114,8 @@ def convert_position(content: dict, old: Optional[RunRecord], new: RunRecord,
         kept = _convert_iterations(done, old_length, old, new)
     words = f'epoch {epoch + 1} ' + (
         f'goes on after {kept} of {length} iterations' if kept else
-        'begins again')
+        'begins again' if can_skip else 'begins again, because the sampler '
+        'cannot skip the images already used (EpochSampler can)')
     return Position(epoch, epoch * length + kept, words if done else '')
 
 
@@ -184,7 +184,7 @@ def _convert_optimizer(runner: Runner, checkpoint: dict,
     """
     wrapper, stored = runner.optim_wrapper, checkpoint.get('optimizer')
     if isinstance(wrapper, OptimWrapperDict):
-        if old != new:
+        if old and old != new:
             raise ValueError('a training with several optimizers can be '
                              'resumed with the same settings only')
         return []
@@ -205,11 +205,20 @@ def _convert_optimizer(runner: Runner, checkpoint: dict,
                 'starts anew']
     if fit and old == new:
         return []
-    # Of a recorded run, the changed keys of the config are reported already.
+    if old and _scale_options(old) != _scale_options(new) and stored.pop(
+            'loss_scaler', None):
+        notes.append('the loss scale starts anew')
     scheduled = {x.param_name for x in schedulers} if fit else set()
     # Of a recorded run, the changed keys of the config are reported already.
     return notes + [x for x in use_present_values(stored, wrapper, scheduled)
                     if old is None or x.startswith('lr ')]
+
+
+def _scale_options(record: RunRecord) -> dict[str, str]:
+    """Return the options of mixed precision on which the scale depends."""
+    return {key: value for key, value in record.settings.items()
+            if key.startswith(('optim_wrapper.dtype',
+                               'optim_wrapper.loss_scale'))}
 
 
 def _convert_averages(runner: Runner, checkpoint: dict, new: RunRecord,

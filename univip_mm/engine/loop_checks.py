@@ -25,7 +25,10 @@ def check_loop(runner: Runner) -> None:
     if loader.batch_size is not None and not isinstance(
             loader.sampler, InfiniteSampler):
         _check_batches(runner, loader)
-    count = runner.cfg.optim_wrapper.get('accumulative_counts', 1)
+    wrapper = runner.optim_wrapper  # a dict until the Runner builds it
+    count = (wrapper.get('accumulative_counts', 1)
+             if isinstance(wrapper, dict) else
+             getattr(wrapper, '_accumulative_counts', 1))
     if count > runner.max_iters:
         raise ValueError(
             f'optim_wrapper.accumulative_counts is {count}, but the training '

@@ -22,7 +22,7 @@ def check_network(cfg: Config, batch_size: Optional[int] = None) -> None:
     Raises:
         ValueError: One line with the part, the reason and the keys to check.
     """
-    if cfg.model.get('type') not in ('UniVIP', 'univip_mm.UniVIP'):
+    if cfg.get('model', {}).get('type') not in ('UniVIP', 'univip_mm.UniVIP'):
         return
     for name in PARTS:
         if name not in cfg.model:

@@ -1,10 +1,15 @@
 """Checks that the weights and the optimizer of a checkpoint fit a run."""
+import math
 from collections.abc import Collection, Mapping
+from itertools import chain
 from typing import Any
 
 import torch
 
-from ..utils.text import printable
+from ..utils.text import excerpt, printable
+
+# Buffers that have the shape of their weight, in all optimizers of PyTorch.
+_BUFFERS = 'momentum_buffer', 'exp_avg'
 
 
 def count_fitting_weights(weights: Mapping,
@@ -26,8 +31,8 @@ def check_model_fits(weights: Mapping, model: torch.nn.Module) -> None:
     if not wrong:
         return
     words = ', '.join(
-        f'{printable(name)} is {_words(found, name)} in the checkpoint and '
-        f'{_words(expected, name)} in the model' for name in wrong[:2])
+        f'{printable(name)[:200]} is {_words(found, name)} in the checkpoint '
+        f'and {_words(expected, name)} in the model' for name in wrong[:2])
     more = f', and {len(wrong) - 2} others' if wrong[2:] else ''
     raise ValueError(f'its weights are of another model ({words}{more}): '
                      'resume with the config of the checkpoint')
@@ -51,13 +56,15 @@ def check_optimizer_fits(stored: Any, wrapper: Any, name: str,
         raise ValueError('its optimizer is not that of PyTorch')
     present = wrapper.optimizer.param_groups
     # Numbers such as momentum and betas differ between optimizers; switches
-    # such as `foreach` differ between versions of PyTorch too.
-    numbers = {key for key, value in present[0].items() if isinstance(
-        value, (int, float, tuple)) and type(value) is not bool}
+    # such as `foreach` differ between versions of PyTorch too. A schedule adds
+    # keys such as `initial_lr`.
+    numbers = {key for key, value in present[0].items()
+               if isinstance(value, (int, float, tuple))
+               and type(value) is not bool and not key.startswith('initial_')}
     if (stored_name or name) != name or groups and numbers - {*groups[0]}:
         raise ValueError(
-            f'its optimizer is {printable(stored_name) or "another one"}, '
-            f'not {name}: resume with the same optim_wrapper.optimizer.type')
+            f'its optimizer is {printable(stored_name)[:80] or "another one"},'
+            f' not {name}: resume with the same optim_wrapper.optimizer.type')
     sizes, wanted = ([len(x['params']) for x in part]
                      for part in (groups, present))
     if sizes != wanted:
@@ -68,6 +75,37 @@ def check_optimizer_fits(stored: Any, wrapper: Any, name: str,
     if isinstance(stored.get('base_param_settings'), dict) != (
             wrapper.base_param_settings is not None):
         raise ValueError('its optimizer has no base_param_settings')
+    _check_numbers(groups, numbers)
+    if 'loss_scaler' in stored and hasattr(wrapper, 'loss_scaler'):
+        _check_numbers([stored['loss_scaler']],
+                       {*wrapper.loss_scaler.state_dict()})
+    _check_buffers(stored, present)
+
+
+def _check_numbers(parts: list, keys: Collection[str]) -> None:
+    for part in parts:
+        for key in sorted(keys):
+            value = part.get(key) if isinstance(part, dict) else part
+            numbers = value if isinstance(value, (tuple, list)) else [value]
+            if not all(isinstance(x, (int, float)) and math.isfinite(x)
+                       for x in numbers):
+                raise ValueError(
+                    f'{key} of its optimizer is {excerpt(value)}, but must be '
+                    'a number')
+
+
+def _check_buffers(stored: dict, groups: list[dict]) -> None:
+    # PyTorch assigns the buffers by the order of the weights.
+    keys = chain(*(x['params'] for x in stored['param_groups']))
+    state = stored.get('state')
+    for key, weight in zip(keys, chain(*(x['params'] for x in groups))):
+        buffers = state.get(key, {}) if isinstance(state, dict) else None
+        if not isinstance(buffers, dict) or any(
+                buffers.get(name) is not None
+                and getattr(buffers[name], 'shape', None) != weight.shape
+                for name in _BUFFERS):
+            raise ValueError('the buffers of its optimizer are of other '
+                             'weights')
 
 
 def use_present_values(stored: dict, wrapper: Any,
@@ -112,8 +150,8 @@ def _words(shapes: dict, name: str) -> str:
     return str(shapes.get(name, 'missing'))
 
 
-def _shapes(weights: Mapping) -> dict[str, tuple]:
-    """Return the shape of each weight, by the name in the model."""
+def _shapes(weights: Mapping) -> dict[str, Any]:
+    """Return the shape or type of each weight, by the name in the model."""
     return {name[7:] if name.startswith('module.') else name:
-            tuple(getattr(value, 'shape', ()))
-            for name, value in weights.items()}
+            tuple(value.shape) if isinstance(value, torch.Tensor) else
+            type(value).__name__ for name, value in weights.items()}

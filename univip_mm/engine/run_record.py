@@ -18,6 +18,8 @@ SECTIONS = ('model', 'train_dataloader', 'optim_wrapper', 'param_scheduler',
 SPEED_KEYS = {f'train_dataloader.{key}' for key in (
     'num_workers', 'persistent_workers', 'pin_memory', 'prefetch_factor',
     'timeout', 'multiprocessing_context')}
+# Keys that say how the files are read. They can contain passwords.
+ACCESS_KEYS = {'backend_args', 'file_client_args'}
 MAX_REPORTED = 8
 
 
@@ -131,16 +133,16 @@ def describe_changes(old: RunRecord, new: RunRecord) -> str:
         before, after = old.settings.get(key), new.settings.get(key)
         if before != after:
             changes.append(
-                f'{printable(key)} {_plain(before)} -> {_plain(after)}')
+                f'{_plain(key, 100)} {_plain(before)} -> {_plain(after)}')
     more = len(changes) - MAX_REPORTED
     return '; '.join(changes[:MAX_REPORTED] + (
         [f'and {more} other values'] if more > 0 else []))
 
 
-def _plain(text: Optional[str]) -> str:
+def _plain(text: Optional[str], size: int = 40) -> str:
     """Return the start of a stored value as printable text."""
     text = 'missing' if text is None else printable(text)
-    return text if len(text) <= 40 else f'{text[:37]}...'
+    return text if len(text) <= size else f'{text[:size - 3]}...'
 
 
 def _length(sized: Any) -> int:
@@ -158,7 +160,8 @@ def _optimizer_name(optimizer: Any) -> str:
 def _settings(cfg: dict) -> dict[str, str]:
     return {key: value for section in SECTIONS if section in cfg
             for key, value in flatten(cfg[section], section)
-            if key not in SPEED_KEYS}
+            if key not in SPEED_KEYS and ACCESS_KEYS.isdisjoint(
+                key.split('.'))}
 
 
 def _digest_of_order(loader: Any) -> str:

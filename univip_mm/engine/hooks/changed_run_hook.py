@@ -1,5 +1,5 @@
 """Resumption of a training with other settings."""
-from typing import Any
+from typing import Any, Optional
 
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
@@ -16,7 +16,7 @@ from ..changed_run import (
 from ..checkpoint import weights_of
 from ..rank_check import errors_on_all_ranks
 from ..resumed_state import count_fitting_weights
-from ..run_record import record_run
+from ..run_record import RunRecord, record_run
 
 
 @HOOKS.register_module()
@@ -40,6 +40,9 @@ class ChangedRunHook(Hook):
     # After SafeResumeHook, which makes the checkpoint plain.
     priority = 'HIGH'
 
+    def __init__(self) -> None:
+        self._record: Optional[RunRecord] = None
+
     def before_run(self, runner) -> None:
         """Refuse a runner whose checkpoints the hook does not see."""
         if not isinstance(runner, Runner):
@@ -49,7 +52,9 @@ class ChangedRunHook(Hook):
 
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
         """Record the settings of the run."""
-        checkpoint['meta']['run'] = record_run(runner)._asdict()
+        if self._record is None:  # takes 0.6 s for the images of COCO
+            self._record = record_run(runner)
+        checkpoint['meta']['run'] = self._record._asdict()
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
         """Adapt the checkpoint, before the Runner uses it."""

@@ -97,7 +97,7 @@ class OnlineProbeHook(Hook):
 
     def before_train(self, runner) -> None:
         """Evaluate the initial network."""
-        if runner.epoch == 0:
+        if runner.iter == 0:  # not after a resume
             self._probe(runner, epoch=0)
 
     def after_train_epoch(self, runner) -> None:
