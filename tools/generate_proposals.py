@@ -11,6 +11,8 @@ from datetime import timedelta
 from pathlib import Path
 
 os.environ['UNIVIP_HOST'] = 'none'  # see univip_mm/__init__.py
+# OpenCV's own messages about damaged images do not name the file.
+os.environ.setdefault('OPENCV_LOG_LEVEL', 'OFF')
 
 from univip_mm.io.coco_json import read_coco
 from univip_mm.io.image_folder import list_folder
