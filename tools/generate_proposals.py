@@ -11,6 +11,8 @@ from datetime import timedelta
 from pathlib import Path
 
 os.environ['UNIVIP_HOST'] = 'none'  # see univip_mm/__init__.py
+# OpenCV's own messages about damaged images do not name the file.
+os.environ.setdefault('OPENCV_LOG_LEVEL', 'OFF')
 
 from univip_mm.io.coco_json import read_coco
 from univip_mm.io.image_folder import list_folder
@@ -138,8 +140,8 @@ def describe_start(images: list[dict], search: Search) -> None:
         print(f'{large} images are large (more than 2 megapixels, or a side '
               'above 3000 pixels) and are searched in a copy of 0.3 '
               'megapixels: --max-side changes this')
-    print('searching: an image takes about 2 s (0.3 megapixels) to 40 s (2 '
-          'megapixels) on one core', flush=True)
+    print('searching: an image without a result takes about 2 s (0.3 '
+          'megapixels) to 40 s (2 megapixels) on one core', flush=True)
 
 
 def report(args: argparse.Namespace, outcome: Outcome,

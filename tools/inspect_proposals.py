@@ -61,8 +61,10 @@ def parse_args() -> argparse.Namespace:
 
 def draw_sheet(proposals: ProposalFile, images: list, annotations: list,
                img_prefix: str, number: int, seed: int, path: str) -> None:
-    """Draw random images with their proposals and annotated boxes."""
-    images = [x for x in images if x['id'] in proposals]
+    """Draw random readable images with proposals and annotated boxes."""
+    unreadable = set(proposals.meta.get('unreadable', []))
+    images = [x for x in images
+              if x['id'] in proposals and x['id'] not in unreadable]
     picked = np.random.default_rng(seed).permutation(len(images))[:number]
     pictures = []
     for image in (images[i] for i in sorted(picked)):

@@ -117,9 +117,9 @@ def test_list_folder_counts_what_it_leaves_out(tmp_path, caplog):
     message, = caplog.messages
     assert message == (
         f"listed 1 images of '{tmp_path}'; left out: 4 hidden or system paths "
-        "(first: '._a.jpg'), 2 .heic (the decoder cannot read them), 1 "
-        r".x\ny, 1 without suffix (first: 'hash0'), 1 .txt, 1 broken links "
-        "(first: 'unmounted')")
+        "(first: '._a.jpg'), 1 without suffix (first: 'hash0'), 1 broken "
+        "links (first: 'unmounted'), 2 .heic (the decoder cannot read them), "
+        r"1 .x\ny, 1 .txt")
 
 
 def test_list_folder_counts_formats_that_opencv_lacks(
@@ -169,12 +169,14 @@ def test_list_folder_counts_folders_without_permission(
             raise PermissionError(errno.EACCES, 'Permission denied', path)
         return scandir(path)
 
-    write_images(tmp_path, 'a.jpg', 'locked/b.jpg')
+    others = [f'{x}.{x}' for x in 'bcdefgh' for x in (x, x + 'x')]
+    write_images(tmp_path, 'a.jpg', 'locked/b.jpg', *others)
     scandir = os.scandir
     monkeypatch.setattr(os, 'scandir', scan)
     assert listed(tmp_path) == ['a.jpg']
     assert ('1 folders that cannot be opened, Permission denied '
             "(first: 'locked')") in caplog.text
+    assert '8 with other suffixes' in caplog.text
 
 
 @pytest.mark.parametrize('name', ['', 'missing', 'file', 'x' * 300])

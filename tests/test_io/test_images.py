@@ -128,6 +128,13 @@ def test_decode_reports_reason(decode, data, reason):
     assert e.value.reason == reason and str(e.value).startswith(reason)
 
 
+def test_other_formats_get_no_detail_of_the_jpeg_decoder():
+    for data in (b'<html>404</html>', encode('WebP')[:100]):
+        with pytest.raises(UnreadableImageError) as e:
+            decode_image(data)
+        assert str(e.value) == NO_IMAGE
+
+
 @pytest.mark.parametrize('decode', [
     decode_image, lambda data: EncodedImage(data).decode()])
 @pytest.mark.parametrize('options, shape', [

@@ -10,6 +10,7 @@ from univip_mm.proposals.earlier import (
     path_of_list,
     path_of_searched,
     read_list,
+    warn_of_other_folder,
     write_list,
 )
 from univip_mm.proposals.journal import LIST, Journal
@@ -38,7 +39,8 @@ def write(tmp_path, journal):
                    for x in found if x['id'] not in problems}
         write_result(
             Result(found, results, dict.fromkeys(problems, 'damaged')),
-            tmp_path / 'a.npz', dict(SETTINGS, source='a.json'), journal, None)
+            tmp_path, tmp_path / 'a.npz', dict(SETTINGS, source='a.json'),
+            journal, None)
         return results
     return write
 
@@ -80,17 +82,33 @@ def test_equal_base_names_in_folders_do_not_count(write, earlier):
 
 
 def test_proposal_file_without_its_list_does_not_count(
-        tmp_path, write, earlier):
+        tmp_path, write, earlier, caplog):
     write(images('a.jpg', 'b.jpg'))
-    write_list(path_of_searched(tmp_path / 'a.npz'), images('x.jpg', 'b.jpg'))
+    write_list(path_of_searched(tmp_path / 'a.npz'),
+               images('x.jpg', 'b.jpg'), tmp_path)
     (tmp_path / 'a.npz.parts' / LIST).write_text('damaged')
     assert earlier(images('x.jpg', 'b.jpg')) == {}
+    assert "a.searched.json' is missing or of another" in caplog.text
     assert earlier(images('a.jpg', 'b.jpg')).keys() == {1, 2}
 
 
-def test_results_with_other_settings_do_not_count(write, earlier):
+def test_results_with_other_settings_do_not_count(write, earlier, caplog):
     write(images('a.jpg', 'b.jpg'))
+    assert earlier(images('a.jpg', 'b.jpg')).keys() == {1, 2}
+    assert caplog.messages == []
     assert earlier(images('a.jpg', 'b.jpg'), top_n=5) == {}
+    assert 'was made with top_n None, now 5: all its images' in caplog.text
+
+
+def test_results_of_another_folder_are_reported(tmp_path, write, caplog):
+    write(images('a.jpg', 'b.jpg'))
+    (tmp_path / 'link').symlink_to(tmp_path)
+    for folder in (tmp_path, tmp_path / 'link'):
+        warn_of_other_folder(tmp_path / 'a.npz', folder)
+    assert caplog.messages == []
+    warn_of_other_folder(tmp_path / 'a.npz', tmp_path / 'other')
+    message, = caplog.messages
+    assert f"results of images below '{tmp_path}'" in message
 
 
 def test_damaged_proposal_file_is_reported(tmp_path, earlier, caplog):
@@ -108,15 +126,16 @@ def test_keep_ids_numbers_a_new_folder_in_order(tmp_path):
     path_of_list('a.npz'), path_of_searched('a.npz'), f'a.npz.parts/{LIST}'])
 def test_keep_ids_follows_names_in_any_list(tmp_path, path):
     (tmp_path / 'a.npz.parts').mkdir()
-    write_list(tmp_path / path, images('b.jpg', 'd.jpg', 'z.jpg'))
+    write_list(tmp_path / path, images('b.jpg', 'd.jpg', 'z.jpg'), tmp_path)
     numbered = keep_ids(images('a.jpg', 'b.jpg', 'c.jpg', 'd.jpg'),
                         tmp_path / 'a.npz')
     assert [x['id'] for x in numbered] == [4, 1, 5, 2]
 
 
 def test_keep_ids_gives_no_id_twice(tmp_path):
-    write_list(tmp_path / 'a.images.json', images('a.jpg'))
-    write_list(tmp_path / 'a.searched.json', images('b.jpg', 'c.jpg'))
+    write_list(tmp_path / 'a.images.json', images('a.jpg'), tmp_path)
+    write_list(tmp_path / 'a.searched.json', images('b.jpg', 'c.jpg'),
+               tmp_path)
     numbered = keep_ids(images('a.jpg', 'b.jpg', 'c.jpg'), tmp_path / 'a.npz')
     assert [x['id'] for x in numbered] == [1, 3, 2]
 
@@ -132,6 +151,6 @@ def test_read_list_ignores_damaged_list(tmp_path, content):
 
 def test_lists_keep_names_that_are_not_utf8(tmp_path):
     found = images('\udcff.jpg', 'é\n.jpg')
-    write_list(tmp_path / 'a.json', found)
+    write_list(tmp_path / 'a.json', found, tmp_path)
     assert read_list(tmp_path / 'a.json') == found
     assert json.loads((tmp_path / 'a.json').read_bytes())['images'] == found

@@ -111,7 +111,7 @@ def test_import_of_incomplete_source_writes_nothing(
 @pytest.mark.parametrize('source_format, text, message', [
     ('orl', '{"bbox": [[[1, 2, 3]], [], []]}', 'image 0 .*not a list'),
     ('orl', '{"bbox": [[["a", 2, 3, 4]], [], []]}', 'image 0'),
-    ('orl', '{"boxes": []}', 'of 0 images'),
+    ('orl', '{"boxes": []}', 'no box in'),
     ('orl', '{"bbox": [[[NaN, 0, 1, 1]], [], []]}', 'NaN'),
     ('coco', '{"images": [], "annotations": []}', 'no box in .*source'),
     ('coco', '[]', "format 'coco'"),
@@ -137,6 +137,7 @@ def test_import_of_incomplete_source_writes_nothing(
     ('orl', '{"bbox": [[[1, 2, 3, Infinity]], [], []]}', 'not JSON'),
     ('orl', '{"bbox": [[{"a": 1}], [], []]}', 'image 0'),
     ('orl', '{"b\\ud800": 1, "bbox": [[], [], []]}', 'no box|not JSON'),
+    ('orl', '[{"image_id": 7, "bbox": [1, 2, 3, 4]}]', 'no box in .*orl'),
     ('orl', 'no json', 'not JSON')])
 def test_import_rejects_other_content_in_one_line(
         tmp_path, source_format, text, message):

@@ -55,6 +55,13 @@ def test_journal_rejects_other_settings(tmp_path):
         Journal(tmp_path / 'a.npz', {**SETTINGS, 'method': 'quality'})
 
 
+def test_journal_of_another_version_is_named(tmp_path):
+    path = Journal(tmp_path / 'a.npz', SETTINGS).folder / 'settings.json'
+    path.write_text(json.dumps(SETTINGS))  # before its format had a number
+    with pytest.raises(ValueError, match='finish it with the earlier version'):
+        Journal(tmp_path / 'a.npz', SETTINGS)
+
+
 @pytest.mark.parametrize('content', [
     '{"method": "fa', '[1, 2]', '', 'NaN', '[' * 100_000, None])
 def test_journal_rejects_odd_settings(tmp_path, content):

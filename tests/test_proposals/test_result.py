@@ -38,7 +38,7 @@ def test_collect_joins_earlier_results_and_journal(journal):
 
 def test_write_result_writes_unreadable_images(
         tmp_path, journal, finished):
-    write_result(finished, tmp_path / 'a.npz', META, journal, None)
+    write_result(finished, tmp_path, tmp_path / 'a.npz', META, journal, None)
     file = ProposalFile(tmp_path / 'a.npz')
     assert list(file) == [1, 2, 3] and len(file[2]) == 0
     assert (file.meta['unreadable'], file.meta['reduced']) == ([2], [3])
@@ -48,8 +48,8 @@ def test_write_result_writes_unreadable_images(
 
 def test_small_images_leave_meta_without_reduced(tmp_path, journal):
     results = {i: Found(BOXES) for i in NAMES}
-    write_result(Result(IMAGES, results, {}), tmp_path / 'a.npz', META,
-                 journal, None)
+    write_result(Result(IMAGES, results, {}), tmp_path, tmp_path / 'a.npz',
+                 META, journal, None)
     assert list(ProposalFile(tmp_path / 'a.npz').meta) == [
         'format', 'version', *META, 'image_list', 'unreadable']
 
@@ -63,7 +63,7 @@ def test_kill_between_two_files_loses_nothing(
         tmp_path, journal, finished, monkeypatch, step):
     out, list_file = tmp_path / 'a.npz', tmp_path / 'a.images.json'
     old = Result(IMAGES[:2], {1: Found(BOXES), 3: Found(BOXES)}, {})
-    write_result(old, out, META, journal, list_file)
+    write_result(old, tmp_path, out, META, journal, list_file)
     names = ['write_list', '_write_proposals', 'write_list',
              '_write_unreadable']
     calls = []
@@ -84,7 +84,7 @@ def test_kill_between_two_files_loses_nothing(
                      {**finished.results, 9: Found(BOXES)},
                      finished.problems)
     try:
-        write_result(changed, out, META, journal, list_file)
+        write_result(changed, tmp_path, out, META, journal, list_file)
     except Killed:
         assert calls == names[:step]
     monkeypatch.undo()
@@ -95,6 +95,6 @@ def test_kill_between_two_files_loses_nothing(
     found = earlier_results(images, out, Search().describe(), journal)
     assert found.keys() == {1, 3, 9}
     done = Result(images, found, {10: 'damaged'})
-    write_result(done, out, META, journal, list_file)
+    write_result(done, tmp_path, out, META, journal, list_file)
     assert read_coco(list_file)['images'] == images[:3]
     assert list(ProposalFile(out)) == [1, 3, 9]

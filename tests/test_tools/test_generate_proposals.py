@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from image_bytes import encode
 from tiny import error_of, free_port, make_coco_folder, run_tool
 
 from univip_mm.datasets import ProposalCocoDataset
@@ -169,15 +170,17 @@ def test_folder_with_odd_names_and_bad_file_trains(folder, capsys):
 def test_wrong_out_is_reported_before_the_folder_is_listed(
         folder, monkeypatch):
     monkeypatch.setattr('univip_mm.io.image_folder.list_folder', None)
-    for name, message in (('a.json', 'must end in .npz'),
-                          ('train.json/a.npz', 'cannot write')):
+    for out, message in (('', "'' must end in .npz"),
+                         (folder / 'a.json', 'must end in .npz'),
+                         (folder / 'train.json' / 'a.npz', 'cannot write')):
         assert message in error_of(
             'generate_proposals', '--img-prefix', folder / 'images', '--out',
-            folder / name)
+            out)
 
 
 def test_names_that_the_terminal_cannot_show_do_not_end_it(folder):
     (folder / 'images' / '写.jpg').write_text('no image')
+    (folder / 'images' / 'cut.bmp').write_bytes(encode('BMP')[:2000])
     done = subprocess.run(
         [sys.executable, TOOL, '--img-prefix', folder / 'images', '--out',
          folder / 'é.npz', '--max-side', '40'], cwd=ROOT,
@@ -186,3 +189,5 @@ def test_names_that_the_terminal_cannot_show_do_not_end_it(folder):
     assert done.returncode == 0, done.stderr
     assert r'not read: \u5199.jpg' in done.stdout
     assert r'\xe9.npz' in done.stdout
+    # OpenCV's own messages about 'cut.bmp' do not name the file.
+    assert 'cut.bmp' in done.stdout and '[ERROR' not in done.stderr

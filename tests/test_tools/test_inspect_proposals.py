@@ -4,7 +4,7 @@ import matplotlib.image
 import pytest
 from tiny import error_of, run_tool
 
-from univip_mm.proposals import write_proposals
+from univip_mm.proposals import ProposalFile, write_proposals
 
 
 def test_inspect_prints_and_draws(coco_folder, capsys):
@@ -35,6 +35,18 @@ def test_inspect_names_an_invalid_annotation(coco_folder):
         annotations=[dict(image_id=10, bbox=[0, 0, 7])])))
     assert r"annotation 0 of '" in error_of(
         'inspect_proposals', coco_folder / 'train.npz', '--ann-file', path)
+
+
+def test_inspect_does_not_draw_unreadable_images(coco_folder):
+    path = coco_folder / 'train.npz'
+    proposals = ProposalFile(path)
+    write_proposals(path, proposals, dict(unreadable=[20, 80]))
+    for name in ('2.jpg', '8.jpg'):
+        (coco_folder / 'images' / name).write_text('no image')
+    run_tool('inspect_proposals', path, '--ann-file',
+             coco_folder / 'train.json', '--img-prefix',
+             coco_folder / 'images')
+    assert (coco_folder / 'train.inspect' / 'samples.png').is_file()
 
 
 def test_inspect_accepts_file_without_boxes(tmp_path, capsys):

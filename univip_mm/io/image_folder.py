@@ -36,7 +36,7 @@ SYSTEM_FOLDERS = {'@eadir', '@tmp', '#recycle', '#snapshot', '$recycle.bin',
                   '__macosx', 'system volume information', 'lost+found'}
 # Names that read_coco() refuses or changes: C:x, \x, ..\x.
 _OUTSIDE = re.compile(r'[A-Za-z]:|\\|(.*[/\\])?\.\.([/\\]|$)', re.DOTALL)
-_MAX_REASONS = 8
+_MAX_SUFFIXES = 6
 
 
 class _LeftOut:
@@ -52,15 +52,18 @@ class _LeftOut:
         self._first.setdefault(reason, name)
 
     def __str__(self) -> str:
-        """Describe the reasons, the most frequent first; '' if none."""
-        reasons = self._numbers.most_common()
-        texts = []
-        for reason, number in reasons[:_MAX_REASONS]:
-            texts.append(f'{number} {printable(reason)}')
-            if reason[0] != '.':
-                texts[-1] += f" (first: '{printable(self._first[reason])}')"
-        if others := sum(number for _, number in reasons[_MAX_REASONS:]):
-            texts.append(f'{others} others')
+        """Describe all reasons and the most frequent suffixes; '' if none."""
+        texts, suffixes = [], []
+        for reason, number in self._numbers.most_common():
+            text = f'{number} {printable(reason)}'
+            if reason[0] == '.':
+                suffixes.append((text, number))
+            else:
+                first = printable(self._first[reason])
+                texts.append(f"{text} (first: '{first}')")
+        texts += [text for text, _ in suffixes[:_MAX_SUFFIXES]]
+        if others := sum(number for _, number in suffixes[_MAX_SUFFIXES:]):
+            texts.append(f'{others} with other suffixes')
         return ', '.join(texts)
 
 

@@ -125,6 +125,8 @@ def check_before_decoding(data: bytes) -> None:
         except Image.DecompressionBombError as e:
             raise UnreadableImageError(TOO_LARGE, str(e)) from None
         except Exception:  # a JPEG can still be read, without Pillow
+            if not _is_jpeg(data):
+                raise UnreadableImageError(NO_IMAGE) from None
             check_pixels(*read_jpeg_header(data)[:2])
 
 

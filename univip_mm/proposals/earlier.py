@@ -6,22 +6,23 @@ therefore lists the ids and file names of the proposal file. The digest of the
 list in the proposal file shows whether they belong together.
 """
 import json
-import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from ..io.atomic import PathLike, atomic_write
 from ..io.coco_json import digest_of
 from ..io.files import read_json
-from ..utils.text import printable
+from ..utils.errors import warn
+from ..utils.text import excerpt
 from .journal import LIST, Journal, journal_folder
-from .proposal_file import ProposalFile
+from .proposal_file import ProposalFile, check_path
 from .search import Found
 
 
 def path_of_list(out: PathLike) -> Path:
     """Return the path of the list of a folder's images, beside ``out``."""
-    return Path(out).with_suffix('.images.json')
+    return check_path(out).with_suffix('.images.json')
 
 
 def path_of_searched(out: PathLike) -> Path:
@@ -29,11 +30,12 @@ def path_of_searched(out: PathLike) -> Path:
     return Path(out).with_suffix('.searched.json')
 
 
-def write_list(path: PathLike, images: Sequence[dict]) -> None:
-    """Write the ids and file names of images to a json."""
+def write_list(path: PathLike, images: Sequence[dict],
+               folder: PathLike) -> None:
+    """Write the ids and file names of images, and their folder, to a json."""
     names = [dict(id=x['id'], file_name=x['file_name']) for x in images]
     with atomic_write(path, 'w') as file:
-        json.dump(dict(images=names), file)
+        json.dump(dict(folder=os.path.realpath(folder), images=names), file)
 
 
 def read_list(path: PathLike) -> list[dict]:
@@ -72,12 +74,30 @@ def keep_ids(images: Sequence[dict], out: PathLike) -> list[dict]:
     return numbered
 
 
+def warn_of_other_folder(out: PathLike, folder: PathLike) -> None:
+    """Warn if an earlier search read the images of another folder.
+
+    The images may have moved, but two cameras also use the same file names.
+    """
+    folders = set()
+    for path in (path_of_searched(out), journal_folder(out) / LIST):
+        try:
+            folders.add(str(read_json(path)['folder']))
+        except (OSError, ValueError, KeyError, TypeError):
+            pass
+    for earlier in sorted(folders - {os.path.realpath(folder)}):
+        warn(f"'{out}' has results of images below '{earlier}', which count "
+             f"for images of the same id and name below '{folder}': if these "
+             'are other images, stop, and choose another --out')
+
+
 def earlier_results(images: Sequence[dict], out: Path, settings: dict,
                     journal: Journal) -> dict[int, Found]:
     """Return the results of the images that need no search, by image id.
 
     They come from the proposal file ``out`` and from the journal of an
-    unfinished search. Unreadable images are left out.
+    unfinished search. Unreadable images are left out. A warning gives the
+    reason if the proposal file cannot be used.
     """
     names = {image['id']: image['file_name'] for image in images}
     results = _read_proposals(images, names, out, settings)
@@ -94,13 +114,19 @@ def _read_proposals(images: Sequence[dict], names: dict, out: Path,
     except FileNotFoundError:
         return {}
     except ValueError as e:
-        logging.getLogger(__name__).warning(
-            f'{printable(e)}; all its images are searched again')
+        warn(f'{e}; all its images are searched again')
         return {}
-    if any(file.meta.get(name) != value
-           for name, value in json.loads(json.dumps(settings)).items()):
-        return {}
+    for name, value in json.loads(json.dumps(settings)).items():
+        if file.meta.get(name) != value:
+            warn(f"'{out}' was made with {name} "
+                 f'{excerpt(file.meta.get(name))}, now {excerpt(value)}: all '
+                 'its images are searched again, and the file is replaced')
+            return {}
     covered = _names_in(file, images, out)
+    if not covered:
+        warn(f"no list has the file names of '{out}' "
+             f"('{path_of_searched(out)}' is missing or of another search): "
+             'all its images are searched again')
     unreadable = set(file.meta.get('unreadable', []))
     reduced = set(file.meta.get('reduced', []))
     return {i: Found(boxes, None, i in reduced) for i, boxes in file.items()

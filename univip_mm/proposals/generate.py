@@ -18,7 +18,7 @@ from ..utils.distributed import (
 )
 from ..utils.parallel import map_unordered, number_of_workers
 from ..utils.progress import track
-from .earlier import earlier_results, write_list
+from .earlier import earlier_results, warn_of_other_folder, write_list
 from .journal import LIST, Journal
 from .result import collect, write_result
 from .search import Found, Search, search_file
@@ -131,7 +131,9 @@ def _start(images: Sequence[dict], img_prefix: PathLike, out: Path,
     journal = Journal(out, settings)
     journal.lock()
     earlier = earlier_results(images, out, settings, journal)
-    write_list(journal.folder / LIST, images)
+    if earlier:
+        warn_of_other_folder(out, img_prefix)
+    write_list(journal.folder / LIST, images, img_prefix)
     return journal, earlier, broadcast(
         [image for image in images if image['id'] not in earlier])
 
@@ -189,7 +191,7 @@ def _finish(images: Sequence[dict], img_prefix: PathLike, out: Path,
             return ValueError(
                 f"none of the {len(images)} images below '{img_prefix}' "
                 f'could be read ({name}: {problem}): check --img-prefix')
-        write_result(result, out, meta, journal, list_file)
+        write_result(result, img_prefix, out, meta, journal, list_file)
         journal.remove()
         return result.unreadable, len(result.reduced)
     except ValueError as e:

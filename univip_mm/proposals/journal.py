@@ -73,11 +73,13 @@ class Journal:
                 'unfinished search are unknown: remove that folder') from None
         for name, value in settings.items():
             if value != earlier.get(name):
+                cure = ('finish it with the earlier version'
+                        if name in ('versions', 'journal') else
+                        'repeat the earlier command')
                 raise ValueError(
                     f"'{self.folder}' belongs to an unfinished search with "
                     f'{name}={excerpt(earlier.get(name))}, but now it is '
-                    f'{excerpt(value)}: repeat the earlier command, or remove '
-                    'that folder')
+                    f'{excerpt(value)}: {cure}, or remove that folder')
 
     def lock(self) -> None:
         """Lock the journal until :meth:`unlock`, or raise ValueError."""

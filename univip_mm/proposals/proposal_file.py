@@ -77,10 +77,9 @@ def write_proposals(path: PathLike, boxes_by_image: Mapping, meta: dict,
 
 def check_path(path: PathLike) -> Path:
     """Return the path, or raise ValueError if it does not end in .npz."""
-    path = Path(path)
-    if path.suffix != '.npz':
+    if Path(path).suffix != '.npz':
         raise ValueError(f"the proposal file '{path}' must end in .npz")
-    return path
+    return Path(path)
 
 
 class ProposalFile(Mapping):

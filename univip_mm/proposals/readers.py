@@ -68,7 +68,8 @@ READERS = dict(orl=read_orl, coco=read_coco_results)
 
 
 def _check_number(path: PathLike, number: int, images: Sequence) -> None:
-    if number != len(images):
+    # No list of boxes at all is another fault, which the caller reports.
+    if number not in (0, len(images)):
         raise ValueError(
             f"'{path}' has the boxes of {number} images, but the annotation "
             f'file lists {len(images)}: use the annotation file that the '

@@ -69,19 +69,19 @@ def collect(images: Sequence[dict], earlier: dict[int, Found],
                                     in problems.items() if i not in results})
 
 
-def write_result(result: Result, out: Path, meta: dict, journal: Journal,
-                 list_file: Optional[PathLike]) -> None:
+def write_result(result: Result, folder: PathLike, out: Path, meta: dict,
+                 journal: Journal, list_file: Optional[PathLike]) -> None:
     """Write the proposal file and the files beside it.
 
-    The journal and one of the lists always fit the proposal file, also if
-    the process is killed between two files.
+    ``folder`` is that of the images. The journal and one of the lists always
+    fit the proposal file, also if the process is killed between two files.
     """
     images = result.images
     if list_file is not None:
         images = [x for x in images if x['id'] in result.results]
-    write_list(journal.folder / LIST, images)
+    write_list(journal.folder / LIST, images, folder)
     _write_proposals(result, images, out, meta)
-    write_list(path_of_searched(out), images)
+    write_list(path_of_searched(out), images, folder)
     if list_file is not None:
         with atomic_write(list_file, 'w') as file:
             json.dump(dict(images=images, annotations=[], categories=[]), file)
