@@ -58,6 +58,8 @@ def check_config(cfg: Config) -> None:
         for path, part in dicts_in(cfg.get(section), section):
             _check_type(part, path)
             _check_ranges(part, path)
+    for path, part in dicts_in(cfg.get('param_scheduler'), 'param_scheduler'):
+        _check_schedule(part, path)
 
 
 def find_registered(registry: Registry, name: str) -> Optional[Callable]:
@@ -176,3 +178,15 @@ def _check_ranges(part: dict, path: str) -> None:
             rule = (f'at least {smallest}' if largest == math.inf else
                     f'between {smallest} and {largest}')
             raise ValueError(f'{path}.{key} is {value}, but must be {rule}')
+
+
+def _check_schedule(part: dict, path: str) -> None:
+    begin, end = part.get('begin', 0), part.get('end', math.inf)
+    for key, value in (('begin', begin), ('end', end)):
+        if not isinstance(value, (int, float)):
+            raise ValueError(f'{path}.{key} is {value!r}, but must be a '
+                             'number of epochs or iterations')
+    if begin >= end:
+        raise ValueError(
+            f'{path}.end is {end}, but the schedule begins at {begin}: for a '
+            'shorter training, shorten the warm-up too')

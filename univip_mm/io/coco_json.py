@@ -95,7 +95,7 @@ def image_path(folder: PathLike, file_name: str) -> str:
         return path
     slashed = file_name.replace('\\', '/')
     for name in (file_name, slashed, unquote(slashed)):
-        if not _points_outside(name):
+        if not points_outside(name):
             candidate = os.path.join(folder, name)
             if os.path.isfile(candidate):
                 return candidate
@@ -183,7 +183,7 @@ def _checked_file_name(image: dict, path: Path) -> str:
         raise ValueError(f"'{path}' has for image id {image['id']} the "
                          f'file_name {excerpt(name)}: it must be a string '
                          'that is not empty')
-    if _points_outside(name):
+    if points_outside(name):
         raise ValueError(
             f"'{path}' has for image id {image['id']} the file_name "
             f"'{name}', which points outside the image folder: it must be a "
@@ -194,7 +194,7 @@ def _checked_file_name(image: dict, path: Path) -> str:
     return posixpath.normpath(parts) if '..' in parts.split('/') else name
 
 
-def _points_outside(name: str) -> bool:
+def points_outside(name: str) -> bool:
     """Return True for an absolute path, a URL, or a path that leaves."""
     # Fast path for nearly all names.
     if '..' not in name and ':' not in name and name[0] not in '/\\':

@@ -2,7 +2,6 @@
 import logging
 import os
 import os.path as osp
-import re
 from collections import Counter
 from collections.abc import Iterator
 from functools import cache
@@ -14,6 +13,7 @@ import numpy as np
 from ..utils.progress import track
 from ..utils.text import printable
 from .atomic import PathLike
+from .coco_json import points_outside
 from .files import NotRegularError
 from .images import decode_image, read_size
 
@@ -34,8 +34,6 @@ _NOT_DECODED = {
 # deleted files and copies. Lower case.
 SYSTEM_FOLDERS = {'@eadir', '@tmp', '#recycle', '#snapshot', '$recycle.bin',
                   '__macosx', 'system volume information', 'lost+found'}
-# Names that read_coco() refuses or changes: C:x, \x, ..\x.
-_OUTSIDE = re.compile(r'[A-Za-z]:|\\|(.*[/\\])?\.\.([/\\]|$)', re.DOTALL)
 _MAX_SUFFIXES = 6
 
 
@@ -145,7 +143,8 @@ def _find_images(folder: str, left_out: _LeftOut) -> Iterator[str]:
                     left_out.add(reason, name)
                 else:
                     subfolders.append((name, target))
-            elif _OUTSIDE.match(name):
+            elif points_outside(name) or '..' in name.split('\\'):
+                # read_coco() refuses or changes C:x, \x, ..\x and a\..\x.
                 left_out.add('names like a path outside the folder', name)
             elif reason := _reason_against_file(entry.name):
                 is_broken = entry.is_symlink() and not osp.exists(target)
