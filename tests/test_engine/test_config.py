@@ -38,6 +38,14 @@ def test_load_config_applies_options(path):
     assert cfg.new.key == [3, 4]
 
 
+@pytest.mark.parametrize('key', [
+    'model.parts.1.size', 'model.parts.x.size', 'model.type.name'])
+def test_load_config_names_option_that_does_not_fit(path, key):
+    with pytest.raises(ValueError, match=f'--cfg-options {key}: ') as e:
+        load(path, '--cfg-options', f'{key}=5')
+    assert '\n' not in str(e.value) and 'mine.py' in str(e.value)
+
+
 def test_load_config_chooses_work_dir(path):
     assert load(path).work_dir == './work_dirs/mine'
     assert load(path, '--cfg-options', 'work_dir=a').work_dir == 'a'

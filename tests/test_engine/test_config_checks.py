@@ -50,7 +50,7 @@ CROP = 'train_dataloader.dataset.pipeline.1'
     ('model.backbone.norm_cfg.type', 'SyncBn', "did you mean 'SyncBN'"),
     (f'{CROP}.type', 'Quark', 'custom_imports has its module'),
     ('optim_wrapper.optimizer.type', 'LARs', "did you mean 'LARS'"),
-    ('param_scheduler.1.end', 1, 'is 1, but the schedule begins at'),
+    ('param_scheduler.0.end', 0, 'is 0, but the schedule begins at 0'),
     ('param_scheduler.0.end', 'all', "is 'all', but must be a number"),
     ('default_hooks.logger.type', 'LogHook', "did you mean 'LoggerHook'"),
 ])

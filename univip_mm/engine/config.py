@@ -11,6 +11,7 @@ from mmengine.runner import Runner
 
 from ..models.univip_neck import check_instance_count
 from ..utils.distributed import LAUNCHERS
+from ..utils.text import excerpt, printable
 
 
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,7 +37,7 @@ def load_config(args: argparse.Namespace) -> Config:
 
     Raises:
         FileNotFoundError: The config does not exist.
-        ValueError: The file is not a config.
+        ValueError: The file is not a config, or an option does not fit it.
     """
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     if not osp.isfile(args.config):
@@ -47,7 +48,14 @@ def load_config(args: argparse.Namespace) -> Config:
         raise ValueError(f"'{args.config}' is not a config: {e}") from None
     cfg.launcher = args.launcher
     if args.cfg_options is not None:
-        cfg.merge_from_dict(args.cfg_options)
+        try:
+            cfg.merge_from_dict(args.cfg_options)
+        except (KeyError, TypeError, AttributeError) as e:
+            keys = ', '.join(map(printable, args.cfg_options))
+            raise ValueError(
+                f"--cfg-options {keys}: '{args.config}' has no such key "
+                f'({excerpt(str(e.args[0]))}): check the spelling, and the '
+                'length of lists') from None
     if args.work_dir is not None:
         cfg.work_dir = args.work_dir
     elif cfg.get('work_dir') is None:

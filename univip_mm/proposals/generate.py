@@ -69,10 +69,9 @@ def generate_proposals(images: Sequence[dict], img_prefix: PathLike,
         source (str): Name of the json, stored in the file. Defaults to ''.
         workers (int, optional): Worker processes of each rank. Defaults to
             None, the rank's share of the cores.
-        list_file (str or PathLike, optional): COCO json to write, which
-            lists the readable images only. The proposal file then has only
-            these images. By default, no json is written, and the proposal
-            file has unreadable images too, without boxes.
+        list_file (str or PathLike, optional): COCO json to write. It and the
+            proposal file then have the readable images only. By default, the
+            proposal file has unreadable images too, without boxes.
 
     Returns:
         Outcome: Numbers and unreadable images, of all ranks.
