@@ -5,7 +5,7 @@ from typing import Callable, Optional
 
 import numpy as np
 
-from ..io.coco_json import image_path
+from ..io.coco_json import image_path, sample_images
 from ..proposals import ProposalFile
 
 
@@ -48,7 +48,7 @@ def check_rules(proposals: ProposalFile,
 
 def check_image_folder(folder: str, images: Sequence[dict]) -> None:
     """Raise FileNotFoundError if none of about ten images exists."""
-    sample = images[::max(1, len(images) // 10)]
+    sample = sample_images(images)
     if not any(os.path.isfile(image_path(folder, image['file_name']))
                for image in sample):
         raise FileNotFoundError(

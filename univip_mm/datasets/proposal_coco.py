@@ -181,10 +181,14 @@ class ProposalCocoDataset(BaseDataset):
         proposals = ProposalFile(proposal_file)
         check_image_ids(images, ann_file, proposals)
         check_rules(proposals, self.pipeline.transforms)
-        self._check_images(folder, images)
         local = is_local(folder, self._backend_args)
         if local:
+            check_image_folder(folder, images)
             check_boxes_fit(images, folder, ann_file, proposals)
+        elif any(isinstance(x, LOADERS) for x in self.pipeline.transforms):
+            check_file_backend(
+                [os.path.join(folder, image['file_name']) for image in images],
+                self._backend_args)
         self._proposals.append(proposals)
         images = self._drop_unreadable(images, folder, proposals)
         # A json without sizes passes: prepare_data() checks the pixels.
@@ -204,15 +208,6 @@ class ProposalCocoDataset(BaseDataset):
             dict(img_path=image_path(folder, image['file_name']),
                  img_id=image['id'], source=len(self._proposals) - 1)
             for image in large]
-
-    def _check_images(self, folder: str, images: list[dict]) -> None:
-        """Check that the loader of the pipeline can read an image."""
-        if is_local(folder, self._backend_args):
-            check_image_folder(folder, images)
-        elif any(isinstance(x, LOADERS) for x in self.pipeline.transforms):
-            check_file_backend(
-                [os.path.join(folder, image['file_name']) for image in images],
-                self._backend_args)
 
     @property
     def _backend_args(self) -> Optional[dict]:

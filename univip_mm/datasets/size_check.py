@@ -4,13 +4,11 @@ from collections.abc import Iterator, Sequence
 
 from mmengine.logging import print_log
 
-from ..io.coco_json import image_path
+from ..io.coco_json import image_path, sample_images
 from ..io.files import NotRegularError
 from ..io.images import read_size
 from ..proposals import ProposalFile
 from ..utils.text import printable
-
-SAMPLE_SIZE = 10
 
 
 def check_boxes_fit(images: Sequence[dict], folder: str, ann_file: str,
@@ -53,8 +51,7 @@ def check_dropped(dropped: Sequence[dict], folder: str, ann_file: str,
 def _sizes(images: Sequence[dict],
            folder: str) -> Iterator[tuple[dict, tuple, tuple]]:
     """Yield image, size in the json and size of the file, of a sample."""
-    known = [x for x in images if 'width' in x]
-    for image in known[::max(1, len(known) // SAMPLE_SIZE)]:
+    for image in sample_images([x for x in images if 'width' in x]):
         try:
             size = read_size(image_path(folder, image['file_name']))
         except NotRegularError:

@@ -102,6 +102,11 @@ def image_path(folder: PathLike, file_name: str) -> str:
     return os.path.join(folder, slashed)
 
 
+def sample_images(images: Sequence[dict]) -> Sequence[dict]:
+    """Return about ten images, at equal distances in the list."""
+    return images[::max(1, len(images) // 10)]
+
+
 def digest_of(images: Sequence[dict]) -> str:
     """Return a digest of the ids and file names, equal for equal images."""
     names = sorted((image['id'], image['file_name']) for image in images)

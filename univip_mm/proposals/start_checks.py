@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Optional
 
 from ..io.atomic import PathLike
-from ..io.coco_json import image_path
+from ..io.coco_json import image_path, sample_images
 from ..io.files import read_json
 from ..io.outputs import check_output_file
 from ..utils.text import excerpt
@@ -91,7 +91,7 @@ def check_disk_space(out: Path, number: int, top_n: Optional[int]) -> None:
 
 def check_folder(folder: PathLike, images: Sequence[dict]) -> None:
     """Raise ValueError if none of about ten images exists in the folder."""
-    sample = images[::max(1, len(images) // 10)]
+    sample = sample_images(images)
     paths = [image_path(folder, image['file_name']) for image in sample]
     if paths and not any(map(os.path.lexists, paths)):
         raise ValueError(

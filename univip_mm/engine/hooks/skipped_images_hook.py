@@ -78,12 +78,12 @@ class SkippedImagesHook(Hook):
                 runner.train_dataloader.dataset) if x not in data_sets]:
             runner.logger.info('no limit on unreadable images: '
                                f'{", ".join(missing)} does not record them')
-        paths = [path for x in data_sets for path in x.unreadable]
+        paths = [printable(path) for x in data_sets for path in x.unreadable]
         number = torch.tensor(float(len(paths)))
         all_reduce(number, op='max')  # all ranks stop, or none
         self._not_searched = int(number)
         self._append(runner, [
-            f'{printable(path)}\tnot read by the proposal search'
+            f'{path}\tnot read by the proposal search'
             for path in paths])
         total = len(paths) + _total(runner)
         if self._not_searched > self.max_unreadable * total:
@@ -207,7 +207,7 @@ def _share(number: int, total: int) -> str:
 
 def _first(paths: Sequence[str], number: int = 0) -> str:
     more = ', ...' if max(number, len(paths)) > 10 else ''
-    return ', '.join(map(printable, paths[:10])) + more
+    return ', '.join(paths[:10]) + more
 
 
 def _save(runner, done: int) -> str:
