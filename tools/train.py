@@ -23,6 +23,7 @@ from univip_mm.engine.config import (
 )
 from univip_mm.engine.config_checks import check_config
 from univip_mm.engine.cpu import check_mixed_precision, prepare_for_cpu
+from univip_mm.engine.graph_check import check_graph
 from univip_mm.engine.loop_checks import check_loop
 from univip_mm.engine.network_check import check_network
 from univip_mm.engine.process_group import start_group
@@ -34,6 +35,7 @@ from univip_mm.engine.rank_check import (
 from univip_mm.io.images import NoReadableImageError, TooManyUnreadableError
 from univip_mm.io.outputs import check_output_folder
 from univip_mm.io.work_dir_lock import work_dir_lock
+from univip_mm.models.step_graph import GraphError
 from univip_mm.utils.distributed import leave
 from univip_mm.utils.errors import one_line_errors
 from univip_mm.utils.loader_workers import stop_workers
@@ -94,6 +96,7 @@ def apply_options(cfg: Config, args: argparse.Namespace) -> None:
     check_config(cfg)
     check_num_instances(cfg)
     check_mixed_precision(cfg)
+    check_graph(cfg)
     check_network(cfg)
 
 
@@ -130,7 +133,7 @@ def train(runner: Runner) -> None:
         runner.train()
     except NothingToDoError:
         pass  # reported by the hook
-    except (ChangedRunError, CheckpointError, RanksDifferError,
+    except (ChangedRunError, CheckpointError, GraphError, RanksDifferError,
             NoReadableImageError) as e:
         # Possibly of one rank only; ranks that differ report once per node.
         raise SystemExit(f'error: {printable(e)}') from None

@@ -150,7 +150,10 @@ class SecondHalf(FirstHalf):
     def forward(self, x):
         return (x[:, C:], )
 
-    def update_parameters(self, model):
+    def next_momentum(self, model):
+        return 0.
+
+    def move(self, model, momentum):
         pass
 
 

@@ -40,7 +40,7 @@ def build_model(content: dict, device: str = 'cpu') -> nn.Module:
     """Build the model of a replay file, in the state before the step.
 
     The target branch is frozen: the file has the target weights that the batch
-    was computed with.
+    was computed with. The losses run operation by operation, on any device.
 
     Raises:
         ValueError: The config names a type that is not registered, which
@@ -52,7 +52,8 @@ def build_model(content: dict, device: str = 'cpu') -> nn.Module:
         model = revert_sync_batchnorm(MODELS.build(model_cfg))
     model.load_state_dict(content['model'])
     if hasattr(model, 'target_net'):
-        model.target_net.update_parameters = lambda *_: None
+        model.steps_since_update = 0
+        model.target_net.move = lambda *_: None
     return model.to(device).train()
 
 
@@ -65,6 +66,8 @@ def _model_config(content: dict) -> dict:
     except (ValueError, KeyError, TypeError, RecursionError):
         raise ValueError('the config in the replay file has no model: give a '
                          'file that NonFiniteHook has written') from None
+    if isinstance(model_cfg, dict):
+        model_cfg.pop('graph', None)
     for path, name in types_in(model_cfg, 'model'):
         if find_registered(MODELS, name) is None:
             raise ValueError(

@@ -1,23 +1,24 @@
-"""Exponential moving average with fused updates."""
+"""Exponential moving average without host reads."""
 import math
 from typing import Optional
 
 import torch
 from mmengine.logging import MessageHub
 from mmengine.model import ExponentialMovingAverage
-from torch import nn
+from torch import Tensor, nn
 
 from ..registry import MODELS
 
 
 @MODELS.register_module()
 class ForeachCosineEMA(ExponentialMovingAverage):
-    """MMPretrain's ``CosineEMA`` with one kernel for all parameters.
+    """MMPretrain's ``CosineEMA`` with a few kernels for all parameters.
 
     MMPretrain reads the step count from the device for each parameter, and
     starts two kernels for each. This class keeps a copy of the count on the
-    CPU and updates the list of parameters with one ``lerp``. The formula, the
-    first update (a copy), and the checkpoint are the same as MMPretrain's.
+    CPU and updates lists of parameters. The first update (a copy) and the
+    checkpoint are the same as MMPretrain's; the average is the same up to
+    rounding.
 
     Args:
         model (nn.Module): The model to average.
@@ -42,29 +43,56 @@ class ForeachCosineEMA(ExponentialMovingAverage):
         self._num_updates: Optional[int] = None
         self.register_load_state_dict_post_hook(_forget_num_updates)
 
-    @torch.no_grad()
     def update_parameters(self, model: nn.Module) -> None:
         """Move the average towards the model by the current momentum."""
+        momentum = self.next_momentum(model)
+        self.move(model, torch.full(
+            (), momentum, device=self.steps.device))
+
+    @torch.no_grad()
+    def next_momentum(self, model: nn.Module) -> float:
+        """Count an update, and return the share of the model in it.
+
+        The first update copies the model and returns 0.
+        """
         if self._num_updates is None:
             self._num_updates = int(self.steps)
-        named = (model.state_dict() if self.update_buffers else
-                 dict(model.named_parameters()))
-        average = list(self.avg_parameters.values())
-        source = [named[name] for name in self.avg_parameters]
-        if self._num_updates == 0:
-            torch._foreach_copy_(average, source)
-        elif self._num_updates % self.interval == 0:
-            floating = [i for i, x in enumerate(average)
-                        if x.is_floating_point()]
-            torch._foreach_lerp_([average[i] for i in floating],
-                                 [source[i] for i in floating],
-                                 self._momentum_at(self._num_updates))
-        if not self.update_buffers:
-            buffers = list(self.module.buffers())
-            if buffers:
-                torch._foreach_copy_(buffers, list(model.buffers()))
-        self.steps += 1
+        update = self._num_updates
         self._num_updates += 1
+        self.steps += 1
+        if update == 0:
+            _copy(*self._averaged(model))
+        if update == 0 or update % self.interval:
+            return 0.
+        return self._momentum_at(update)
+
+    @torch.no_grad()
+    def move(self, model: nn.Module, momentum: Tensor) -> None:
+        """Set the average to average + momentum * (model - average).
+
+        Buffers that are not averaged are copied. The method counts nothing,
+        reads nothing on the host, and can be part of a compiled function.
+
+        Args:
+            model (nn.Module): Model of the same structure.
+            momentum (Tensor): Share of the model, a scalar on its device.
+        """
+        average, source = self._averaged(model)
+        floating = [i for i, x in enumerate(average) if x.is_floating_point()]
+        average = [average[i] for i in floating]
+        way = torch._foreach_sub([source[i] for i in floating], average)
+        torch._foreach_mul_(way, momentum)
+        torch._foreach_add_(average, way)
+        if not self.update_buffers:
+            _copy(list(self.module.buffers()), list(model.buffers()))
+
+    def _averaged(self, model: nn.Module) -> tuple[list, list]:
+        """Return the tensors of the average and of the model, in order."""
+        if self.update_buffers:
+            source = model.state_dict()
+            return (list(self.avg_parameters.values()),
+                    [source[name] for name in self.avg_parameters])
+        return list(self.module.parameters()), list(model.parameters())
 
     def _momentum_at(self, update: int) -> float:
         """Return the share of the model in an update, counted from 0."""
@@ -74,6 +102,17 @@ class ForeachCosineEMA(ExponentialMovingAverage):
         annealing = (math.cos(math.pi * update / last) + 1) / 2
         return (self.end_momentum
                 - (self.end_momentum - self.momentum) * annealing)
+
+
+def _copy(targets: list[Tensor], sources: list[Tensor]) -> None:
+    """Copy tensors, with one call per dtype: a GPU copies each in one kernel.
+
+    A list of several dtypes would start one kernel per tensor.
+    """
+    for dtype in {x.dtype: None for x in targets}:
+        chosen = [i for i, x in enumerate(targets) if x.dtype == dtype]
+        torch._foreach_copy_([targets[i] for i in chosen],
+                             [sources[i] for i in chosen])
 
 
 def _forget_num_updates(module: ForeachCosineEMA, _) -> None:

@@ -1,5 +1,5 @@
 """The UniVIP model: two branches and three loss terms (paper, Sec. 3)."""
-from typing import Optional, Union
+from typing import Callable, Optional, Union
 
 import torch
 from mmengine.structures import BaseDataElement
@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from ..registry import HOST, MODELS
 from .ema import ForeachCosineEMA
 from .l2_normalize import l2_normalize
+from .step_graph import StepGraph
 from .univip_neck import check_instance_count
 
 if HOST == 'mmpretrain':
@@ -51,11 +52,19 @@ class UniVIP(BYOL):
         data_preprocessor (dict or nn.Module, optional): Config of the
             preprocessor. Its default type is :class:`UniVIPDataPreprocessor`.
         init_cfg (dict or list[dict], optional): Initialization config.
+        graph (str, optional): How to run the losses of a training batch.
+            None, the default, runs operation by operation. 'cuda_graph'
+            captures forward and backward as CUDA graphs. 'inductor' compiles
+            both, then captures them: the fastest on a GPU, after some minutes
+            of compilation. See :class:`StepGraph` and docs/performance.md.
 
     Attributes:
         steps_since_update (int, optional): Optimizer steps since the last
             update of the target, counted by ``TargetUpdateHook``. None
             without the hook: then each batch updates the target.
+        skipped_step (Tensor, optional): 1 if the device skipped the last
+            optimizer step, else 0; set by ``TargetUpdateHook``. The target
+            does not move after a skipped step.
 
     Raises:
         ValueError: ``loss_weights`` has an unknown key.
@@ -66,7 +75,8 @@ class UniVIP(BYOL):
                  base_momentum: float = 0.01,
                  loss_weights: Optional[dict[str, float]] = None,
                  data_preprocessor: Optional[Union[dict, nn.Module]] = None,
-                 init_cfg: Optional[Union[dict, list[dict]]] = None) -> None:
+                 init_cfg: Optional[Union[dict, list[dict]]] = None,
+                 graph: Optional[str] = None) -> None:
         if not isinstance(data_preprocessor, nn.Module):
             data_preprocessor = MODELS.build({
                 'type': 'UniVIPDataPreprocessor', **(data_preprocessor or {})})
@@ -77,6 +87,9 @@ class UniVIP(BYOL):
         self.target_net = ForeachCosineEMA(
             nn.Sequential(self.backbone, self.neck), momentum=base_momentum)
         self.steps_since_update: Optional[int] = None
+        self.skipped_step: Optional[Tensor] = None
+        self.graph = graph
+        self._step_graph: Optional[StepGraph] = None
         self.fusion_neck = MODELS.build(fusion_neck)
         self.instance_loss = MODELS.build(instance_loss)
         self.loss_weights = dict(scene=1.0, scene_instance=1.0, instance=1.0)
@@ -139,21 +152,45 @@ class UniVIP(BYOL):
         Raises:
             ValueError: The number of views does not match K.
         """
-        scenes, instances, target_instances = self._split_views(inputs)
+        instances = self._split_views(inputs)[1]
+        share = _proposal_share(data_samples, len(instances), inputs[0])
+        losses, log_vars = self._losses_function()(
+            inputs, self._next_momentum(inputs[0].device))
+        return {**losses, **log_vars, **share}
+
+    def losses(self, views: list[Tensor], momentum: Tensor
+               ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Compute the losses of a batch, and update the target in between.
+
+        The method depends only on its arguments, the weights and the buffers,
+        and reads nothing on the host. So it can be compiled and captured as
+        one graph.
+
+        Args:
+            views (list[Tensor]): ``inputs`` of :meth:`loss`.
+            momentum (Tensor): Share of the online weights in the update of
+                the target, a scalar; 0 leaves the target where it is.
+
+        Returns:
+            tuple[dict, dict]: The three losses, and detached values for the
+            log.
+        """
+        scenes, instances, target_instances = self._split_views(views)
         f_o1, f_o2, o, projection = self.forward_online(scenes, instances)
-        self._update_target()
+        self.target_net.move(
+            nn.Sequential(self.backbone, self.neck), momentum)
         f_t1, f_t2, t = self.forward_target(scenes, target_instances)
 
         weights = self.loss_weights
         instance, log_vars = self.instance_term(o, t, f_o1, f_o2, f_t1, f_t2)
         scene = self.scene_term(f_o1, f_o2, f_t1, f_t2)
         scene_instance = self.scene_instance_term(o, f_t1, f_t2)
-        return dict(
+        losses = dict(
             loss_scene=weights['scene'] * scene,
             loss_scene_instance=weights['scene_instance'] * scene_instance,
-            loss_instance=weights['instance'] * instance,
-            projection_std=projection_std(projection), **log_vars,
-            **_proposal_share(data_samples, len(instances)))
+            loss_instance=weights['instance'] * instance)
+        return losses, dict(
+            projection_std=projection_std(projection), **log_vars)
 
     def forward_online(self, scenes: list[Tensor], instances: list[Tensor]
                        ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -211,14 +248,36 @@ class UniVIP(BYOL):
             return self.instance_loss.loss_and_log_vars(*features)
         return self.instance_loss(*features), {}
 
+    def _losses_function(self) -> Callable:
+        """Return :meth:`losses`, or its graph if the config asks for one."""
+        if self.graph is None or not (
+                self.training and torch.is_grad_enabled()):
+            return self.losses
+        if self._step_graph is None:
+            self._step_graph = StepGraph(self, self.graph)
+        return self._step_graph
+
+    def __getstate__(self) -> dict:
+        """Leave the graph out of copies: its kernels use these weights."""
+        return {**self.__dict__, '_step_graph': None}
+
     @torch.no_grad()
-    def _update_target(self) -> None:
-        if self.steps_since_update == 0:
-            return
-        self.target_net.update_parameters(
-            nn.Sequential(self.backbone, self.neck))
+    def _next_momentum(self, device: torch.device) -> Tensor:
+        """Return the share of the online weights in the target's update.
+
+        The share is 0 if no optimizer step was made since the last update.
+        """
+        share = 0.
+        if self.steps_since_update != 0:
+            share = self.target_net.next_momentum(
+                nn.Sequential(self.backbone, self.neck))
+        momentum = torch.full((), share, device=device)
+        if self.skipped_step is not None:
+            momentum = momentum * (1 - self.skipped_step)
         if self.steps_since_update is not None:
             self.steps_since_update = 0
+        self.skipped_step = None
+        return momentum
 
     def _split_views(self, inputs: list[Tensor]) -> tuple:
         """Split views into scenes, online instances and target instances."""
@@ -248,15 +307,18 @@ def _mean(a: Tensor, b: Tensor) -> Tensor:
     return a / 2 + b / 2  # a + b could overflow
 
 
-def _proposal_share(data_samples: Samples,
-                    num_instances: int) -> dict[str, Tensor]:
-    """Return the share of instances that are proposals, not random boxes."""
+def _proposal_share(data_samples: Samples, num_instances: int,
+                    view: Tensor) -> dict[str, Tensor]:
+    """Return the share of instances that are proposals, not random boxes.
+
+    The share is on the device of the ``view``.
+    """
     counts = [sample.num_proposed for sample in data_samples or []
               if 'num_proposed' in sample]
     if not counts:
         return {}
     share = sum(counts) / (len(counts) * num_instances)
-    return dict(proposal_share=torch.tensor(share))
+    return dict(proposal_share=view.new_full((), share))
 
 
 @torch.no_grad()

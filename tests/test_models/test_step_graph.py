@@ -1,0 +1,121 @@
+import copy
+import pickle
+
+import pytest
+import torch
+from mmengine.logging import MessageHub
+from tiny import univip_config
+
+from univip_mm.models.step_graph import GraphError, check_mode
+from univip_mm.registry import MODELS
+
+K, C = 3, 8
+RESNET_50 = dict(type='ResNet', depth=50, base_channels=4, stem_channels=4,
+                 norm_cfg=dict(type='BN'))
+VIT_SMALL = dict(
+    type='VisionTransformer', img_size=32, patch_size=16, out_type='featmap',
+    arch=dict(embed_dims=384, num_layers=12, num_heads=6,
+              feedforward_channels=1536),
+    interpolate_mode='bicubic')
+
+
+@pytest.fixture(autouse=True)
+def fresh_compiler():
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()
+
+
+def build(**changes):
+    torch.manual_seed(0)
+    MessageHub.get_current_instance().update_info('max_iters', 10)
+    return MODELS.build(univip_config(K, C, **changes)).train()
+
+
+def views(seed=0, batch=4, instance=16):
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(batch, 3, size, size, generator=generator)
+            for size in [32, 32] + [instance] * K]
+
+
+def train(model, batches_per_step=2):
+    """Train four steps of accumulated gradients; return all losses."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    model.steps_since_update = 1
+    values = []
+    for seed in range(4 * batches_per_step):
+        out = model.loss(views(seed))
+        model.parse_losses(out)[0].backward()
+        values.append({name: x.item() for name, x in out.items()})
+        if (seed + 1) % batches_per_step == 0:
+            optimizer.step()
+            optimizer.zero_grad()
+            model.steps_since_update += 1
+    return values
+
+
+def test_graph_matches_eager_bit_for_bit():
+    eager, graph = build(), build(graph='aot_eager')
+    # The target moves with every second batch.
+    assert train(graph) == train(eager)
+    for (name, a), b in zip(graph.state_dict().items(),
+                            eager.state_dict().values()):
+        assert torch.equal(a, b), name
+
+
+@pytest.mark.parametrize('backbone, channels', [
+    (dict(), 64), (RESNET_50, 128), (VIT_SMALL, 384)],
+    ids=['resnet18', 'resnet50', 'vit_small'])
+def test_losses_trace_without_graph_break(backbone, channels):
+    cfg = univip_config(K, C)
+    cfg['backbone'] = backbone or cfg['backbone']
+    cfg['neck'].update(in_channels=channels)
+    model = MODELS.build(cfg).train()
+    size = 32 if backbone is VIT_SMALL else 16  # at least two patches
+    found = torch._dynamo.explain(model.losses)(
+        views(instance=size), torch.tensor(0.1))
+    assert (found.graph_count, found.graph_break_count) == (1, 0)
+
+
+def test_graph_is_not_part_of_copies_and_checkpoints():
+    model = build(graph='eager')
+    model.loss(views())
+    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert other.graph == 'eager'
+        with torch.no_grad():
+            for parameter in other.parameters():
+                parameter.zero_()
+        # Zero weights give zero features, and all losses are zero.
+        assert other.loss(views())['loss_scene'] == 0
+    assert model.loss(views())['loss_scene'] != 0
+    assert model.state_dict().keys() == build().state_dict().keys()
+
+
+def test_graph_refuses_a_smaller_batch():
+    model = build(graph='eager')
+    model.loss(views())
+    with pytest.raises(GraphError, match='drop_last=True'):
+        model.loss(views(batch=3))
+
+
+def test_graph_error_names_the_cure():
+    class Breaking(type(build().fusion_neck)):
+
+        def forward(self, x):
+            if x[0].sum().item() > 0:  # a host read
+                x = tuple(y + 1 for y in x)
+            return super().forward(x)
+
+    model = build(graph='eager')
+    model.fusion_neck.__class__ = Breaking
+    with pytest.raises(GraphError, match='set model.graph=None$'):
+        model.loss(views())
+
+
+@pytest.mark.parametrize('mode, message', [
+    ('fast', "must be None, 'cuda_graph', 'inductor'"),
+    ('cuda_graph', 'needs a GPU'), ('inductor', 'needs a GPU')])
+def test_check_mode_refuses(mode, message, monkeypatch):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    with pytest.raises(ValueError, match=message):
+        check_mode(mode)
