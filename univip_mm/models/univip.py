@@ -6,6 +6,7 @@ from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
 from ..registry import HOST, MODELS
+from .batch_norm import count_batches, prepare_batch_norm
 from .ema import ForeachCosineEMA
 from .l2_normalize import l2_normalize
 from .step_graph import StepGraph
@@ -110,6 +111,12 @@ class UniVIP(BYOL):
             return self.predict(inputs, data_samples)  # type: ignore
         return super().forward(inputs, data_samples, mode)
 
+    def train(self, mode: bool = True) -> 'UniVIP':
+        """Set the training mode, and prepare batch norm for few kernels."""
+        for part in (self.backbone, self.neck, self.head, self.target_net):
+            prepare_batch_norm(part)
+        return super().train(mode)
+
     def extract_feat(self, inputs: Tensor,
                      data_samples: Samples = None) -> tuple[Tensor, ...]:
         """Return the outputs of the backbone for images (B, 3, H, W).
@@ -209,6 +216,8 @@ class UniVIP(BYOL):
         """
         z1, z2, z = (self.neck(self.backbone(view))[0]
                      for view in (*scenes, torch.cat(instances)))
+        count_batches(
+            nn.ModuleList([self.backbone, self.neck, self.head]), passes=3)
         f_o1, f_o2, o = (self.head.predictor([x])[0] for x in (z1, z2, z))
         return f_o1, f_o2, _by_image(o, len(instances)), z1
 
@@ -222,6 +231,7 @@ class UniVIP(BYOL):
         """
         f_t1, f_t2, t = (self.target_net(view)[0]
                          for view in (*scenes, torch.cat(instances)))
+        count_batches(self.target_net, passes=3)
         return f_t1, f_t2, _by_image(t, len(instances))
 
     def scene_term(self, f_o1: Tensor, f_o2: Tensor, f_t1: Tensor,
