@@ -3,7 +3,7 @@ from typing import Optional
 
 from mmengine.config import Config
 
-from ..models.step_graph import INDUCTOR, CUDA_GRAPH, check_mode
+from ..models.step_graph import check_mode
 from .config import dicts_in
 
 WRAPPERS = ('DistributedDataParallel', 'MMDistributedDataParallel')

@@ -1,5 +1,5 @@
 """The losses of a batch as one graph, compiled or replayed as CUDA graphs."""
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Optional
 
@@ -21,9 +21,10 @@ class StepGraph:
         model (nn.Module): Model with a method ``losses(views, momentum) ->
             losses, log values``, whose arguments and results are tensors.
         mode (str): 'cuda_graph' captures the method and its backward pass as
-            CUDA graphs: all kernels start with one call. 'inductor' compiles
-            the method with Inductor first, which fuses batch norm and ReLU.
-            Other names are backends of ``torch.compile``, without a capture.
+            CUDA graphs: all kernels start with one call. 'inductor' does the
+            same with the backbones compiled by Inductor, which fuses batch
+            norm and ReLU. Other names are backends of ``torch.compile`` for
+            the method as a whole, without a capture.
 
     Raises:
         ValueError: The mode is unknown, or the machine cannot run the mode.
@@ -34,10 +35,10 @@ class StepGraph:
         self.mode = mode
         self._model = model
         self._losses = model.losses
-        if mode != CUDA_GRAPH:
+        if mode not in (CUDA_GRAPH, INDUCTOR):
             self._losses = torch.compile(
                 model.losses, backend=mode, fullgraph=True, dynamic=False)
-        self._captured: Optional[_TensorFunction] = None
+        self._captured: Optional[_Captured] = None
         self._built_for: Optional[list[tuple]] = None
 
     def __call__(self, views: list[Tensor], momentum: Tensor
@@ -59,8 +60,7 @@ class StepGraph:
                 'train_dataloader.drop_last=True, or model.graph=None')
         if self._captured is None:
             return self._losses(views, momentum)
-        _own_gradients(self._model)
-        return self._captured.call(momentum, views)
+        return self._captured(views, momentum)
 
     def _try_to_build(self, views: list[Tensor], momentum: Tensor) -> None:
         try:
@@ -76,15 +76,21 @@ class StepGraph:
 
     def _build(self, views: list[Tensor], momentum: Tensor) -> None:
         """Compile and capture, without a change of the model's state."""
+        still = torch.zeros_like(momentum)  # the target stays
         # DDP would split the graph to start its all-reduce earlier.
-        with _kept_buffers(self._model), _without_ddp_split():
-            still = torch.zeros_like(momentum)  # the target stays
-            if self.mode in (CUDA_GRAPH, INDUCTOR):
-                with _autocast_without_cache():
-                    self._captured = _capture(
-                        self._model, self._losses, still, views)
-            else:
+        with _kept_buffers(self._model), \
+                torch._dynamo.config.patch(optimize_ddp=False):
+            if self.mode not in (CUDA_GRAPH, INDUCTOR):
                 self._losses(views, still)
+                return
+            # Four compilations: two sizes of views, online and target. The
+            # losses as one function would take twice as long to compile.
+            backbones = [self._model.backbone,
+                         self._model.target_net.module[0]]
+            with _autocast_without_cache(), _compiled(
+                    backbones if self.mode == INDUCTOR else []):
+                self._captured = _Captured(
+                    self._model, self._losses, still, views)
 
 
 def check_mode(mode: str) -> None:
@@ -102,47 +108,70 @@ def check_mode(mode: str) -> None:
             "'inductor' or another backend of torch.compile")
 
 
-class _TensorFunction(nn.Module):
-    """Losses with tensor arguments and results only, as a capture needs."""
+class _Captured:
+    """CUDA graphs of the losses and their backward pass.
 
-    def __init__(self, model: nn.Module, losses) -> None:
-        super().__init__()
-        self.model = model  # its parameters get gradients
-        self.losses = losses
-        self.names: tuple[list[str], list[str]] = [], []
+    The constructor runs the losses a few times, then captures them. A call
+    copies the views to the memory of the capture and replays the kernels.
+    """
 
-    def forward(self, momentum: Tensor, *views: Tensor) -> tuple[Tensor, ...]:
-        losses, log_vars = self.losses(list(views), momentum)
-        self.names = list(losses), list(log_vars)
-        return (*losses.values(), *log_vars.values())
+    def __init__(self, model: nn.Module, losses: Callable, momentum: Tensor,
+                 views: list[Tensor]) -> None:
+        self._names: tuple[list[str], list[str]] = [], []
+        self._parameters = [x for x in model.parameters() if x.requires_grad]
 
-    def call(self, momentum: Tensor, views: list[Tensor]
-             ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Replay the graph; return losses and detached log values."""
-        values = self(momentum, *views)
-        losses, log_vars = self.names
+        def of_tensors(momentum: Tensor, *tensors: Tensor) -> tuple:
+            values, log_vars = losses(list(tensors[:len(views)]), momentum)
+            self._names = list(values), list(log_vars)
+            return (*values.values(), *log_vars.values())
+
+        with _aliases(model, self._parameters) as aliases:
+            self._replay = torch.cuda.make_graphed_callables(
+                of_tensors,
+                (momentum, *(x.clone() for x in views), *aliases),
+                allow_unused_input=True)
+
+    def __call__(self, views: list[Tensor], momentum: Tensor
+                 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Return the losses and the detached values for the log."""
+        _own_gradients(self._parameters)
+        values = self._replay(momentum, *views, *self._parameters)
+        losses, log_vars = self._names
         return (dict(zip(losses, values)),
                 {name: x.detach()
                  for name, x in zip(log_vars, values[len(losses):])})
 
 
-def _capture(model: nn.Module, losses, momentum: Tensor,
-             views: list[Tensor]) -> _TensorFunction:
-    function = _TensorFunction(model, losses).train()
-    # The copies become the memory from which each replay reads its batch.
-    torch.cuda.make_graphed_callables(
-        function, (momentum, *(x.clone() for x in views)),
-        allow_unused_input=True)
-    return function
+@contextmanager
+def _aliases(model: nn.Module, parameters: list[nn.Parameter]
+             ) -> Iterator[list[nn.Parameter]]:
+    """Let a model use new parameters in the same memory, within the block.
+
+    Autograd adds up the gradient of a parameter on the stream on which the
+    parameter was first used, or wrapped by DDP. A capture runs on a stream of
+    its own and must not touch another one.
+    """
+    new = [nn.Parameter(x.detach()) for x in parameters]
+    by_id = {id(a): b for a, b in zip(parameters, new)}
+    before = [(module, dict(module._parameters))
+              for module in model.modules()]
+    try:
+        for module, own in before:
+            module._parameters.update(
+                {name: by_id.get(id(x), x) for name, x in own.items()})
+        yield new
+    finally:
+        for module, own in before:
+            module._parameters.update(own)
 
 
-def _own_gradients(model: nn.Module) -> None:
+def _own_gradients(parameters: list[nn.Parameter]) -> None:
     """Copy gradients that exist before a replay (accumulated gradients).
 
     The gradients of the last replay are in memory that the next replay
     overwrites.
     """
-    for parameter in model.parameters():
+    for parameter in parameters:
         if parameter.grad is not None:
             parameter.grad = parameter.grad.clone()
 
@@ -161,9 +190,16 @@ def _kept_buffers(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _without_ddp_split() -> Iterator[None]:
-    with torch._dynamo.config.patch(optimize_ddp=False):
+def _compiled(modules: list[nn.Module]) -> Iterator[None]:
+    """Compile the forward passes of modules, until the end of the block."""
+    for module in modules:
+        module.forward = torch.compile(
+            module.forward, fullgraph=True, dynamic=False)
+    try:
         yield
+    finally:
+        for module in modules:
+            del module.forward  # the method of the class is back
 
 
 def _autocast_without_cache() -> torch.autocast:
