@@ -3,6 +3,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Optional
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -106,6 +107,18 @@ def check_mode(mode: str) -> None:
         raise ValueError(
             f"model.graph is {mode!r}, but must be None, 'cuda_graph', "
             "'inductor' or another backend of torch.compile")
+
+
+def use_plain_numbers(model: nn.Module) -> None:
+    """Replace NumPy numbers in a model by Python's, in place.
+
+    The drop rates of the host's transformers are NumPy numbers, on which the
+    compiler cannot branch.
+    """
+    for module in model.modules():
+        for name, value in vars(module).items():
+            if isinstance(value, (np.bool_, np.number)):
+                vars(module)[name] = value.item()
 
 
 class _Captured:

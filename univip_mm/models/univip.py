@@ -9,7 +9,7 @@ from ..registry import HOST, MODELS
 from .batch_norm import count_batches, prepare_batch_norm
 from .ema import ForeachCosineEMA
 from .l2_normalize import l2_normalize
-from .step_graph import StepGraph
+from .step_graph import StepGraph, use_plain_numbers
 from .univip_neck import check_instance_count
 
 if HOST == 'mmpretrain':
@@ -112,7 +112,8 @@ class UniVIP(BYOL):
         return super().forward(inputs, data_samples, mode)
 
     def train(self, mode: bool = True) -> 'UniVIP':
-        """Set the training mode, and prepare batch norm for few kernels."""
+        """Set the training mode, and prepare the layers for one graph."""
+        use_plain_numbers(self)
         for part in (self.backbone, self.neck, self.head, self.target_net):
             prepare_batch_norm(part)
         return super().train(mode)
