@@ -10,6 +10,8 @@ import torch
 from formulas import transport
 from hypothesis import given
 from hypothesis import strategies as st
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from univip_mm.models import sinkhorn, sinkhorn_solver
 
@@ -236,3 +238,29 @@ def test_sinkhorn_operator_is_one_node_of_a_graph(any_problem_fits):
     assert not any('bmm' in x for x in nodes)
     torch.library.opcheck(
         sinkhorn_solver._solve_fused, (*any_problem_fits, 0.1, 3))
+
+
+@needs_operators
+@pytest.mark.parametrize('k, epsilon, options, is_operator', [
+    (64, 0.1, {}, True),
+    (65, 0.1, {}, False),
+    (4, 0.01, {}, False),  # on logarithms
+    (4, 0.1, dict(dtype=torch.float64), False),
+    (4, 0.1, dict(requires_grad=True), False)])
+def test_sinkhorn_operator_solves_gpu_problems(
+        k, epsilon, options, is_operator):
+    class Watch(TorchDispatchMode):
+        found = False
+
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            self.found |= 'univip_mm' in str(function)
+            return function(*args, **(kwargs or {}))
+
+    with FakeTensorMode():  # tensors of a GPU without a GPU
+        cost = torch.empty(2, k, k, device='cuda', **options)
+        mass = torch.empty(2, k, device='cuda', dtype=cost.dtype)
+        with Watch() as watch:
+            plan = sinkhorn(cost, mass, mass, epsilon, 3, largest_cost=2.0)
+    assert watch.found == is_operator
+    assert plan.shape == cost.shape and plan.dtype == cost.dtype
+    assert plan.is_cuda and plan.requires_grad == cost.requires_grad
