@@ -8,7 +8,7 @@ from mmengine.logging import MessageHub
 from mmengine.structures import BaseDataElement
 from tiny import run_tool, univip_config, watched, write_config
 
-from univip_mm.models import SinkhornOTLoss
+from univip_mm.models import SinkhornOTLoss, sinkhorn, sinkhorn_solver
 from univip_mm.registry import MODELS
 
 pytestmark = pytest.mark.skipif(
@@ -60,6 +60,66 @@ def test_sinkhorn_ot_loss_matches_float64_on_cpu():
             *(x.float().cuda() for x in features))
         assert found.item() == pytest.approx(expected.item(), abs=1e-5)
         assert log_vars['plan_entropy'].is_cuda
+
+
+def transport_problem(k):
+    """Return random costs and masses; the first image has masses of 0."""
+    generator = torch.Generator().manual_seed(k)
+    cost = 2 * torch.rand(B, k, k, generator=generator)
+    masses = torch.rand(2, B, k, generator=generator)
+    masses[:, 0, 1::2] = 0
+    masses /= masses.sum(2, keepdim=True)
+    return [x.cuda() for x in (cost, *masses)]
+
+
+@pytest.mark.parametrize('k', [1, 3, 4, 8, 17, 64, 65])
+def test_sinkhorn_kernel_matches_float64(k, monkeypatch):
+    monkeypatch.setattr(sinkhorn_solver, '_kernel_failed', False)
+    problem = transport_problem(k)
+    expected = sinkhorn(*(x.double() for x in problem), largest_cost=2.0)
+    with torch.profiler.profile(
+            activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+        found = sinkhorn(*problem, largest_cost=2.0)
+        torch.cuda.synchronize()
+    ran = any('_scaling_kernel' in x.name for x in profile.events())
+    assert ran == (k <= 64) and not sinkhorn_solver._kernel_failed
+    torch.testing.assert_close(found.double(), expected, rtol=0, atol=1e-6)
+    assert (found[0, 1::2] == 0).all() and (found[0, :, 1::2] == 0).all()
+
+
+@pytest.mark.parametrize('k', [1, 4, 17])
+def test_sinkhorn_in_cuda_graph_equals_eager(k):
+    problem = transport_problem(k)
+    expected = sinkhorn(*problem, largest_cost=2.0)  # builds the kernel
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        plan = sinkhorn(*problem, largest_cost=2.0)
+    for x in problem:
+        x.copy_(x.flip(0))
+    graph.replay()
+    assert torch.equal(plan, expected.flip(0))
+
+
+def test_sinkhorn_on_gpu_has_a_gradient():
+    cost, supply, demand = transport_problem(4)
+    cost.requires_grad_()
+    sinkhorn(cost, supply, demand, largest_cost=2.0)[0, 0, 0].backward()
+    assert cost.grad[0].isfinite().all() and cost.grad[0].any()
+
+
+def test_sinkhorn_ot_loss_compiled_matches_eager():
+    torch.manual_seed(0)
+    inputs = [torch.randn(*shape, device='cuda')
+              for shape in ((B, K, C), (B, K, C), (B, C), (B, C))]
+    loss = SinkhornOTLoss().loss_and_log_vars
+    results = []
+    for call in (loss, torch.compile(loss, fullgraph=True)):
+        o = inputs[0].clone().requires_grad_()
+        value, log_vars = call(o, *inputs[1:])
+        value.backward()
+        results.append([value, o.grad, *log_vars.values()])
+    for expected, found in zip(*results):
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
 
 
 def test_losses_and_gradients_match_cpu():

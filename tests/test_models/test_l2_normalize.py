@@ -58,3 +58,21 @@ def test_gradient_is_finite_if_normalized_twice(dtype, size):
     assert torch.isfinite(x.grad).all()
     assert (x.grad == 0).all() == (size == 0 or (
         dtype == torch.float16 and size < 1e-4))
+
+
+def test_non_finite_vectors_stay_visible():
+    for value in (float('nan'), float('inf')):
+        x = torch.tensor([[1., value], [3., 4.]], requires_grad=True)
+        y = l2_normalize(x)
+        y.sum().backward()
+        assert y[0].isnan().any() and x.grad[0].isnan().any()
+        torch.testing.assert_close(y[1], torch.tensor([.6, .8]))
+        assert x.grad[1].isfinite().all()
+
+
+def test_gradient_of_the_gradient_is_refused():
+    x = torch.ones(1, 2, requires_grad=True)
+    gradient, = torch.autograd.grad(
+        l2_normalize(x).exp().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match='once_differentiable'):
+        gradient.sum().backward()

@@ -1,6 +1,7 @@
 """The model, its losses, and its data preprocessor."""
 from .data_preprocessor import UniVIPDataPreprocessor
-from .sinkhorn_ot_loss import SinkhornOTLoss, sinkhorn
+from .sinkhorn_ot_loss import SinkhornOTLoss
+from .sinkhorn_solver import sinkhorn
 from .univip import UniVIP
 from .univip_neck import UniVIPNeck
 

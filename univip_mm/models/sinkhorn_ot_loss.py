@@ -1,77 +1,13 @@
 """Instance-instance discrimination by optimal transport (paper, Sec. 3.3)."""
 import math
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from ..registry import MODELS
 from .l2_normalize import at_least_float32, l2_normalize
-
-# The scaling form multiplies numbers up to exp(2 * exponent). float32 ends at
-# exp(88), so exponents up to this value are safe.
-_MAX_SCALING_EXPONENT = 30.0
-
-
-def sinkhorn(cost: Tensor, supply: Tensor, demand: Tensor,
-             epsilon: float = 0.1, num_iters: int = 50,
-             largest_cost: Optional[float] = None) -> Tensor:
-    """Compute entropic transport plans by Sinkhorn-Knopp, for a whole batch.
-
-    With G = exp(-cost / epsilon) and u = 1, each iteration sets
-    v = demand / (G^T u), then u = supply / (G v), in the order of OTA
-    (https://arxiv.org/abs/2103.14259) and POT. The plan is diag(u) G diag(v).
-    Because u is updated last, the rows of the plan sum to the supply exactly.
-    The columns sum to the demand once the iteration has converged.
-
-    The iteration runs on logarithms, in float64, if ``largest_cost`` is
-    unknown or ``largest_cost / epsilon`` is too large for float32.
-
-    Args:
-        cost (Tensor): Cost of moving one unit from m to n, (B, M, N).
-        supply (Tensor): Mass at each m, (B, M), non-negative, with a positive
-            sum.
-        demand (Tensor): Mass at each n, (B, N), with the same sum.
-        epsilon (float): Weight of the entropy. Defaults to 0.1.
-        num_iters (int): Number of iterations. Defaults to 50.
-        largest_cost (float, optional): Upper bound of non-negative costs,
-            2 for 1 - cosine. The bound selects the faster form without
-            reading the costs. Defaults to None, unknown.
-
-    Returns:
-        Tensor: Plans of shape (B, M, N), float32 or float64.
-    """
-    exponent = -at_least_float32(cost) / epsilon
-    is_small = (largest_cost is not None
-                and largest_cost / epsilon <= _MAX_SCALING_EXPONENT)
-    solve = _sinkhorn_scaling if is_small else _sinkhorn_log
-    return solve(exponent, at_least_float32(supply), at_least_float32(demand),
-                 num_iters)
-
-
-def _sinkhorn_scaling(exponent: Tensor, supply: Tensor, demand: Tensor,
-                      num_iters: int) -> Tensor:
-    kernel = exponent.exp()
-    kernel_t = kernel.transpose(1, 2).contiguous()
-    supply, demand = supply.unsqueeze(2), demand.unsqueeze(2)
-    u = torch.ones_like(supply)
-    for _ in range(num_iters):
-        v = demand / torch.bmm(kernel_t, u)
-        u = supply / torch.bmm(kernel, v)
-    return u * kernel * v.transpose(1, 2)
-
-
-def _sinkhorn_log(exponent: Tensor, supply: Tensor, demand: Tensor,
-                  num_iters: int) -> Tensor:
-    # float64: at an exponent of 1000, float32 loses three digits.
-    exponent = exponent.double()
-    log_supply, log_demand = supply.double().log(), demand.double().log()
-    log_u = torch.zeros_like(log_supply)
-    for _ in range(num_iters):
-        log_v = log_demand - (exponent + log_u.unsqueeze(2)).logsumexp(dim=1)
-        log_u = log_supply - (exponent + log_v.unsqueeze(1)).logsumexp(dim=2)
-    log_plan = exponent + log_u.unsqueeze(2) + log_v.unsqueeze(1)
-    return log_plan.exp().to(supply.dtype)
+from .sinkhorn_solver import sinkhorn
 
 
 def marginal(instances: Tensor, scene: Tensor) -> tuple[Tensor, Tensor]:
@@ -89,15 +25,20 @@ def marginal(instances: Tensor, scene: Tensor) -> tuple[Tensor, Tensor]:
     # Only the ratios within an image matter. Dividing both sides by their
     # largest entry keeps the products from overflowing.
     tiny = torch.finfo(instances.dtype).tiny
-    instances = instances / instances.abs().amax(
-        dim=(1, 2), keepdim=True).clamp_min(tiny)
-    scene = scene / scene.abs().amax(dim=1, keepdim=True).clamp_min(tiny)
-    relevance = torch.einsum('bkc,bc->bk', instances, scene).clamp_min(0)
+    instances = instances / _largest(instances, (1, 2)).clamp_min(tiny)
+    scene = scene / _largest(scene, (1, )).clamp_min(tiny)
+    relevance = torch.bmm(instances, scene.unsqueeze(2)).squeeze(2)
+    relevance = relevance.clamp_min(0)
     total = relevance.sum(dim=1, keepdim=True)
     is_uniform = total < tiny
     mass = torch.where(is_uniform, 1 / relevance.shape[1],
                        relevance / total.clamp_min(tiny))
     return mass, is_uniform.squeeze(1)
+
+
+def _largest(x: Tensor, dims: tuple[int, ...]) -> Tensor:
+    """Return the largest absolute value over the dimensions, kept as 1."""
+    return torch.linalg.vector_norm(x, math.inf, dims, keepdim=True)
 
 
 class TransportPlan(NamedTuple):
@@ -187,26 +128,32 @@ class SinkhornOTLoss(nn.Module):
         ``uniform_marginals``, the share of marginals with the uniform
         fallback.
         """
-        similarity, plan, _, _, *fallbacks = self.plan(
-            online_instances, target_instances, online_scene, target_scene)
-        loss = -(similarity * plan).sum(dim=(1, 2)).mean()
-        entropy = torch.special.entr(plan).sum(dim=(1, 2)).mean()
-        max_entropy = max(2 * math.log(plan.shape[1]), 1e-6)  # K = 1: zero
-        return self.loss_weight * loss, dict(
-            plan_entropy=entropy / max_entropy,
-            uniform_marginals=torch.stack(fallbacks).float().mean())
+        transport = self.plan(online_instances, target_instances,
+                              online_scene, target_scene)
+        similarity, plan = transport.similarity, transport.plan
+        batch_size, num_instances = plan.shape[:2]
+        loss = (similarity * plan).sum() * (-self.loss_weight / batch_size)
+        max_entropy = max(2 * math.log(num_instances), 1e-6)  # K = 1: zero
+        entropy = torch.special.entr(plan).sum()
+        fallbacks = torch.cat(
+            [transport.uniform_supply, transport.uniform_demand])
+        return loss, dict(
+            plan_entropy=entropy / (batch_size * max_entropy),
+            uniform_marginals=fallbacks.mean(dtype=torch.float32))
 
     def plan(self, online_instances: Tensor, target_instances: Tensor,
              online_scene: Tensor, target_scene: Tensor) -> TransportPlan:
         """Compute the transport plan for the arguments of :meth:`forward`."""
         o, t = online_instances, target_instances
         with torch.autocast(o.device.type, enabled=False):
-            similarity = torch.einsum(
-                'bmc,bnc->bmn', l2_normalize(o), l2_normalize(t.detach()))
+            similarity = torch.bmm(
+                l2_normalize(o), l2_normalize(t.detach()).transpose(1, 2))
             with torch.no_grad():
-                supply, uniform_supply = marginal(o, target_scene)
-                demand, uniform_demand = marginal(t, online_scene)
+                # Both marginals in one call, for fewer operations.
+                masses, is_uniform = marginal(
+                    torch.cat([o, t]), torch.cat([target_scene, online_scene]))
+                supply, demand = masses.chunk(2)
                 plan = sinkhorn(1 - similarity, supply, demand, self.epsilon,
                                 self.num_iters, largest_cost=2.0)
-        return TransportPlan(similarity, plan, supply, demand, uniform_supply,
-                             uniform_demand)
+        return TransportPlan(similarity, plan, supply, demand,
+                             *is_uniform.chunk(2))
