@@ -153,7 +153,7 @@ class Watch:
         for name, layer in model.named_modules():
             if not list(layer.children()) and name:
                 layer.register_forward_hook(self._layer_hook(name))
-        model._cosine_loss = self._watched('cosine loss', model._cosine_loss)
+        model.scene_terms = self._watched('scene losses', model.scene_terms)
         model.instance_term = self._watched(
             'instance loss', model.instance_term)
 
@@ -174,6 +174,8 @@ class Watch:
         def call(*features):
             out = function(*features)
             result, log_vars = out if isinstance(out, tuple) else (out, {})
+            if isinstance(log_vars, torch.Tensor):  # two losses
+                result, log_vars = result + log_vars, {}
             if not all_finite(features):
                 if self.first is None:  # not an output of a layer
                     self.first = f'input of the {name}'

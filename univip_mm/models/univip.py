@@ -9,6 +9,7 @@ from ..registry import HOST, MODELS
 from .batch_norm import count_batches, prepare_batch_norm
 from .ema import ForeachCosineEMA
 from .l2_normalize import l2_normalize
+from .scene_losses import scene_losses
 from .step_graph import StepGraph, use_plain_numbers
 from .univip_neck import check_instance_count
 
@@ -191,8 +192,7 @@ class UniVIP(BYOL):
 
         weights = self.loss_weights
         instance, log_vars = self.instance_term(o, t, f_o1, f_o2, f_t1, f_t2)
-        scene = self.scene_term(f_o1, f_o2, f_t1, f_t2)
-        scene_instance = self.scene_instance_term(o, f_t1, f_t2)
+        scene, scene_instance = self.scene_terms(f_o1, f_o2, o, f_t1, f_t2)
         losses = dict(
             loss_scene=weights['scene'] * scene,
             loss_scene_instance=weights['scene_instance'] * scene_instance,
@@ -235,16 +235,16 @@ class UniVIP(BYOL):
         count_batches(self.target_net, passes=3)
         return f_t1, f_t2, _by_image(t, len(instances))
 
-    def scene_term(self, f_o1: Tensor, f_o2: Tensor, f_t1: Tensor,
-                   f_t2: Tensor) -> Tensor:
-        """Compute the scene-scene loss (Sec. 3.1): the two scenes agree."""
-        return self._cosine_loss(f_o1, f_t2) + self._cosine_loss(f_o2, f_t1)
+    def scene_terms(self, f_o1: Tensor, f_o2: Tensor, o: Tensor, f_t1: Tensor,
+                    f_t2: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute the scene-scene and the scene-instance loss.
 
-    def scene_instance_term(self, o: Tensor, f_t1: Tensor,
-                            f_t2: Tensor) -> Tensor:
-        """Compute the loss of fused instances and scenes (Sec. 3.2)."""
+        The two scenes agree (Sec. 3.1), and the fused instances agree with
+        both scenes (Sec. 3.2).
+        """
         fused = self.fusion_neck((o, ))[0]
-        return self._cosine_loss(fused, f_t1) + self._cosine_loss(fused, f_t2)
+        return scene_losses(self.head.loss_module, f_o1, f_o2, fused, f_t1,
+                            f_t2)
 
     def instance_term(self, o: Tensor, t: Tensor, f_o1: Tensor, f_o2: Tensor,
                       f_t1: Tensor, f_t2: Tensor
@@ -301,13 +301,6 @@ class UniVIP(BYOL):
                              'UniVIP: the number of instances per image')
         return scenes, instances[:num_instances], instances[-num_instances:]
 
-    def _cosine_loss(self, prediction: Tensor, target: Tensor) -> Tensor:
-        # Normalized in float32 before, so that the host's loss and its
-        # gradient are finite for every finite input.
-        with torch.autocast(prediction.device.type, enabled=False):
-            return self.head.loss_module(
-                l2_normalize(prediction), l2_normalize(target.detach()))
-
 
 def _by_image(features: Tensor, num_instances: int) -> Tensor:
     """Reshape (K * B, C), ordered by instance, to (B, K, C)."""
@@ -315,7 +308,7 @@ def _by_image(features: Tensor, num_instances: int) -> Tensor:
 
 
 def _mean(a: Tensor, b: Tensor) -> Tensor:
-    return a / 2 + b / 2  # a + b could overflow
+    return torch.add(a / 2, b, alpha=0.5)  # a + b could overflow
 
 
 def _proposal_share(data_samples: Samples, num_instances: int,
