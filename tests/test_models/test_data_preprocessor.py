@@ -1,6 +1,7 @@
 import pytest
 import torch
 from mmengine.structures import BaseDataElement
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from univip_mm.models import (
@@ -161,13 +162,29 @@ def test_device_gets_few_operations_and_one_upload():
     assert log.names.count('aten._to_copy.default') == 1
 
 
-def test_augmentation_reads_no_value_of_a_tensor():
+class CallLog(TorchFunctionMode):
+    """Names of the functions and methods of PyTorch that Python calls."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = set()
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        self.names.add(func.__name__)
+        return func(*args, **(kwargs or {}))
+
+
+def test_augmentation_does_not_wait_for_the_device():
     preprocessor = UniVIPDataPreprocessor(seed=0)
-    with OperationLog() as log:
-        preprocessor(views(batch=16), training=True)
-    # On a GPU, these make the CPU wait.
+    data = views(batch=16)
+    preprocessor(data, training=True)  # fills the cache
+    with CallLog() as calls, OperationLog() as operations:
+        preprocessor(data, training=True)
+    # On a GPU, the CPU waits for values, and for uploads of lists.
     for name in ('nonzero', '_local_scalar_dense', 'index', 'lift'):
-        assert not any(name in x for x in log.names), name
+        assert not any(name in x for x in operations.names), name
+    assert 'lerp_' in calls.names
+    assert not calls.names & {'tensor', 'new_tensor', 'as_tensor'}
 
 
 def test_two_instance_views_add_target_views():
