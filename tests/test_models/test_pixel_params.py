@@ -30,9 +30,9 @@ def test_upload_keeps_the_values_of_all_batches():
             np.testing.assert_array_equal(tensor.numpy(), array)
 
 
-def test_concatenate_inverts_slice():
+def test_concatenate_inverts_select():
     whole = compute(5)
-    parts = [whole.slice(slice(0, 2)), whole.slice(slice(2, 5))]
+    parts = [whole.select(slice(0, 2)), whole.select(slice(2, 5))]
     for array, joined in zip(whole, concatenate(parts)):
         np.testing.assert_array_equal(array, joined)
 

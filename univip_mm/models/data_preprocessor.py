@@ -158,9 +158,9 @@ class UniVIPDataPreprocessor(ImgDataPreprocessor):
         parts = []
         for start in range(0, len(images), chunk):
             part = slice(start, start + chunk)
-            steps = find_steps(on_host.slice(part), hue_shifts)
+            steps = find_steps(on_host.select(part), hue_shifts)
             pixels = photometric.augment(
-                self._to_rgb(images[part]), on_device.slice(part), steps)
+                self._to_rgb(images[part]), on_device.select(part), steps)
             parts.append(torch.addcmul(self._shift, pixels, self._scale))
         whole = parts[0] if len(parts) == 1 else torch.cat(parts)
         return whole.contiguous(memory_format=self.memory_format)

@@ -81,11 +81,11 @@ def shift_hue_(images: Tensor, turn: Tensor, rest: Tensor) -> Tensor:
     ``turn`` (B, 1) is the sign of the shift and ``rest`` (B, 1) is 1 minus
     the size of the shift in sixths.
 
-    As a function of the hue, a channel stays at the maximum of the pixel for
+    Around the color circle, a channel stays at the maximum of the pixel for
     two sixths, falls to the minimum within one sixth, stays there for two
-    sixths and rises again. The difference of the two other channels, over
-    the chroma, tells how far the next rise or fall is. With a difference
-    below ``rest``, the rise or fall is not reached.
+    sixths and rises again. The difference of the other two channels, divided
+    by maximum minus minimum, says how far away the next fall or rise is: the
+    shift reaches a fall or rise if the difference exceeds ``rest``.
     """
     high = images.amax(1, keepdim=True)
     low = images.amin(1, keepdim=True)

@@ -17,22 +17,23 @@ _BRIGHTNESS, _CONTRAST, _SATURATION, _HUE = range(4)
 class PixelParams(NamedTuple):
     """Parameters of B images: float32 arrays on the CPU, tensors on a device.
 
-    The color jitter has three blends in the image's own order, and the hue
-    shift at the image's own place among the blends. All images take the same
-    steps: three blends, the hue shift and the three blends again. Blends that
-    an image does not have at this place get the share 0.
+    The color jitter consists of three blends with another image (black, the
+    mean gray value or the gray image) and a hue shift, in random order. All
+    images take the same seven steps: the three blends, the hue shift and the
+    three blends again. Each blend of an image has its share in one of its two
+    steps, before or after the hue shift, and the share 0 in the other step.
     """
     flip: Any  # 1 for a flipped image, (B, 1)
     share: Any  # of the other image in each of the six blends, (B, 6)
-    gray_luma: Any  # weights of R, G, B in the other image, (B, 3, 3)
-    is_pixelwise: Any  # 1 if the other image is not its mean, (B, 3)
+    gray_luma: Any  # weights of R, G, B in the gray image, (B, 3, 3)
+    is_pixelwise: Any  # 1 for the gray image, 0 for its mean, (B, 3)
     hue_turn: Any  # sign of the hue shift, (B, 1)
     hue_rest: Any  # sixth of a turn minus the size of the shift, (B, 1)
     gray: Any  # 1 for an image that gets gray, (B, 1)
     blur: Any  # weights of the pixels at distances 0 to the radius, (B, R + 1)
     threshold: Any  # of the solarization, (B, 1)
 
-    def slice(self, part: slice) -> 'PixelParams':
+    def select(self, part: slice) -> 'PixelParams':
         """Return the parameters of some of the images."""
         return PixelParams(*(values[part] for values in self))
 
