@@ -1,11 +1,14 @@
 import pytest
 import torch
 from mmengine.structures import BaseDataElement
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from univip_mm.models import (
     UniVIPDataPreprocessor,
     data_preprocessor,
     photometric,
+    pixel_params,
 )
 from univip_mm.models.augment_params import sample_params
 from univip_mm.registry import MODELS
@@ -110,23 +113,78 @@ def test_each_kind_of_view_gets_its_options(monkeypatch):
     assert (seen[1].blur_prob, seen[1].solarize_prob) == (0.1, 0.2)
 
 
-@pytest.mark.parametrize('kernel', [23, 5])
-def test_views_match_augmentation_one_by_one(kernel):
-    # Scenes with the same blur kernel are augmented as one batch.
+@pytest.mark.parametrize('options', [{}, dict(blur_kernel=5, hue=0.5)])
+def test_views_match_augmentation_one_by_one(options):
+    # Scenes with different options are augmented as one batch.
     data = views()
     data['data_samples'] = [
         BaseDataElement(metainfo=dict(view_seed=s)) for s in (5, 6, 7)]
-    preprocessor = UniVIPDataPreprocessor(scene2=dict(blur_kernel=kernel))
+    preprocessor = UniVIPDataPreprocessor(scene2=options)
     out = preprocessor(data, training=True)['inputs']
     uniforms = preprocessor._sample_uniform(3, 4, data['data_samples'])
     kinds = [preprocessor.scene1, preprocessor.scene2,
              *[preprocessor.instances] * 2]
     for i, (view, kind) in enumerate(zip(data['inputs'], kinds)):
+        shifts = pixel_params.count_hue_shifts([kind])
+        arrays = pixel_params.compute_pixel_params(
+            sample_params(uniforms[:, i], kind), kind, shifts, radius=11)
+        params, = pixel_params.upload([arrays], view.device)
         pixels = photometric.augment(
-            view[:, [2, 1, 0]].float() / 255,
-            sample_params(uniforms[:, i], kind), kind)
+            view[:, [2, 1, 0]], params,
+            pixel_params.find_steps(arrays, shifts))
         torch.testing.assert_close(
             out[i], (255 * pixels - MEAN) / STD, rtol=0, atol=1e-3)
+
+
+class OperationLog(TorchDispatchMode):
+    """Names of the operations that are not views."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if not function.is_view:
+            self.names.append(str(function))
+        return function(*args, **(kwargs or {}))
+
+
+def test_device_gets_few_operations_and_one_upload():
+    # The device meta gets a whole batch at once, as a GPU does. Reading a
+    # value from this device is an error.
+    given = [x.to('meta') for x in views(4, batch=16)['inputs']]
+    preprocessor = UniVIPDataPreprocessor(seed=0).to('meta')
+    preprocessor._augment_views(given, None)  # fills the cache
+    with OperationLog() as log:
+        out = preprocessor._augment_views(given, None)
+    assert [x.device.type for x in out] == ['meta'] * 6
+    assert len(log.names) <= 125
+    assert log.names.count('aten._to_copy.default') == 1
+
+
+class CallLog(TorchFunctionMode):
+    """Names of the functions and methods of PyTorch that Python calls."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = set()
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        self.names.add(func.__name__)
+        return func(*args, **(kwargs or {}))
+
+
+def test_augmentation_does_not_wait_for_the_device():
+    preprocessor = UniVIPDataPreprocessor(seed=0)
+    data = views(batch=16)
+    preprocessor(data, training=True)  # fills the cache
+    with CallLog() as calls, OperationLog() as operations:
+        preprocessor(data, training=True)
+    # On a GPU, the CPU waits for values, and for uploads of lists.
+    for name in ('nonzero', '_local_scalar_dense', 'index', 'lift'):
+        assert not any(name in x for x in operations.names), name
+    assert 'lerp_' in calls.names
+    assert not calls.names & {'tensor', 'new_tensor', 'as_tensor'}
 
 
 def test_two_instance_views_add_target_views():

@@ -1,9 +1,10 @@
 """Options of the photometric augmentation and their random parameters."""
 import math
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy import ndarray
 
 # Uniform numbers from which the parameters of one image are computed.
 NUM_UNIFORMS = 14
@@ -72,53 +73,61 @@ class Augmentation:
 
 @dataclass(frozen=True)
 class AugmentParams:
-    """Sampled augmentation parameters, one row per image, on the CPU.
+    """Sampled augmentation parameters, one row per image.
 
-    The bool tensors (B,) select the images that get the operation.
+    NumPy arrays, because a PyTorch operation on a small array takes longer.
+    The bool arrays (B,) select the images that get the operation.
     """
-    flip: Tensor
-    jitter: Tensor
-    order: Tensor  # of 0 brightness, 1 contrast, 2 saturation, 3 hue, (B, 4)
-    amount: Tensor  # factors and shift of these four operations, (B, 4)
-    gray: Tensor
-    blur: Tensor
-    sigma: Tensor  # standard deviation of the blur, (B,), in pixels
-    solarize: Tensor
-
-    def split(self, size: int) -> list['AugmentParams']:
-        """Split into parts of ``size`` images each, as ``Tensor.split``."""
-        return [AugmentParams(*values) for values in zip(*(
-            getattr(self, field.name).split(size) for field in fields(self)))]
-
-    @classmethod
-    def cat(cls, parts: list['AugmentParams']) -> 'AugmentParams':
-        """Concatenate the parameters of several batches."""
-        return cls(*(torch.cat([getattr(part, field.name) for part in parts])
-                     for field in fields(cls)))
+    flip: ndarray
+    jitter: ndarray
+    order: ndarray  # of 0 brightness, 1 contrast, 2 saturation, 3 hue, (B, 4)
+    amount: ndarray  # factors and shift of these four operations, (B, 4)
+    gray: ndarray
+    blur: ndarray
+    sigma: ndarray  # standard deviation of the blur, (B,), in pixels
+    solarize: ndarray
 
 
-def sample_params(uniforms: Tensor, a: Augmentation) -> AugmentParams:
+def sample_from_seeds(seeds: Sequence[int], num_views: int) -> ndarray:
+    """Return uniform numbers (B, num_views, NUM_UNIFORMS), a row per seed.
+
+    Row i is what ``np.random.Philox(key=seeds[i])`` yields, in float32. One
+    generator with the state of each seed in turn is four times as fast as B
+    generators.
+    """
+    philox = np.random.Philox(key=0)
+    generator = np.random.Generator(philox)
+    state = philox.state
+    uniforms = np.empty((len(seeds), num_views, NUM_UNIFORMS), np.float32)
+    for seed, row in zip(seeds, uniforms):
+        state['state']['key'][:] = int(seed) % 2**64, int(seed) >> 64
+        philox.state = state
+        generator.random(out=row, dtype=np.float32)
+    return uniforms
+
+
+def sample_params(uniforms: ndarray, a: Augmentation) -> AugmentParams:
     """Compute the parameters of B images from uniform random numbers.
 
-    The numbers (B, NUM_UNIFORMS) are in [0, 1), on the CPU.
+    The numbers (B, NUM_UNIFORMS) are float32 in [0, 1).
     """
     (flip, jitter, brightness, contrast, saturation, hue, gray, blur, sigma,
-     solarize) = uniforms[:, :10].unbind(1)
+     solarize) = uniforms.T[:10]
 
-    def scale(uniform: Tensor, low: float, high: float) -> Tensor:
+    def scale(uniform: ndarray, low: float, high: float) -> ndarray:
         return low + (high - low) * uniform
 
-    def factor(uniform: Tensor, spread: float) -> Tensor:
+    def factor(uniform: ndarray, spread: float) -> ndarray:
         return scale(uniform, max(0., 1 - spread), 1 + spread)
 
     return AugmentParams(
         flip=flip < a.flip_prob,
         jitter=jitter < a.jitter_prob,
-        order=uniforms[:, 10:].argsort(dim=1),
-        amount=torch.stack([
+        order=uniforms[:, 10:].argsort(axis=1, kind='stable'),
+        amount=np.stack([
             factor(brightness, a.brightness), factor(contrast, a.contrast),
             factor(saturation, a.saturation), scale(hue, -a.hue, a.hue)],
-            dim=1),
+            axis=1),
         gray=gray < a.gray_prob,
         blur=blur < a.blur_prob,
         sigma=scale(sigma, *a.blur_sigma),

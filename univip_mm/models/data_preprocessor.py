@@ -14,12 +14,20 @@ from . import photometric
 from .augment_params import (
     NUM_UNIFORMS,
     Augmentation,
-    AugmentParams,
+    sample_from_seeds,
     sample_params,
 )
+from .pixel_params import (
+    PixelParams,
+    compute_pixel_params,
+    concatenate,
+    count_hue_shifts,
+    find_steps,
+    upload,
+)
 
-# Values that the CPU augments at once: float32, 4 MB, to stay in its cache.
-_CPU_CHUNK_VALUES = 2**20
+# Values that the CPU augments at once: float32, 0.5 MB, to stay in its cache.
+_CPU_CHUNK_VALUES = 2**17
 
 
 @MODELS.register_module()
@@ -88,6 +96,9 @@ class UniVIPDataPreprocessor(ImgDataPreprocessor):
         self.seed = seed
         self.memory_format = (
             torch.channels_last if channels_last else torch.contiguous_format)
+        # From pixels in [0, 1] to normalized pixels.
+        self.register_buffer('_scale', 255 / self.std, persistent=False)
+        self.register_buffer('_shift', -self.mean / self.std, persistent=False)
         self._generator: Optional[torch.Generator] = None
 
     def forward(self, data: dict, training: bool = False) -> dict:
@@ -126,55 +137,66 @@ class UniVIPDataPreprocessor(ImgDataPreprocessor):
                  ([scene2], uniforms[:, 1:2], self.scene2)]
         if instances:
             kinds.append((instances, uniforms[:, 2:], self.instances))
-        augmented: list[Tensor] = []
         # Views of equal size are augmented as one batch, faster on a GPU.
-        for _, group in groupby(kinds, lambda kind: (
-                kind[0][0].shape, kind[2].blur_kernel,
-                kind[2].solarize_threshold)):
-            batches, numbers, options = zip(*group)
-            images = torch.cat([x for batch in batches for x in batch])
-            params = AugmentParams.cat([
-                sample_params(x.transpose(0, 1).flatten(0, 1), option)
-                for x, option in zip(numbers, options)])
+        groups = [list(group) for _, group in groupby(
+            kinds, lambda kind: kind[0][0].shape)]
+        hue_shifts = count_hue_shifts(option for _, _, option in kinds)
+        arrays = [_pixel_params(group, hue_shifts) for group in groups]
+        augmented: list[Tensor] = []
+        for group, on_host, on_device in zip(
+                groups, arrays, upload(arrays, scene1.device)):
+            images = torch.cat([x for batches, _, _ in group for x in batches])
             augmented += self._augment_batch(
-                images, params, options[0]).split(len(scene1))
+                images, on_host, on_device, hue_shifts).split(len(scene1))
         return augmented
 
-    def _augment_batch(self, images: Tensor, params: AugmentParams,
-                       augmentation: Augmentation) -> Tensor:
+    def _augment_batch(self, images: Tensor, on_host: PixelParams,
+                       on_device: PixelParams, hue_shifts: int) -> Tensor:
         chunk = len(images)
         if images.device.type == 'cpu':
             chunk = max(1, _CPU_CHUNK_VALUES // images[0].numel())
-        return torch.cat([
-            self._normalize(255 * photometric.augment(
-                self._to_rgb(part) / 255, part_params, augmentation))
-            for part, part_params in zip(images.split(chunk),
-                                         params.split(chunk))
-        ]).contiguous(memory_format=self.memory_format)
+        parts = []
+        for start in range(0, len(images), chunk):
+            part = slice(start, start + chunk)
+            steps = find_steps(on_host.select(part), hue_shifts)
+            pixels = photometric.augment(
+                self._to_rgb(images[part]), on_device.select(part), steps)
+            parts.append(torch.addcmul(self._shift, pixels, self._scale))
+        whole = parts[0] if len(parts) == 1 else torch.cat(parts)
+        return whole.contiguous(memory_format=self.memory_format)
 
     def _sample_uniform(self, batch_size: int, num_views: int,
-                        samples: Optional[list]) -> Tensor:
+                        samples: Optional[list]) -> np.ndarray:
         """Sample uniform numbers (B, num_views, NUM_UNIFORMS) on the CPU."""
-        shape = (num_views, NUM_UNIFORMS)
         if samples and all('view_seed' in sample for sample in samples):
-            return torch.from_numpy(np.stack([
-                np.random.Generator(np.random.Philox(key=sample.view_seed))
-                .random(shape, np.float32) for sample in samples]))
+            return sample_from_seeds(
+                [sample.view_seed for sample in samples], num_views)
         if self._generator is None:
             seed = torch.initial_seed() if self.seed is None else self.seed
             # The Runner may seed all ranks equally, but ranks have different
             # images and need different augmentations.
             self._generator = torch.Generator().manual_seed(
                 (seed + 1_000_003 * get_rank()) % 2**63)
-        return torch.rand(batch_size, *shape, generator=self._generator)
+        return torch.rand(batch_size, num_views, NUM_UNIFORMS,
+                          generator=self._generator).numpy()
 
     def _to_rgb(self, images: Tensor) -> Tensor:
-        if self._channel_conversion:
-            images = images[:, [2, 1, 0]]
-        return images.float()
+        return images.flip(1) if self._channel_conversion else images
 
     def _normalize(self, images: Tensor) -> Tensor:
-        return (images - self.mean) / self.std
+        return (images.float() - self.mean) / self.std
+
+
+def _pixel_params(group: list[tuple], hue_shifts: int) -> PixelParams:
+    """Compute the parameters of the kinds of view that form one batch."""
+    (first, *_), _, _ = group[0]
+    radius = min(max(option.blur_kernel for _, _, option in group) // 2,
+                 min(first.shape[2:]) - 1)
+    return concatenate(
+        compute_pixel_params(
+            sample_params(
+                uniforms.swapaxes(0, 1).reshape(-1, NUM_UNIFORMS), option),
+            option, hue_shifts, radius) for _, uniforms, option in group)
 
 
 def _build_augmentation(name: str, options: Optional[dict]) -> Augmentation:

@@ -2,116 +2,131 @@
 
 Images are RGB in [0, 1], (B, 3, H, W), on any device. Each operation equals
 the torchvision operation of the same kind, applied to one image.
+
+Every operation runs on the whole batch. The parameters of an unselected image
+leave this image bit-identical. So there is no index, and the host never waits
+for the device.
 """
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 
-from .augment_params import Augmentation, AugmentParams
-
-# Gray value of an RGB pixel: ITU-R 601-2 luma, as in torchvision and PIL.
-_LUMA = (0.2989, 0.587, 0.114)
-_BRIGHTNESS, _CONTRAST, _SATURATION, _HUE = range(4)
+from .pixel_params import LUMA, PixelParams, Steps
 
 
-def augment(images: Tensor, params: AugmentParams,
-            augmentation: Augmentation) -> Tensor:
-    """Augment images (B, 3, H, W) with the sampled parameters of each.
+def augment(images: Tensor, params: PixelParams, steps: Steps) -> Tensor:
+    """Augment RGB images (B, 3, H, W) in [0, 255].
 
-    The options in ``augmentation`` do not vary by image.
+    Args:
+        images (Tensor): Images of any dtype. They are not modified.
+        params (PixelParams): Tensors on the device of the images.
+        steps (Steps): Operations that at least one image needs.
+
+    Returns:
+        Tensor: float32 images in [0, 1].
     """
-    images = images.clone()
-
-    def change(selected: Tensor, operation, *values: Tensor) -> None:
-        # On the CPU, to avoid a GPU synchronization.
-        index = selected.nonzero().squeeze(1)
-        if len(index):
-            on_device = index.to(images.device, non_blocking=True)
-            images[on_device] = operation(
-                images[on_device],
-                *(value[index].to(images.device, non_blocking=True)
-                  for value in values))
-
-    change(params.flip, lambda x: x.flip(-1))
-    for operations in params.order.unbind(1):
-        amount = params.amount.gather(1, operations.unsqueeze(1)).squeeze(1)
-        is_hue = operations == _HUE
-        change(params.jitter & ~is_hue, adjust_by_blend, operations, amount)
-        change(params.jitter & is_hue, adjust_hue, amount)
-    change(params.gray, lambda x: to_gray(x).expand_as(x))
-    change(params.blur, lambda x, sigma: gaussian_blur(
-        x, sigma, augmentation.blur_kernel), params.sigma)
-    threshold = augmentation.solarize_threshold
-    change(params.solarize, lambda x: torch.where(x >= threshold, 1 - x, x))
+    if steps.flip:
+        images = torch.where(
+            _per_image(params.flip) > 0, images.flip(-1), images)
+    images = images / 255
+    for i, is_needed in enumerate(steps.blends):
+        if i == 3:
+            for _ in range(steps.hue):
+                shift_hue_(images, params.hue_turn, params.hue_rest)
+        if is_needed:
+            blend_(images, params.share[:, i], params.gray_luma[:, i % 3],
+                   params.is_pixelwise[:, i % 3])
+    if steps.gray:
+        images.lerp_(to_gray(images), _per_image(params.gray))
+    if steps.blur:
+        images = blur(images, params.blur)
+    if steps.solarize:
+        images = torch.where(
+            images >= _per_image(params.threshold), 1 - images, images)
     return images
+
+
+def _per_image(values: Tensor) -> Tensor:
+    """Reshape (B,) or (B, 1) to (B, 1, 1, 1)."""
+    return values.reshape(-1, 1, 1, 1)
 
 
 def to_gray(images: Tensor) -> Tensor:
     """Convert RGB images (B, 3, H, W) to gray images (B, 1, H, W)."""
-    luma = images.new_tensor(_LUMA).view(3, 1, 1)
-    return (images * luma).sum(dim=1, keepdim=True)
+    red, green, blue = images.split(1, dim=1)
+    gray = red * LUMA[0]
+    return gray.add_(green, alpha=LUMA[1]).add_(blue, alpha=LUMA[2])
 
 
-def adjust_by_blend(images: Tensor, operation: Tensor,
-                    factor: Tensor) -> Tensor:
-    """Adjust brightness, contrast or saturation, one operation per image.
+def blend_(images: Tensor, share: Tensor, luma: Tensor,
+           is_pixelwise: Tensor) -> Tensor:
+    """Blend each image with black, its mean gray value or its gray image.
 
-    Operation 0, brightness, blends an image with black; 1, contrast, with its
-    mean gray value; 2, saturation, with its gray image. All three run in one
-    pass, so that a GPU starts few kernels. ``operation`` and ``factor``, the
-    share of the image in the blend, have the shape (B,).
+    This adjusts the brightness, contrast or saturation by the factor
+    ``1 - share``, (B,). ``luma`` (B, 3) are the weights of R, G and B in the
+    gray image, 0 for black. With ``is_pixelwise`` (B,) 0, the gray image is
+    replaced by its mean.
     """
-    factor, operation = factor.view(-1, 1, 1, 1), operation.view(-1, 1, 1, 1)
-    others = to_gray(images)
-    others = torch.where(
-        operation == _CONTRAST, others.mean((1, 2, 3), keepdim=True), others)
-    others = torch.where(operation == _BRIGHTNESS, 0., others)
-    return (factor * images + (1 - factor) * others).clamp(0, 1)
+    gray = torch.bmm(luma.unsqueeze(1), images.flatten(2))
+    gray = torch.lerp(gray.mean(2, keepdim=True), gray,
+                      is_pixelwise.view(-1, 1, 1))
+    gray = gray.view(-1, 1, *images.shape[2:])
+    return images.lerp_(gray, _per_image(share)).clamp_(0, 1)
 
 
-def adjust_hue(images: Tensor, shift: Tensor) -> Tensor:
-    """Shift the hue (HSV) by ``shift`` (B,), in turns of the color circle."""
-    red, green, blue = images.unbind(1)
-    value = images.amax(1)
-    chroma = value - images.amin(1)
-    # Hue in sixths of a turn, from the largest channel. The hue of a gray
-    # pixel has no effect, because its chroma is zero.
-    divisor = torch.where(chroma == 0, 1, chroma)
-    hue = torch.where(
-        value == red, (green - blue) / divisor,
-        torch.where(value == green, 2 + (blue - red) / divisor,
-                    4 + (red - green) / divisor))
-    hue = hue + 6 * shift.view(-1, 1, 1)
-    # Back to RGB: https://en.wikipedia.org/wiki/HSL_and_HSV, "HSV to RGB
-    # alternative".
-    channels = []
-    for offset in (5, 3, 1):
-        k = (offset + hue).remainder(6)
-        channels.append(value - chroma * torch.minimum(k, 4 - k).clamp(0, 1))
-    return torch.stack(channels, dim=1)
+def shift_hue_(images: Tensor, turn: Tensor, rest: Tensor) -> Tensor:
+    """Shift the hue (HSV) by at most a sixth of a turn of the color circle.
 
+    ``turn`` (B, 1) is the sign of the shift and ``rest`` (B, 1) is 1 minus
+    the size of the shift in sixths.
 
-def gaussian_blur(images: Tensor, sigma: Tensor,
-                  kernel_size: int = 23) -> Tensor:
-    """Blur with a reflected border and sigma (B,), in pixels.
-
-    Rows and columns are blurred by a matrix product per image, which is
-    faster on GPU and CPU than many small convolutions.
+    Around the color circle, a channel stays at the maximum of the pixel for
+    two sixths, falls to the minimum within one sixth, stays there for two
+    sixths and rises again. The difference of the other two channels, divided
+    by maximum minus minimum, says how far away the next fall or rise is: the
+    shift reaches a fall or rise if the difference exceeds ``rest``.
     """
+    high = images.amax(1, keepdim=True)
+    low = images.amin(1, keepdim=True)
+    circle = torch.cat([images, images[:, :2]], dim=1)
+    difference = circle[:, 2:] - circle[:, 1:4]
+    limit = (high - low).mul_(_per_image(rest))
+    difference = difference - torch.clamp(difference, -limit, limit)
+    images.addcmul_(difference, _per_image(turn))
+    return images.clamp_(low, high)
+
+
+def blur(images: Tensor, weights: Tensor) -> Tensor:
+    """Blur by symmetric kernels (B, R + 1), with a reflected border.
+
+    ``weights`` are those of the pixels at the distances 0 to R. Rows and
+    columns are blurred by a matrix product per image, which is faster on GPU
+    and CPU than many small convolutions.
+
+    If PyTorch multiplies float32 matrices in TF32, which is not its default,
+    all images of the batch are rounded to 11 bits, an eighth of a gray level.
+    """
+    radius = weights.shape[1] - 1
     rows, columns = (
-        _blur_matrix(size, sigma, kernel_size) for size in images.shape[-2:])
-    return (rows.unsqueeze(1) @ images
-            @ columns.transpose(1, 2).unsqueeze(1)).clamp(0, 1)
+        torch.mm(weights, _distance_masks(size, radius, images.device))
+        .view(-1, size, size) for size in images.shape[2:])
+    blurred = torch.bmm(images.flatten(1, 2), columns.transpose(1, 2))
+    return rows.unsqueeze(1) @ blurred.view_as(images)
 
 
-def _blur_matrix(size: int, sigma: Tensor, kernel_size: int) -> Tensor:
-    """Return (B, size, size): row i has the weights of the pixels around i."""
-    radius = min(kernel_size // 2, size - 1)
-    taps = torch.arange(-radius, radius + 1, device=sigma.device)
-    weights = torch.exp(-0.5 * (taps / sigma.unsqueeze(1))**2)
-    weights = weights / weights.sum(dim=1, keepdim=True)
-    at = torch.arange(size, device=sigma.device).unsqueeze(1) + taps
-    at = at.abs()  # reflect at the first pixel, then at the last pixel
-    at = torch.where(at >= size, 2 * (size - 1) - at, at)
-    matrix = weights.new_zeros(len(sigma), size, size)
-    return matrix.scatter_add_(2, at.expand(len(sigma), -1, -1),
-                               weights.unsqueeze(1).expand(-1, size, -1))
+@lru_cache(maxsize=16)
+def _distance_masks(size: int, radius: int, device: torch.device) -> Tensor:
+    """Return (radius + 1, size * size): where a weight belongs in a matrix.
+
+    Entry [d, i * size + j] counts how often pixel j is at the distance d from
+    pixel i. Near a border, a pixel and its reflection both count.
+    """
+    distance = torch.arange(radius + 1, device=device).view(-1, 1, 1)
+    at = torch.arange(size, device=device)
+    of = at.view(-1, 1)
+    last = size - 1
+    masks = ((at - of).abs() == distance).float()
+    masks += (at + of == distance) & (at > 0)
+    masks += (2 * last - at - of == distance) & (at < last)
+    return masks.flatten(1)
