@@ -4,8 +4,10 @@ from typing import Callable, Optional, Union
 import torch
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from ..registry import HOST, MODELS
+from .autocast_weights import autocast_weights
 from .batch_norm import count_batches, prepare_batch_norm
 from .ema import ForeachCosineEMA
 from .l2_normalize import l2_normalize
@@ -230,7 +232,9 @@ class UniVIP(BYOL):
         The arguments are those of :meth:`forward_online`. Return f_t of both
         scenes, (B, C) each, and t (B, K, C).
         """
-        f_t1, f_t2, t = (self.target_net(view)[0]
+        weights = autocast_weights(self.target_net, scenes[0].device.type)
+        f_t1, f_t2, t = (functional_call(self.target_net, weights, view)[0]
+                         if weights else self.target_net(view)[0]
                          for view in (*scenes, torch.cat(instances)))
         count_batches(self.target_net, passes=3)
         return f_t1, f_t2, _by_image(t, len(instances))
