@@ -165,3 +165,23 @@ def test_foreach_lars_with_loss_scaler_matches_float32(unscales):
         assert not hasattr(optimizer, 'found_inf')
     assert results[0].isfinite().all()
     torch.testing.assert_close(*results)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
+def test_foreach_lars_on_gpu_matches_host_without_waiting():
+    values = [[nn.Parameter(x.detach().cuda()) for x in weights()]
+              for _ in range(2)]
+    ours, theirs = (kind(groups(x), **OPTIONS)
+                    for kind, x in zip((ForeachLARS, LARS), values))
+    flags = torch.tensor([0., 1.]).cuda()
+    for step in range(3):
+        set_gradients(step, *values)
+        torch.cuda.set_sync_debug_mode('error')  # a host read raises
+        try:
+            for flag in flags:
+                ours.found_inf = flag
+                ours.step()
+        finally:
+            torch.cuda.set_sync_debug_mode('default')
+        theirs.step()
+        assert_same(ours, theirs, rtol=1e-6, atol=1e-7)
