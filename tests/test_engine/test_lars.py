@@ -10,13 +10,12 @@ from univip_mm.registry import OPTIMIZERS
 
 LARS = OPTIMIZERS.get('LARS')  # the host's
 OPTIONS = dict(lr=0.5, momentum=0.9, weight_decay=1e-3, eta=0.02)
-VALUES = 7
 
 
 def weights():
     """Return weights, of which one is 0 and one is float64."""
     torch.manual_seed(0)
-    shapes = (4, 3), (VALUES, ), (2, 3, 2, 2), (5, ), (3, 3), (2, 2)
+    shapes = (4, 3), (7, ), (2, 3, 2, 2), (5, ), (3, 3), (2, 2)
     values = [nn.Parameter(torch.randn(*shape)) for shape in shapes]
     values[4].data.zero_()
     values[2].data = values[2].data.to(memory_format=torch.channels_last)
@@ -148,7 +147,10 @@ def test_foreach_lars_with_loss_scaler_matches_float32(unscales):
     for scale in (None, 2.**16):
         layer = nn.Linear(8, 4)
         nn.init.ones_(layer.weight), nn.init.ones_(layer.bias)
-        optimizer = ForeachLARS(layer.parameters(), **OPTIONS)
+        optimizer = ForeachLARS(
+            [dict(params=[layer.weight]),
+             dict(params=[layer.bias], lars_exclude=True, lr=0.01)],
+            **OPTIONS)
         scaler = torch.amp.GradScaler(
             'cpu', init_scale=scale or 1., enabled=scale is not None)
         for factor in (1., 2., float('inf'), 3.):
@@ -161,9 +163,7 @@ def test_foreach_lars_with_loss_scaler_matches_float32(unscales):
                 scaler.unscale_(optimizer)
             scaler.step(optimizer)
             scaler.update()
-        results.append(layer.weight.detach())
-        assert not hasattr(optimizer, 'found_inf')
-    assert results[0].isfinite().all()
+        results.append(dict(layer.state_dict()))
     torch.testing.assert_close(*results)
 
 
