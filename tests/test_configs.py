@@ -149,6 +149,8 @@ def hosts_byol():
                          ['univip_r50_imagenet', 'univip_r50_imagenet_300e'])
 def test_imagenet_recipes_use_optimizer_of_host_byol(name):
     ours, theirs = load(name), hosts_byol()
+    assert ours.optim_wrapper.optimizer.pop('type') == 'ForeachLARS'
+    assert theirs.optim_wrapper.optimizer.pop('type') == 'LARS'
     assert ours.optim_wrapper == theirs.optim_wrapper
     assert (ours.auto_scale_lr.base_batch_size ==
             theirs.auto_scale_lr.base_batch_size == 4096)

@@ -29,6 +29,7 @@ def installed(monkeypatch):
     ('HOOKS', 'SafeResumeHook'),
     ('HOOKS', 'SkippedImagesHook'),
     ('METRICS', 'MultiLabelProbe'),
+    ('OPTIMIZERS', 'ForeachLARS'),
 ])
 def test_components_are_registered_in_our_scope(kind, name):
     ours = getattr(registry, kind)

@@ -86,6 +86,7 @@ DATASETS = _child('DATASETS')
 TRANSFORMS = _child('TRANSFORMS')
 HOOKS = _child('HOOKS')
 METRICS = _child('METRICS')
+OPTIMIZERS = _child('OPTIMIZERS')
 
 # Empty child registries: without them our scope could not find the host's
 # components.
@@ -93,7 +94,6 @@ RUNNERS = _child('RUNNERS')
 RUNNER_CONSTRUCTORS = _child('RUNNER_CONSTRUCTORS')
 LOOPS = _child('LOOPS')
 LOG_PROCESSORS = _child('LOG_PROCESSORS')
-OPTIMIZERS = _child('OPTIMIZERS')
 OPTIM_WRAPPERS = _child('OPTIM_WRAPPERS')
 OPTIM_WRAPPER_CONSTRUCTORS = _child('OPTIM_WRAPPER_CONSTRUCTORS')
 PARAM_SCHEDULERS = _child('PARAM_SCHEDULERS')

@@ -12,6 +12,7 @@ from univip_mm.engine.resumed_state import (
     count_fitting_weights,
     use_present_values,
 )
+from univip_mm.registry import OPTIMIZERS
 
 
 def wrapped(kind=torch.optim.SGD, split=False, **options):
@@ -71,6 +72,18 @@ def test_optimizer_must_be_of_the_same_class():
              'Adam')
     with pytest.raises(ValueError, match='is another one, not SGD'):
         fits(stored(torch.optim.AdamW), wrapped())
+
+
+@pytest.mark.parametrize('names', [
+    ('LARS', 'ForeachLARS'), ('ForeachLARS', 'LARS')])
+def test_optimizers_of_equal_state_resume_each_other(names):
+    kinds = [OPTIMIZERS.get(name) for name in names]
+    options = dict(momentum=0.9, weight_decay=0.1)
+    fits(stored(kinds[0], **options), wrapped(kinds[1]), *names[::-1])
+    for other in ('SGD', 'Lars'):
+        with pytest.raises(ValueError, match=f'is {other}, not {names[1]}'):
+            fits(stored(kinds[0], **options), wrapped(kinds[1]), names[1],
+                 other)
 
 
 def test_optimizer_must_have_the_same_groups():

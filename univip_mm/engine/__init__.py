@@ -1,2 +1,3 @@
-"""Hooks, config checks, checkpoints and replay files for training."""
+"""Hooks, config checks, checkpoints and optimizers for training."""
 from .hooks import *  # noqa: F403
+from .optimizers import *  # noqa: F403

@@ -10,6 +10,8 @@ from ..utils.text import excerpt, printable
 
 # Buffers that have the shape of their weight, in all optimizers of PyTorch.
 _BUFFERS = 'momentum_buffer', 'exp_avg'
+# Classes of ours whose state is that of a class of the host.
+_SAME_STATE = dict(ForeachLARS='LARS')
 
 
 def count_fitting_weights(weights: Mapping,
@@ -61,7 +63,9 @@ def check_optimizer_fits(stored: Any, wrapper: Any, name: str,
     numbers = {key for key, value in present[0].items()
                if isinstance(value, (int, float, tuple))
                and type(value) is not bool and not key.startswith('initial_')}
-    if (stored_name or name) != name or groups and numbers - {*groups[0]}:
+    is_other = stored_name and _SAME_STATE.get(
+        stored_name, stored_name) != _SAME_STATE.get(name, name)
+    if is_other or groups and numbers - {*groups[0]}:
         raise ValueError(
             f'its optimizer is {printable(stored_name)[:80] or "another one"},'
             f' not {name}: resume with the same optim_wrapper.optimizer.type')

@@ -10,6 +10,8 @@ from mmengine.model.utils import _BatchNormXd as _MMEngineBatchNorm
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .sync_batch_norm import find_group, sync_batch_norm
+
 
 class _CountsLater(nn.modules.batchnorm._BatchNorm):
     """Base of layers whose batches :func:`count_batches` counts."""
@@ -36,12 +38,32 @@ class BatchNorm2d(_CountsLater, nn.BatchNorm2d):  # noqa: D101
     pass
 
 
+class SyncBatchNorm(_CountsLater, nn.SyncBatchNorm):
+    """Layer that synchronizes its statistics without waiting for the device.
+
+    All processes must have inputs.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalize (B, C, ...) with the statistics of all processes."""
+        group = find_group(self.process_group)
+        if group is None or not self.training or self.momentum is None:
+            return super().forward(input)
+        self._check_input_dim(input)
+        tracks = self.track_running_stats
+        return sync_batch_norm(
+            input, self.weight, self.bias,
+            self.running_mean if tracks else None,
+            self.running_var if tracks else None, self.momentum, self.eps,
+            group)
+
+
 class _BatchNormXd(_CountsLater, _MMEngineBatchNorm):
     """Class of SyncBatchNorm layers that MMEngine reverts in one process."""
 
 
 _REPLACEMENTS = {cls.__bases__[1]: cls for cls in (
-    BatchNorm1d, BatchNorm2d, _BatchNormXd)}
+    BatchNorm1d, BatchNorm2d, SyncBatchNorm, _BatchNormXd)}
 
 
 def prepare_batch_norm(module: nn.Module) -> None:

@@ -1,9 +1,10 @@
 # As in the host's byol_resnet50_16xb256-coslr-200e_in1k: LARS, and a warm-up
 # of 10 epochs (BYOL, App. C). Biases and normalization layers have no weight
-# decay and no adaptation.
+# decay and no adaptation. ForeachLARS is the host's LARS, only faster.
 optim_wrapper = dict(
     type='OptimWrapper',
-    optimizer=dict(type='LARS', lr=4.8, momentum=0.9, weight_decay=1e-6),
+    optimizer=dict(
+        type='ForeachLARS', lr=4.8, momentum=0.9, weight_decay=1e-6),
     paramwise_cfg=dict(
         custom_keys={
             'bn': dict(decay_mult=0, lars_exclude=True),

@@ -1,0 +1,4 @@
+"""Optimizers."""
+from .lars import ForeachLARS
+
+__all__ = ['ForeachLARS']
