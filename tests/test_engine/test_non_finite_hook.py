@@ -16,6 +16,7 @@ from mmengine.optim import AmpOptimWrapper, OptimWrapper
 from tiny import ROOT, error_of, free_port, run_tool, write_config
 
 from univip_mm.engine import NonFiniteHook
+from univip_mm.engine.checkpoint import load_checkpoint
 from univip_mm.engine.replay import load_replay
 
 # These tests run without a GPU, where the scaler of CUDA does nothing.
@@ -52,7 +53,10 @@ def write(folder, options='', backbone='FragileResNet'):
 
 def test_stop_writes_message_and_replay_file(black_image, capsys):
     out = black_image / 'out'
-    message = error_of('train', write(black_image), '--work-dir', out)
+    message = error_of(
+        'train', write(black_image), '--work-dir', out, '--cfg-options',
+        'default_hooks.checkpoint.by_epoch=False',
+        'default_hooks.checkpoint.interval=1')
     replay, = (out / 'non_finite').iterdir()
     assert message.startswith(
         'error: loss_instance, loss_scene, loss_scene_instance is not finite '
@@ -65,6 +69,11 @@ def test_stop_writes_message_and_replay_file(black_image, capsys):
                if 'running' not in name)
     views = content['batches'][0]['data']['inputs']
     assert [view.dtype for view in views] == [torch.uint8] * 6
+
+    # No checkpoint has the running statistics of the bad batch.
+    for path in out.glob('*.pth'):
+        assert load_checkpoint(str(path))['meta']['iter'] < (
+            content['iteration'])
 
     capsys.readouterr()
     run_tool('replay_batch', replay, '--import', 'tiny')
