@@ -5,10 +5,11 @@ import math
 import pytest
 import torch
 from mmengine.logging import MessageHub
-from mmengine.structures import BaseDataElement
 from mmengine.runner import EpochBasedTrainLoop
+from mmengine.structures import BaseDataElement
 from tiny import run_tool, univip_config, watched, write_config
 
+from univip_mm.engine.fused_optimizer import use_fused
 from univip_mm.models import SinkhornOTLoss
 from univip_mm.registry import MODELS
 
@@ -114,6 +115,18 @@ def test_training_is_finite(dtype, scale, coco_folder):
     assert len(lines) == 8
     assert all(math.isfinite(x['loss']) for x in lines)
     assert all(math.isfinite(x['parameters']) for x in lines)
+
+
+def test_fused_adam_uses_older_state_on_gpu():
+    weight = torch.ones(4, device='cuda', requires_grad=True)
+    weight.grad = torch.ones_like(weight)
+    old, new = (torch.optim.Adam([weight]) for _ in range(2))
+    old.step()
+    new.load_state_dict(old.state_dict())  # its counter is on the CPU
+    use_fused(new)
+    new.step()
+    assert new.state[weight]['step'].is_cuda
+    assert new.state[weight]['step'] == 2
 
 
 @pytest.mark.parametrize('action', ['stop', 'skip'])

@@ -212,7 +212,7 @@ def test_loss_scale_of_other_precision_is_not_used(old, new, is_kept):
 def test_state_of_disabled_scaler_is_not_used():
     """PyTorch's scaler refuses to load an empty state."""
     wrapper = OptimWrapper(torch.optim.SGD([torch.zeros(1)], 0.1))
-    wrapper.loss_scaler = torch.cuda.amp.GradScaler(init_scale=2.)
+    wrapper.loss_scaler = SimpleNamespace(state_dict=lambda: dict(scale=2.))
     runner = SimpleNamespace(optim_wrapper=wrapper, param_schedulers=None)
     state = {**wrapper.state_dict(), 'loss_scaler': {}}
     record = RunRecord(*[1] * 7, 'SGD', {})

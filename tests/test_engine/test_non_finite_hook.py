@@ -87,7 +87,8 @@ def test_stop_writes_message_and_replay_file(black_image, capsys):
 def test_hook_keeps_finite_training_unchanged(coco_folder):
     losses = []
     for name in ('with', 'without'):
-        config = (write(coco_folder, backbone='ResNet') if name == 'with' else
+        config = (write(coco_folder, "action='skip'", 'ResNet')
+                  if name == 'with' else
                   write_config(coco_folder))
         out = coco_folder / name
         run_tool('train', config, '--work-dir', out, '--cfg-options',

@@ -9,7 +9,8 @@ def call_before_save(runner: Any, action: Callable[[], Any]) -> None:
     MMEngine collects the content of the checkpoint, also the log, before it
     calls the hooks' ``before_save_checkpoint``, and calls these on rank 0
     only. ``action`` is called earlier, on each rank that saves. An error of
-    ``action`` prevents the checkpoint.
+    ``action`` prevents the checkpoint. As MMEngine's own hooks, call
+    ``save_checkpoint`` on all ranks.
     """
     save = runner.save_checkpoint
 

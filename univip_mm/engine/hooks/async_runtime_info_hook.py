@@ -52,9 +52,9 @@ class AsyncRuntimeInfoHook(RuntimeInfoHook):
                 others[name] = value
         super().after_train_iter(runner, batch_idx, data_batch, others)
         for values in devices.values():
-            # A copy: a CUDA graph overwrites its outputs. float64 is exact.
-            self._pending.append((list(values), torch.stack([
-                x.detach().reshape(()).double() for x in values.values()])))
+            # A copy: a CUDA graph overwrites its outputs.
+            self._pending.append((list(values), torch.cat([
+                x.detach().reshape(1) for x in values.values()])))
         if len(self._pending) >= MAX_PENDING or _is_logged(runner, batch_idx):
             self._write(hub)
 

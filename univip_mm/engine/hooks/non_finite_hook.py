@@ -126,6 +126,10 @@ class NonFiniteHook(Hook):
         """Handle the last step of the epoch."""
         self._settle(runner)
 
+    def before_val(self, runner) -> None:
+        """Handle the last step before its statistics are used."""
+        self._settle(runner)
+
     def _record_losses(self, model, inputs, out) -> None:
         if isinstance(out, dict) and any('loss' in name for name in out):
             self._terms.append({name: value.detach().mean()
