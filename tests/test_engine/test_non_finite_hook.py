@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.optim import AmpOptimWrapper, OptimWrapper
+from mmengine.optim import AmpOptimWrapper, OptimWrapper, OptimWrapperDict
 from tiny import ROOT, error_of, free_port, run_tool, write_config
 
 from univip_mm.engine import NonFiniteHook
@@ -358,6 +358,16 @@ def test_after_train_restores_step(tmp_path):
     assert runner.optim_wrapper.step != step
     hook.after_train(runner)
     assert runner.optim_wrapper.step == step
+
+
+def test_hook_accepts_several_optimizers():
+    wrapper = OptimWrapperDict(
+        a=OptimWrapper(torch.optim.SGD(Loss().parameters(), lr=0.1)))
+    runner = types.SimpleNamespace(
+        model=Loss(), save_checkpoint=None, optim_wrapper=wrapper)
+    hook = NonFiniteHook()
+    hook.before_run(runner)
+    hook.before_train(runner)
 
 
 def test_hook_refuses_unknown_action():

@@ -92,12 +92,11 @@ class NonFiniteHook(Hook):
 
     def before_run(self, runner) -> None:
         """Switch to a fused optimizer, before a checkpoint is loaded."""
-        if hasattr(runner.optim_wrapper, 'optimizer'):  # not in a test
-            use_fused(runner.optim_wrapper.optimizer)
+        _use_fused(runner.optim_wrapper)
 
     def before_train(self, runner) -> None:
         """Wrap the ``step`` of the optimizer wrapper."""
-        use_fused(runner.optim_wrapper.optimizer)
+        _use_fused(runner.optim_wrapper)
         call_before_save(runner, lambda: self._settle(runner))
         model = unwrap_model(runner.model)
         self._handle = model.register_forward_hook(self._record_losses)
@@ -250,6 +249,12 @@ def _find_names(model: nn.Module, step: _Step) -> str:
     # Gradients flow backward, so the last parameter is the first fault.
     others = f' (and of {len(bad) - 1} parameters before it)'
     return f'gradient of {bad[-1]}' + (others if len(bad) > 1 else '')
+
+
+def _use_fused(wrapper: Any) -> None:
+    # A run without training has none, and OptimWrapperDict has several.
+    if hasattr(wrapper, 'optimizer'):
+        use_fused(wrapper.optimizer)
 
 
 def _precision(wrapper) -> str:
