@@ -5,4 +5,5 @@
 _base_ = './univip_r50_coco.py'
 
 model = dict(data_preprocessor=dict(channels_last=True))
-optim_wrapper = dict(type='AmpOptimWrapper', dtype='bfloat16', loss_scale=1.)
+optim_wrapper = dict(
+    type='AmpOptimWrapper', dtype='bfloat16', loss_scale=dict(enabled=False))

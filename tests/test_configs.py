@@ -202,7 +202,7 @@ def test_bfloat16_recipe_changes_precision_and_layout():
     coco, ours = (load(name) for name in (COCO[0], BF16))
     assert ours.optim_wrapper.pop('type') == 'AmpOptimWrapper'
     assert ours.optim_wrapper.pop('dtype') == 'bfloat16'
-    assert ours.optim_wrapper.pop('loss_scale') == 1.
+    assert ours.optim_wrapper.pop('loss_scale') == dict(enabled=False)
     assert coco.optim_wrapper.pop('type') == 'OptimWrapper'
     assert ours.model.data_preprocessor.pop('channels_last') is True
     assert ours.to_dict() == coco.to_dict()

@@ -5,9 +5,11 @@ import math
 import pytest
 import torch
 from mmengine.logging import MessageHub
+from mmengine.runner import EpochBasedTrainLoop
 from mmengine.structures import BaseDataElement
 from tiny import run_tool, univip_config, watched, write_config
 
+from univip_mm.engine.fused_optimizer import use_fused
 from univip_mm.models import SinkhornOTLoss, sinkhorn, sinkhorn_solver
 from univip_mm.registry import MODELS
 
@@ -158,12 +160,13 @@ def test_foreach_ema_matches_mmpretrain_on_gpu():
 
 
 @pytest.mark.parametrize('dtype, scale', [
-    ('float32', None), ('bfloat16', 1.), ('float16', 'dynamic')])
+    ('float32', ''), ('bfloat16', '.enabled=False'), ('bfloat16', '=1.'),
+    ('float16', '=dynamic')])
 def test_training_is_finite(dtype, scale, coco_folder):
     options = [] if dtype == 'float32' else [
         'optim_wrapper.type=AmpOptimWrapper',
         f'optim_wrapper.dtype={dtype}',
-        f'optim_wrapper.loss_scale={scale}',
+        f'optim_wrapper.loss_scale{scale}',
         'model.data_preprocessor.channels_last=True']
     run_tool('train', write_config(coco_folder), '--work-dir',
              coco_folder / 'run', '--cfg-options',
@@ -172,3 +175,38 @@ def test_training_is_finite(dtype, scale, coco_folder):
     assert len(lines) == 8
     assert all(math.isfinite(x['loss']) for x in lines)
     assert all(math.isfinite(x['parameters']) for x in lines)
+
+
+def test_fused_adam_uses_older_state_on_gpu():
+    weight = torch.ones(4, device='cuda', requires_grad=True)
+    weight.grad = torch.ones_like(weight)
+    old, new = (torch.optim.Adam([weight]) for _ in range(2))
+    old.step()
+    new.load_state_dict(old.state_dict())  # its counter is on the CPU
+    use_fused(new)
+    new.step()
+    assert new.state[weight]['step'].is_cuda
+    assert new.state[weight]['step'] == 2
+
+
+@pytest.mark.parametrize('action', ['stop', 'skip'])
+def test_iteration_does_not_wait_for_gpu(action, coco_folder, monkeypatch):
+    """The first iteration and logged ones may wait."""
+    run_iter = EpochBasedTrainLoop.run_iter
+
+    def watched_iter(loop, idx, data_batch):
+        is_free = loop.iter == 0 or idx == len(loop.dataloader) - 1
+        torch.cuda.set_sync_debug_mode('default' if is_free else 'error')
+        try:
+            run_iter(loop, idx, data_batch)
+        finally:
+            torch.cuda.set_sync_debug_mode('default')
+
+    monkeypatch.setattr(EpochBasedTrainLoop, 'run_iter', watched_iter)
+    base = write_config(coco_folder)
+    config = coco_folder / 'without_watch.py'
+    config.write_text(f"_base_ = './{base.name}'\ncustom_hooks = []\n")
+    run_tool('train', config, '--work-dir', coco_folder / 'run',
+             '--cfg-options', 'train_dataloader.num_workers=1',
+             'default_hooks.logger.interval=50',
+             f'default_hooks.non_finite.action={action}')

@@ -84,8 +84,9 @@ TESTS = ('test_registry.py', 'test_io', 'test_models', 'test_datasets',
 # These read checkpoints, which is refused with older PyTorch.
 FIRST_READER = (2, 6)
 READER_TESTS = tuple(f'test_engine/test_{x}.py' for x in (
-    'checkpoint', 'find_checkpoint', 'non_finite_hook', 'online_probe_hook',
-    'replay', 'resume', 'safe_resume_hook', 'untrusted_files')) + (
+    'async_runtime_info_hook', 'checkpoint', 'find_checkpoint',
+    'non_finite_hook', 'online_probe_hook', 'replay', 'resume',
+    'safe_resume_hook', 'untrusted_files')) + (
         'test_tools/test_train.py', )
 VERSIONS = '''
 import json, platform

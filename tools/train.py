@@ -90,6 +90,8 @@ def apply_options(cfg: Config, args: argparse.Namespace) -> None:
         pin_memory=torch.cuda.is_available(), persistent_workers=True,
         collate_fn=dict(type='default_collate'))
     cfg.train_dataloader = ConfigDict({**defaults, **cfg.train_dataloader})
+    if not torch.cuda.is_available():
+        cfg.train_dataloader.pin_memory = False  # PyTorch would warn
     if cfg.train_dataloader.num_workers == 0:
         cfg.train_dataloader.persistent_workers = False
     find_checkpoint(cfg)

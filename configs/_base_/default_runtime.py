@@ -3,6 +3,8 @@ custom_imports = dict(imports=['univip_mm'], allow_failed_imports=False)
 default_scope = 'univip_mm'
 
 default_hooks = dict(
+    # Read the log values from the GPU only when they are logged.
+    runtime_info=dict(type='AsyncRuntimeInfoHook'),
     timer=dict(type='IterTimerHook'),
     logger=dict(type='LoggerHook', interval=50),
     param_scheduler=dict(type='ParamSchedulerHook'),

@@ -209,6 +209,20 @@ def test_loss_scale_of_other_precision_is_not_used(old, new, is_kept):
     assert ('the loss scale starts anew' in notes) != is_kept
 
 
+def test_state_of_disabled_scaler_is_not_used():
+    """PyTorch's scaler refuses to load an empty state."""
+    wrapper = OptimWrapper(torch.optim.SGD([torch.zeros(1)], 0.1))
+    wrapper.loss_scaler = SimpleNamespace(state_dict=lambda: dict(scale=2.))
+    runner = SimpleNamespace(optim_wrapper=wrapper, param_schedulers=None)
+    state = {**wrapper.state_dict(), 'loss_scaler': {}}
+    record = RunRecord(*[1] * 7, 'SGD', {})
+    for old in (record, None):
+        state['loss_scaler'] = {}
+        _convert_optimizer(runner, dict(optimizer=state), old, record,
+                           Position(1, 4, ''))
+        assert 'loss_scaler' not in state
+
+
 def test_several_optimizers_without_record_are_resumed():
     wrapper = OptimWrapperDict(a=OptimWrapper(
         torch.optim.SGD([torch.zeros(1)], 0.1)))

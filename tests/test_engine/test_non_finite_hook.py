@@ -12,16 +12,21 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.optim import AmpOptimWrapper, OptimWrapper
+from mmengine.optim import AmpOptimWrapper, OptimWrapper, OptimWrapperDict
 from tiny import ROOT, error_of, free_port, run_tool, write_config
 
 from univip_mm.engine import NonFiniteHook
+from univip_mm.engine.checkpoint import load_checkpoint
 from univip_mm.engine.replay import load_replay
 
 # These tests run without a GPU, where the scaler of CUDA does nothing.
 needs_scaler = pytest.mark.skipif(
     not hasattr(torch.amp, 'GradScaler'),
     reason='PyTorch before 2.3 has no loss scaler for the CPU')
+
+needs_fused = pytest.mark.skipif(
+    torch.__version__ < '2.4',
+    reason='PyTorch before 2.4 has no fused optimizers for the CPU')
 
 BLACK = '3.jpg'
 WITH_HOOK = """
@@ -48,7 +53,10 @@ def write(folder, options='', backbone='FragileResNet'):
 
 def test_stop_writes_message_and_replay_file(black_image, capsys):
     out = black_image / 'out'
-    message = error_of('train', write(black_image), '--work-dir', out)
+    message = error_of(
+        'train', write(black_image), '--work-dir', out, '--cfg-options',
+        'default_hooks.checkpoint.by_epoch=False',
+        'default_hooks.checkpoint.interval=1')
     replay, = (out / 'non_finite').iterdir()
     assert message.startswith(
         'error: loss_instance, loss_scene, loss_scene_instance is not finite '
@@ -62,6 +70,11 @@ def test_stop_writes_message_and_replay_file(black_image, capsys):
     views = content['batches'][0]['data']['inputs']
     assert [view.dtype for view in views] == [torch.uint8] * 6
 
+    # No checkpoint has the running statistics of the bad batch.
+    for path in out.glob('*.pth'):
+        assert load_checkpoint(str(path))['meta']['iter'] < (
+            content['iteration'])
+
     capsys.readouterr()
     run_tool('replay_batch', replay, '--import', 'tiny')
     output = capsys.readouterr().out
@@ -74,7 +87,8 @@ def test_stop_writes_message_and_replay_file(black_image, capsys):
 def test_hook_keeps_finite_training_unchanged(coco_folder):
     losses = []
     for name in ('with', 'without'):
-        config = (write(coco_folder, backbone='ResNet') if name == 'with' else
+        config = (write(coco_folder, "action='skip'", 'ResNet')
+                  if name == 'with' else
                   write_config(coco_folder))
         out = coco_folder / name
         run_tool('train', config, '--work-dir', out, '--cfg-options',
@@ -145,24 +159,35 @@ class Amp(AmpOptimWrapper):
         self.cast_dtype = torch.float16
 
 
-def start(tmp_path, make=OptimWrapper, **options):
-    model = Loss()
-    warnings = []
+@pytest.fixture(params=[
+    'foreach', pytest.param('fused', marks=needs_fused)])
+def kind(request):
+    """Return the optimizer's kernel; the fused one skips on the device."""
+    return request.param
+
+
+def start(tmp_path, kind, make=OptimWrapper, model=None, **options):
+    """Return functions: do a step, and end an epoch; and other parts."""
+    model = model or Loss()
+    warnings, saved = [], []
     runner = types.SimpleNamespace(
         model=model, iter=0, work_dir=str(tmp_path), cfg=Config(),
-        optim_wrapper=make(torch.optim.SGD(model.parameters(), lr=0.1)),
+        optim_wrapper=make(torch.optim.SGD(
+            model.parameters(), lr=0.1, momentum=0., **{kind: True})),
+        save_checkpoint=lambda: saved.append(runner.iter), saved=saved,
         logger=types.SimpleNamespace(warning=warnings.append))
     hook = NonFiniteHook(**options)
     hook.before_train(runner)
 
     def step(*values):
-        hook.before_train_iter(runner, 0, dict(inputs=torch.zeros(1)))
+        hook.before_train_iter(
+            runner, 0, dict(inputs=torch.full((1, ), float(runner.iter))))
         out = model(*values)
         runner.optim_wrapper.update_params(out['loss_x'])
         runner.iter += 1
         return model.weight.detach()[0].item()
 
-    return step, warnings, hook, runner
+    return step, lambda: hook.after_train_epoch(runner), warnings, runner
 
 
 NAN = float('nan')
@@ -174,23 +199,80 @@ NAN = float('nan')
     (1., float('inf'), 'gradient of weight is not finite'),
 ])
 def test_step_keeps_weights_of_non_finite_batch(
-        tmp_path, value, gradient, named):
-    step, _, _, runner = start(tmp_path)
+        tmp_path, kind, value, gradient, named):
+    step, end_epoch, _, runner = start(tmp_path, kind)
     assert step(1., 1.) == pytest.approx(0.9)
     with pytest.raises(FloatingPointError, match=named) as e:
         step(value, gradient)
+        end_epoch()
     assert 'at iteration 2 on rank 0' in str(e.value)
     assert runner.model.weight[0].item() == pytest.approx(0.9)
 
 
-def test_step_accepts_large_finite_gradients(tmp_path):
-    step, _, _, _ = start(tmp_path)
+@needs_fused
+@pytest.mark.parametrize('value, gradient', [(NAN, 1.), (1., NAN)])
+def test_fused_stop_follows_at_next_step(tmp_path, value, gradient):
+    step, _, _, runner = start(tmp_path, 'fused')
+    step(1., 1.)
+    assert step(value, gradient) == pytest.approx(0.9)  # no error yet
+    with pytest.raises(FloatingPointError, match='at iteration 2 on rank 0'):
+        step(1., 1.)
+    replay, = (tmp_path / 'non_finite').iterdir()
+    content = load_replay(replay)
+    assert content['iteration'] == 2
+    assert content['batches'][0]['data']['inputs'].item() == 1.
+    assert content['model']['weight'][0].item() == pytest.approx(0.9)
+    assert not hasattr(runner.optim_wrapper.optimizer, 'found_inf')
+
+
+def test_no_checkpoint_is_saved_after_bad_step(tmp_path, kind):
+    step, _, _, runner = start(tmp_path, kind)
+    step(1., 1.)
+    runner.save_checkpoint()
+    with pytest.raises(FloatingPointError, match='at iteration 2 on rank 0'):
+        step(NAN, 1.)
+        runner.save_checkpoint()
+    assert runner.saved == [1]
+
+
+class Counting(Loss):
+    """Model with a running statistic and a counter."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer('mean', torch.zeros(2))
+        self.register_buffer('scale', torch.ones((), dtype=torch.float64))
+        self.register_buffer('count', torch.zeros((), dtype=torch.long))
+
+    def forward(self, value, *others):
+        self.mean += value
+        self.scale *= value
+        self.count += 1
+        return super().forward(value, *others)
+
+
+def test_skip_restores_running_statistics(tmp_path, kind):
+    step, end_epoch, warnings, runner = start(
+        tmp_path, kind, model=Counting(), action='skip')
+    for value in (2., NAN, 3.):
+        step(value, 1.)
+    end_epoch()
+    assert len(warnings) == 1 and 'iteration 2' in warnings[0]
+    assert runner.model.mean.tolist() == [5., 5.]
+    assert runner.model.scale == 6 and runner.model.count == 3
+    assert runner.model.weight[0].item() == pytest.approx(0.8)
+
+
+def test_step_accepts_large_finite_gradients(tmp_path, kind):
+    step, end_epoch, _, _ = start(tmp_path, kind)
     step(1., 1e30)  # its square overflows float32
+    end_epoch()
 
 
 @needs_scaler
-def test_amp_overflow_is_error_only_at_scale_one(tmp_path):
-    step, warnings, _, runner = start(tmp_path, lambda x: Amp(x, 4.))
+def test_amp_overflow_is_error_only_at_scale_one(tmp_path, kind):
+    step, end_epoch, warnings, runner = start(
+        tmp_path, kind, lambda x: Amp(x, 4.))
     assert step(1., 1.) == pytest.approx(0.9)
     for scale in (2., 1.):
         assert step(1., NAN) == pytest.approx(0.9)
@@ -198,45 +280,66 @@ def test_amp_overflow_is_error_only_at_scale_one(tmp_path):
     assert step(1., 1.) == pytest.approx(0.8)
     with pytest.raises(FloatingPointError, match='gradient of weight'):
         step(1., NAN)
+        end_epoch()
+    assert runner.model.weight[0].item() == pytest.approx(0.8)
 
 
 @needs_scaler
-def test_amp_stops_at_non_finite_loss(tmp_path):
-    step, _, _, _ = start(tmp_path, lambda x: Amp(x, 2.**16))
+def test_amp_stops_at_non_finite_loss(tmp_path, kind):
+    step, end_epoch, _, runner = start(
+        tmp_path, kind, lambda x: Amp(x, 2.**16))
     with pytest.raises(FloatingPointError, match='loss_x'):
         step(NAN, 1.)
+        end_epoch()
+    assert runner.model.weight[0].item() == 1.
 
 
-def test_skip_drops_whole_accumulated_step(tmp_path):
-    step, warnings, _, _ = start(
-        tmp_path, lambda x: OptimWrapper(x, accumulative_counts=2),
+@needs_scaler
+def test_disabled_scaler_counts_as_none(tmp_path, kind):
+
+    def make(optimizer):
+        wrapper = Amp(optimizer, 1.)
+        wrapper.loss_scaler = torch.amp.GradScaler('cpu', enabled=False)
+        return wrapper
+
+    step, end_epoch, _, _ = start(tmp_path, kind, make)
+    with pytest.raises(FloatingPointError, match='gradient of weight'):
+        assert step(1., NAN) == 1.
+        end_epoch()
+
+
+def test_skip_drops_whole_accumulated_step(tmp_path, kind):
+    step, end_epoch, warnings, _ = start(
+        tmp_path, kind, lambda x: OptimWrapper(x, accumulative_counts=2),
         action='skip')
     assert step(1., 1.) == 1.
     assert step(1., 1.) == pytest.approx(0.9)
     step(NAN, 1.)
     assert step(1., 1.) == pytest.approx(0.9)
-    assert 'skipped step 1' in warnings[0] and 'iteration 4' in warnings[0]
-    replay, = (tmp_path / 'non_finite').iterdir()
-    assert len(load_replay(replay)['batches']) == 2
     step(1., 1.)
     assert step(1., 1.) == pytest.approx(0.8)
+    assert 'skipped step 1' in warnings[0] and 'iteration 4' in warnings[0]
+    replay, = (tmp_path / 'non_finite').iterdir()
+    assert [x['data']['inputs'].item()
+            for x in load_replay(replay)['batches']] == [2., 3.]
 
 
-def test_full_disk_keeps_message(tmp_path, monkeypatch):
+def test_full_disk_keeps_message(tmp_path, kind, monkeypatch):
 
     def full(*_, **__):
         raise OSError(28, 'No space left on device')
 
     monkeypatch.setattr(
         'univip_mm.engine.hooks.non_finite_hook.save_replay', full)
-    step, _, _, _ = start(tmp_path)
+    step, end_epoch, _, _ = start(tmp_path, kind)
     with pytest.raises(FloatingPointError, match='No space left') as e:
         step(NAN, 1.)
+        end_epoch()
     assert 'loss_x is not finite' in str(e.value)
 
 
-def test_collapse_warns_once_after_consecutive_steps(tmp_path):
-    step, warnings, _, _ = start(tmp_path, collapse_iters=3)
+def test_collapse_warns_once_after_consecutive_steps(tmp_path, kind):
+    step, _, warnings, _ = start(tmp_path, kind, collapse_iters=3)
     for std in (0.05, 0.05, 0.5, 0.05, 0.05):
         step(1., 0., std)
     assert warnings == []
@@ -247,12 +350,24 @@ def test_collapse_warns_once_after_consecutive_steps(tmp_path):
 
 
 def test_after_train_restores_step(tmp_path):
-    _, _, hook, runner = start(tmp_path)
-    assert runner.optim_wrapper.step != OptimWrapper.step.__get__(
-        runner.optim_wrapper)
+    runner = types.SimpleNamespace(
+        model=Loss(), save_checkpoint=None,
+        optim_wrapper=OptimWrapper(torch.optim.SGD(Loss().parameters())))
+    hook, step = NonFiniteHook(), runner.optim_wrapper.step
+    hook.before_train(runner)
+    assert runner.optim_wrapper.step != step
     hook.after_train(runner)
-    assert runner.optim_wrapper.step == OptimWrapper.step.__get__(
-        runner.optim_wrapper)
+    assert runner.optim_wrapper.step == step
+
+
+def test_hook_accepts_several_optimizers():
+    wrapper = OptimWrapperDict(
+        a=OptimWrapper(torch.optim.SGD(Loss().parameters(), lr=0.1)))
+    runner = types.SimpleNamespace(
+        model=Loss(), save_checkpoint=None, optim_wrapper=wrapper)
+    hook = NonFiniteHook()
+    hook.before_run(runner)
+    hook.before_train(runner)
 
 
 def test_hook_refuses_unknown_action():
@@ -261,15 +376,13 @@ def test_hook_refuses_unknown_action():
 
 
 def test_message_escapes_file_names(tmp_path):
-    model = torch.nn.Linear(1, 1)
-    model.weight.grad = torch.full((1, 1), float('nan'))
-    runner = types.SimpleNamespace(
-        model=model, iter=3, work_dir=str(tmp_path / 'a\nb'), cfg=Config(),
-        optim_wrapper=None)
-    hook = NonFiniteHook()
+    step, end_epoch, _, runner = start(tmp_path / 'a\nb', 'foreach')
     sample = types.SimpleNamespace(metainfo=dict(img_path='\x1b[2J.jpg'))
-    hook._batches = [(dict(data_samples=[sample]), dict(
-        generators={}, cpu=torch.get_rng_state()))]
-    message = hook._describe(runner)
+    hook = NonFiniteHook()
+    hook.before_train(runner)
+    hook.before_train_iter(runner, 0, dict(data_samples=[sample]))
+    with pytest.raises(FloatingPointError) as e:
+        runner.optim_wrapper.update_params(runner.model(NAN, 1.)['loss_x'])
+    message = str(e.value)
     assert message.isprintable()
     assert r'a\nb/non_finite' in message and r'\x1b[2J.jpg' in message

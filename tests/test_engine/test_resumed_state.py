@@ -172,6 +172,14 @@ def test_present_options_win_and_buffers_stay(split):
                            buffer['momentum_buffer'])
 
 
+def test_kernel_of_older_run_is_no_change():
+    state = stored()
+    new = wrapped(foreach=False)
+    new.param_groups[0]['fused'] = True
+    assert use_present_values(state, new) == []
+    assert state['param_groups'][0]['fused'] is True
+
+
 def test_scheduled_options_stay():
     state = stored(momentum=0.9)
     state['param_groups'][0]['initial_lr'] = 0.7

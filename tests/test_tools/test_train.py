@@ -256,6 +256,14 @@ def test_sync_bn_on_several_cpu_processes_is_refused(monkeypatch):
     assert 'model.backbone.norm_cfg.type=BN' in message
 
 
+def test_train_without_gpu_does_not_pin_memory(
+        coco_folder, monkeypatch, recwarn):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    run_tool('train', write_config(coco_folder), '--work-dir',
+             coco_folder / 'out', '--cfg-options', 'train_cfg.max_epochs=1')
+    assert not [x for x in recwarn if 'pin_memory' in str(x.message)]
+
+
 @pytest.mark.parametrize('stop_before_epoch', [None, 1])
 def test_train_stops_its_workers(coco_folder, stop_before_epoch):
     config = write_config(coco_folder, 'tiny.py', stop_before_epoch)

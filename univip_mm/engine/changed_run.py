@@ -188,6 +188,8 @@ def _convert_optimizer(runner: Runner, checkpoint: dict,
             raise ValueError('a training with several optimizers can be '
                              'resumed with the same settings only')
         return []
+    if isinstance(stored, dict) and stored.get('loss_scaler') == {}:
+        del stored['loss_scaler']  # the scaler was off
     if stored is not None:
         check_optimizer_fits(stored, wrapper, new.optimizer,
                              old.optimizer if old else '')

@@ -12,6 +12,8 @@ from ..utils.text import excerpt, printable
 _BUFFERS = 'momentum_buffer', 'exp_avg'
 # Classes of ours whose state is that of a class of the host.
 _SAME_STATE = dict(ForeachLARS='LARS')
+# Choices of the kernel, which depend on the version and the device.
+_KERNELS = 'fused', 'foreach'
 
 
 def count_fitting_weights(weights: Mapping,
@@ -139,8 +141,8 @@ def use_present_values(stored: dict, wrapper: Any,
                 del old[key]
         for key in new.keys() - kept:
             words = [_format(x.get(key)) for x in (old, new)]
-            if i == 0 and words[0] != words[1] and (
-                    not key.startswith('initial_')):
+            if i == 0 and words[0] != words[1] and not (
+                    key in _KERNELS or key.startswith('initial_')):
                 changes.append(f'{key} {words[0]} -> {words[1]}')
             old[key] = new[key]
     return sorted(changes)

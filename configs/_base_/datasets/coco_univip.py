@@ -23,6 +23,7 @@ train_dataloader = dict(
     batch_size=64,  # x 8 GPUs = 512 (UniVIP, Sec. 4.1)
     num_workers=8,
     persistent_workers=True,
+    pin_memory=True,  # tools/train.py turns it off without a GPU
     drop_last=True,
     # The views are a function of (seed, epoch, image).
     sampler=dict(type='EpochSampler', shuffle=True),

@@ -1,4 +1,5 @@
 """Hooks for MMEngine's Runner."""
+from .async_runtime_info_hook import AsyncRuntimeInfoHook
 from .changed_run_hook import ChangedRunHook
 from .heartbeat_hook import HeartbeatHook
 from .iter_seed_hook import IterSeedHook
@@ -14,8 +15,8 @@ from .target_update_hook import TargetUpdateHook
 from .view_sheet_hook import ViewSheetHook
 
 __all__ = [
-    'ChangedRunHook', 'HeartbeatHook', 'IterSeedHook', 'LoopCheckHook',
-    'NonFiniteHook', 'OnlineProbeHook', 'PreemptionHook', 'RankCheckHook',
-    'SafeCheckpointHook', 'SafeResumeHook', 'SkippedImagesHook',
-    'TargetUpdateHook', 'ViewSheetHook'
+    'AsyncRuntimeInfoHook', 'ChangedRunHook', 'HeartbeatHook', 'IterSeedHook',
+    'LoopCheckHook', 'NonFiniteHook', 'OnlineProbeHook', 'PreemptionHook',
+    'RankCheckHook', 'SafeCheckpointHook', 'SafeResumeHook',
+    'SkippedImagesHook', 'TargetUpdateHook', 'ViewSheetHook'
 ]

@@ -1,32 +1,53 @@
 """Detection of non-finite losses and gradients, and of collapse."""
 import functools
 import os.path as osp
-from typing import Any, Optional
+from typing import Any, NamedTuple, Optional
 
 import torch
-from mmengine.dist import all_gather_object, all_reduce, get_rank
+from mmengine.dist import all_gather_object, get_rank
 from mmengine.hooks import Hook
+from torch import Tensor, nn
 
 from ...registry import HOOKS
 from ...utils.text import printable
 from ...utils.unwrap import unwrap_model
+from ..async_read import AsyncRead
+from ..before_save import call_before_save
+from ..fused_optimizer import skips_on_device, start_momentum, use_fused
 from ..replay import random_state, save_replay
+from ..step_check import BufferCopy, StepCheck, active_scaler, check_step
+
+
+class _Step(NamedTuple):
+    """A step whose values are not read yet."""
+    iteration: int
+    batches: list[tuple[Any, dict]]
+    terms: list[dict[str, Tensor]]
+    check: StepCheck
+    read: AsyncRead
 
 
 @HOOKS.register_module()
 class NonFiniteHook(Hook):
     """Hook that stops or skips a step with a non-finite loss or gradient.
 
-    The check runs before the weights are updated, and all ranks make the same
-    decision. One message names the loss or parameter, the iteration, the
-    images, and a file for ``tools/replay_batch.py``.
+    All ranks make the same decision, and the weights never change in a bad
+    step. One message names the loss or parameter, the iteration, the images,
+    and a file for ``tools/replay_batch.py``.
+
+    If the optimizer can skip a step on the device, as PyTorch's fused ones,
+    the host does not wait for the result of the check: the message, the file
+    and the stop follow just before the next step, and before a checkpoint is
+    saved. The hook switches SGD, Adam and AdamW to their fused kernels, unless
+    the config chooses ``fused`` or ``foreach``. With other optimizers, and
+    with ``clip_grad``, which reads the norm, each step costs one wait.
 
     The hook wraps the ``step`` of the optimizer wrapper. With mixed
     precision, the loss scaler handles gradients that overflow, so they are an
     error only when its scale has fallen to 1; a non-finite loss is always an
     error. If gradients are accumulated, all batches of the step are checked
-    and saved. Each step costs one synchronization with the device, as in the
-    loss scaler and LARS, and an all-reduce of two numbers.
+    and saved. With several ranks, each step costs an all-reduce of two
+    numbers.
 
     The hook also warns once if the projections have collapsed.
 
@@ -59,16 +80,24 @@ class NonFiniteHook(Hook):
         self.collapse_iters = collapse_iters
         self.skipped = 0
         self._collapsed = 0  # consecutive steps
+        self._has_started = False
+        self._pending: Optional[_Step] = None
         self._start_step()
 
     def _start_step(self) -> None:
         self._batches: list[tuple[Any, dict]] = []
-        self._terms: list[dict[str, torch.Tensor]] = []
-        self._projection_std: Optional[torch.Tensor] = None
-        self._buffers: dict[str, torch.Tensor] = {}
+        self._terms: list[dict[str, Tensor]] = []
+        self._projection_std: Optional[Tensor] = None
+        self._buffers: Optional[BufferCopy] = None
+
+    def before_run(self, runner) -> None:
+        """Switch to a fused optimizer, before a checkpoint is loaded."""
+        _use_fused(runner.optim_wrapper)
 
     def before_train(self, runner) -> None:
         """Wrap the ``step`` of the optimizer wrapper."""
+        _use_fused(runner.optim_wrapper)
+        call_before_save(runner, lambda: self._settle(runner))
         model = unwrap_model(runner.model)
         self._handle = model.register_forward_hook(self._record_losses)
         step = self._original = runner.optim_wrapper.step
@@ -78,6 +107,7 @@ class NonFiniteHook(Hook):
 
     def after_train(self, runner) -> None:
         """Restore the ``step`` of the optimizer wrapper."""
+        self._settle(runner)
         self._handle.remove()
         runner.optim_wrapper.step = self._original
 
@@ -87,10 +117,17 @@ class NonFiniteHook(Hook):
         model = unwrap_model(runner.model)
         if self.action == 'skip' and not self._batches:
             # A bad batch spoils the running statistics of BN.
-            self._buffers = {
-                name: x.clone() for name, x in model.named_buffers()}
+            self._buffers = BufferCopy(model)
         self._batches.append((data_batch, random_state(
             getattr(model, 'data_preprocessor', model))))
+
+    def after_train_epoch(self, runner) -> None:
+        """Handle the last step of the epoch."""
+        self._settle(runner)
+
+    def before_val(self, runner) -> None:
+        """Handle the last step before its statistics are used."""
+        self._settle(runner)
 
     def _record_losses(self, model, inputs, out) -> None:
         if isinstance(out, dict) and any('loss' in name for name in out):
@@ -101,65 +138,80 @@ class NonFiniteHook(Hook):
 
     def _step(self, runner, step, **kwargs) -> None:
         """Check the losses and gradients, then call the original ``step``."""
-        scaler = getattr(runner.optim_wrapper, 'loss_scaler', None)
-        losses = torch.stack([value.float() for terms in self._terms
-                              for value in terms.values()])
-        bad_loss = ~torch.isfinite(losses).all()
-        bad_gradient = torch.zeros_like(bad_loss)
-        if scaler is None:
-            bad_gradient = ~_gradients_are_finite(runner.optim_wrapper)
-        own = torch.stack([bad_loss, bad_gradient]).float()
-        of_all = own.clone()
-        all_reduce(of_all, op='max')
-        std = (losses.new_ones(()) if self._projection_std is None else
-               self._projection_std.float())
-        # The only synchronization of host and device.
-        own_loss, _, loss, gradient, std = torch.cat(
-            [own, of_all, std[None]]).tolist()
-        if scaler is not None and not loss and scaler.get_scale() <= 1:
-            gradient = not _gradients_are_finite(runner.optim_wrapper)
-        if not loss and not gradient:
-            self._check_collapse(runner, std)
-            step(**kwargs)
-            self._start_step()
+        wrapper, buffers = runner.optim_wrapper, self._buffers
+        optimizer = wrapper.optimizer
+        check = check_step(
+            wrapper, [x for terms in self._terms for x in terms.values()],
+            self._projection_std)
+        self._settle(runner)  # the previous step: the weights are still its
+        self._pending = _Step(runner.iter + 1, self._batches, self._terms,
+                              check, AsyncRead(check.values))
+        self._start_step()
+        if not self._has_started:
+            start_momentum(optimizer)
+            self._has_started = True
+        if not skips_on_device(optimizer) or wrapper.clip_grad_kwargs:
+            if self._settle(runner):
+                step(**kwargs)
+            elif buffers:
+                buffers.restore(check.is_bad)
             return
+        if active_scaler(wrapper):
+            check.spoil_gradients()  # the scaler sets found_inf
+            step(**kwargs)
+        else:
+            optimizer.found_inf = check.is_bad.float()
+            try:
+                step(**kwargs)
+            finally:
+                del optimizer.found_inf
+        if buffers:
+            buffers.restore(check.is_bad)
+
+    def _settle(self, runner) -> bool:
+        """Read and handle the check of the last step, if it is not yet read.
+
+        All ranks call this function at the same points, so they agree.
+
+        Returns:
+            bool: False if the step was bad and is skipped.
+
+        Raises:
+            FloatingPointError: The step was bad, and the training must stop.
+        """
+        if self._pending is None:
+            return True
+        step, self._pending = self._pending, None
+        own_loss, loss, gradient, std, scale = step.read.values()
+        if not loss and not (gradient and scale <= 1):
+            self._check_collapse(runner, std)
+            return True
         # Each rank has its own losses, but gradients are the same on all.
-        text = self._describe(runner) if own_loss or not loss else None
+        text = self._describe(runner, step) if own_loss or not loss else None
         self._stop_or_skip(
             runner, '; '.join(filter(None, all_gather_object(text))))
+        return False
 
-    def _describe(self, runner) -> str:
+    def _describe(self, runner, step: _Step) -> str:
         """Write the replay file and return the message of this rank."""
         model = unwrap_model(runner.model)
-        found = self._find_names(model)
-        iteration, rank = runner.iter + 1, get_rank()
+        found = _find_names(model, step)
+        rank = get_rank()
         path = osp.join(runner.work_dir, 'non_finite',
-                        f'iter_{iteration}_rank{rank}.pth')
+                        f'iter_{step.iteration}_rank{rank}.pth')
         try:
-            save_replay(path, model, self._batches, runner.cfg,
-                        iteration=iteration, rank=rank, found=found,
+            save_replay(path, model, step.batches, runner.cfg,
+                        iteration=step.iteration, rank=rank, found=found,
                         precision=_precision(runner.optim_wrapper))
             cure = f'see python tools/replay_batch.py {path}'
         except OSError as e:
             cure = f"the file '{path}' could not be written ({e})"
         images = [str(x.metainfo.get('img_path', '?'))
-                  for data, _ in self._batches
+                  for data, _ in step.batches
                   for x in data.get('data_samples') or []]
         return printable(
-            f'{found} is not finite at iteration {iteration} on rank {rank}: '
-            f'{cure}; the images are {", ".join(images)}')
-
-    def _find_names(self, model: torch.nn.Module) -> str:
-        losses = sorted({name for terms in self._terms
-                         for name, value in terms.items()
-                         if not torch.isfinite(value)})
-        if losses:
-            return ', '.join(losses)
-        bad = [name for name, x in model.named_parameters()
-               if x.grad is not None and not torch.isfinite(x.grad).all()]
-        # Gradients flow backward, so the last parameter is the first fault.
-        others = f' (and of {len(bad) - 1} parameters before it)'
-        return f'gradient of {bad[-1]}' + (others if len(bad) > 1 else '')
+            f'{found} is not finite at iteration {step.iteration} on rank '
+            f'{rank}: {cure}; the images are {", ".join(images)}')
 
     def _stop_or_skip(self, runner, text: str) -> None:
         if self.action == 'stop':
@@ -171,12 +223,6 @@ class NonFiniteHook(Hook):
                 f'NonFiniteHook is {self.max_skips}; the last: {text}')
         runner.logger.warning(
             f'skipped step {self.skipped} of at most {self.max_skips}: {text}')
-        with torch.no_grad():
-            for name, value in unwrap_model(runner.model).named_buffers():
-                # Integer buffers are counters, e.g. the steps of the EMA.
-                if name in self._buffers and value.is_floating_point():
-                    value.copy_(self._buffers[name])
-        self._start_step()
 
     def _check_collapse(self, runner, std: float) -> None:
         is_low = std < self.min_projection_std
@@ -191,13 +237,24 @@ class NonFiniteHook(Hook):
             self.collapse_iters = -1  # warn only once
 
 
-def _gradients_are_finite(wrapper) -> torch.Tensor:
-    """Return a bool tensor on the device of the gradients."""
-    gradients = [x.grad for group in wrapper.optimizer.param_groups
-                 for x in group['params'] if x.grad is not None]
-    # One kernel for all gradients, as in clip_grad_norm_.
-    largest = torch._foreach_norm(gradients, float('inf'))
-    return torch.isfinite(torch.stack(largest)).all()
+def _find_names(model: nn.Module, step: _Step) -> str:
+    """Return the losses, or else the parameter, that were not finite."""
+    losses = sorted({name for terms in step.terms
+                     for name, value in terms.items()
+                     if not torch.isfinite(value)})
+    if losses:
+        return ', '.join(losses)
+    weights = {id(x) for x in step.check.bad_weights()}
+    bad = [name for name, x in model.named_parameters() if id(x) in weights]
+    # Gradients flow backward, so the last parameter is the first fault.
+    others = f' (and of {len(bad) - 1} parameters before it)'
+    return f'gradient of {bad[-1]}' + (others if len(bad) > 1 else '')
+
+
+def _use_fused(wrapper: Any) -> None:
+    # A run without training has none, and OptimWrapperDict has several.
+    if hasattr(wrapper, 'optimizer'):
+        use_fused(wrapper.optimizer)
 
 
 def _precision(wrapper) -> str:

@@ -11,9 +11,10 @@ from ...utils.unwrap import unwrap_model
 class TargetUpdateHook(Hook):
     """Hook that updates the target of :class:`UniVIP` once per optimizer step.
 
-    The target moves once per accumulated step, and not at all if the loss
-    scaler skips the step. Without this hook, the target moves with each
-    batch, as in the host's BYOL.
+    The target moves once per accumulated step, and not at all if the step is
+    skipped. A step that is skipped on the device still counts in the schedule
+    of the momentum; ``model.skipped_step`` is then 1. Without this hook, the
+    target moves with each batch, as in the host's BYOL.
     """
 
     def before_train(self, runner) -> None:
@@ -24,8 +25,10 @@ class TargetUpdateHook(Hook):
         # The first batch updates the target to the initial weights.
         model.steps_since_update = 1
 
-        def count(*_) -> None:
+        def count(optimizer, *_) -> None:
             model.steps_since_update += 1
+            # Scalar on the device, or None if the host skips bad steps.
+            model.skipped_step = getattr(optimizer, 'found_inf', None)
 
         wrapper = runner.optim_wrapper
         wrapper.optimizer.register_step_post_hook(count)
