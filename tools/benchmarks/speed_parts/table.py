@@ -68,7 +68,7 @@ def keep_rows(earlier: dict, run: dict, gpu: bool) -> dict:
     if not gpu:
         raise ValueError('--resume needs a GPU: on a CPU, the steps are timed '
                          'in turns. Leave --resume out')
-    if not earlier:
+    if 'rows' not in earlier:
         return {}
     before = earlier['run']
     changed = [key for key in run
