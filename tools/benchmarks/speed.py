@@ -4,11 +4,16 @@ The functions of a comparison run in turns, image by image or call by call, so
 that a machine whose speed changes does not distort the ratio. Run nothing else
 on the machine at the same time. Prints the results, and writes speed.json and
 a plot of how the cost grows.
+
+On a GPU, the rows of the part `step` run one after the other, the most
+important first, until --budget is used up. speed.json is written after each
+row; --resume measures the missing rows.
 """
 import argparse
 import json
 import os
 import platform
+from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
 
@@ -17,11 +22,13 @@ import numpy as np
 import torch
 from mmengine.registry import init_default_scope
 from speed_parts import modules
+from speed_parts.goals import format_table
 from speed_parts.growth import measure_growth
 from speed_parts.loader import measure_loader
-from speed_parts.step import measure_step
+from speed_parts.table import measure_step
 from speed_parts.timing import device
 
+from univip_mm.io.atomic import atomic_write
 from univip_mm.io.outputs import check_output_folder
 from univip_mm.utils.errors import one_line_errors
 
@@ -29,6 +36,12 @@ EXAMPLE = '''
 example:
   python tools/benchmarks/speed.py --data-root data/coco128 \\
       --ann-file annotations/instances_train2017.json --img-prefix train2017
+
+  the training step on a GPU, in at most 5 minutes, then the rows that did not
+  fit (a compilation takes minutes):
+  python tools/benchmarks/speed.py --parts step --batch-size 64
+  python tools/benchmarks/speed.py --parts step --batch-size 64 --resume \\
+      --budget 1200
 '''
 PARTS = dict(
     loader=measure_loader, augmentation=modules.measure_augmentation,
@@ -63,6 +76,11 @@ def parse_args() -> argparse.Namespace:
         help="PyTorch's threads (default: %(default)s)")
     add('--parts', nargs='+', choices=PARTS, default=list(PARTS),
         help='what to measure (default: all)')
+    add('--budget', type=float, metavar='SECONDS', help='time for the rows of '
+        'the part step; further rows are reported as not measured (default: '
+        '300 with a GPU, else no limit)')
+    add('--resume', action='store_true', help='keep the rows of the part step '
+        'that speed.json of --work-dir has already (with a GPU only)')
     add('--work-dir', type=Path, default='work_dirs/bench',
         help='folder of the output (default: %(default)s)')
     return parser.parse_args()
@@ -82,6 +100,9 @@ def describe_run(args: argparse.Namespace) -> dict:
 def print_part(part: str, results: dict) -> None:
     """Print the results of a part as a table."""
     print(f'\n{part}')
+    if part == 'step':
+        print(format_table(results))
+        return
     for name, value in results.items():
         if not isinstance(value, dict):
             print(f'  {name:58}{value:12.4g}')
@@ -89,6 +110,15 @@ def print_part(part: str, results: dict) -> None:
         for series, points in value.items():
             row = '  '.join(f'{k}: {v:.3g}' for k, v in points.items())
             print(f'  {name}: {series:40}{row}')
+
+
+def run_part(part: str, args: argparse.Namespace, run: dict,
+             earlier: dict) -> Iterator[dict]:
+    """Yield the results of a part, the part `step` after each row."""
+    if part == 'step':
+        yield from measure_step(args, run, earlier)
+    else:
+        yield PARTS[part](args)
 
 
 def main() -> None:
@@ -102,11 +132,15 @@ def main() -> None:
         check_output_folder(args.work_dir, '--work-dir')
     out = args.work_dir / 'speed.json'
     results = json.loads(out.read_text()) if out.exists() else {}
-    results['run'] = describe_run(args)
+    results['run'] = run = describe_run(args)
     for part in args.parts:
-        results[part] = PARTS[part](args)
+        with one_line_errors():
+            earlier = results.get(part, {})
+            for measured in run_part(part, args, run, earlier):
+                results[part] = measured
+                with atomic_write(out, 'w') as file:
+                    json.dump(results, file, indent=1)
         print_part(part, results[part])
-        out.write_text(json.dumps(results, indent=1))
     print(f'\nresults: {out}')
 
 

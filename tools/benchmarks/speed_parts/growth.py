@@ -17,7 +17,7 @@ from univip_mm.visualization import plot_growth
 
 from .loader import Images, calls_of, find_images
 from .modules import transport_problem
-from .step import TrainingStep, make_views, small_univip_config
+from .step import TrainingStep, make_batches, small_univip_config
 from .timing import device, time_interleaved, time_on_device
 
 INSTANCES = (1, 2, 4, 8, 16)
@@ -42,8 +42,8 @@ def measure_growth(args: argparse.Namespace) -> dict:
 
 def small_step(batch_size: int, num_instances=4, **kwargs) -> TrainingStep:
     """Return a step of ResNet-18/4 at 64 and 32 pixels."""
-    views = make_views(batch_size, num_instances, 64, 32)
-    return TrainingStep(small_univip_config(num_instances), views, **kwargs)
+    batches = make_batches(1, batch_size, num_instances, 64, 32)
+    return TrainingStep(small_univip_config(num_instances), batches, **kwargs)
 
 
 def _over_instances(images: Images) -> dict:

@@ -16,7 +16,7 @@ from .timing import device, time_on_device
 
 def measure_augmentation(_: argparse.Namespace) -> dict:
     """Compare our augmentation with kornia's on a batch of 64 images."""
-    views = make_views(64)
+    views = [view.to(device()) for view in make_views(64)]
     ours = MODELS.build(dict(type='UniVIPDataPreprocessor', seed=0))
     ours = ours.to(device())
     scene1, scene2 = _kornia_pipeline(1.0, 0.0), _kornia_pipeline(0.1, 0.2)

@@ -1,6 +1,6 @@
 """Interleaved timing of functions that are compared."""
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Callable
 
 import numpy as np
@@ -10,6 +10,12 @@ import torch
 def device() -> str:
     """Return 'cuda' if PyTorch has a GPU, else 'cpu'."""
     return 'cuda' if torch.cuda.is_available() else 'cpu'
+
+
+def synchronize() -> None:
+    """Wait for the GPU, if there is one."""
+    if device() == 'cuda':
+        torch.cuda.synchronize()
 
 
 def time_interleaved(
@@ -28,22 +34,33 @@ def time_interleaved(
         synchronize (Callable): Waits for the device. Defaults to nothing.
     """
     times = {name: [] for name in functions}
-    for repeat in range(repeats + 1):
+    for repeat, name, seconds in take_turns(
+            functions, repeats + 1, synchronize):
+        if repeat:
+            times[name].append(seconds)
+    return {name: float(np.reshape(x, (repeats, -1)).min(axis=0).mean())
+            for name, x in times.items()}
+
+
+def take_turns(
+        functions: dict[str, Sequence[Callable]], repeats: int,
+        synchronize: Callable = lambda: None
+) -> Iterator[tuple[int, str, float]]:
+    """Yield the repeat, the name and the seconds of each call, in turns.
+
+    The arguments are those of :func:`time_interleaved`, without a warm-up.
+    """
+    for repeat in range(repeats):
         for calls in zip(*functions.values()):
             for name, call in zip(functions, calls):
                 synchronize()
                 start = time.perf_counter()
                 call()
                 synchronize()
-                if repeat:
-                    times[name].append(time.perf_counter() - start)
-    return {name: float(np.reshape(x, (repeats, -1)).min(axis=0).mean())
-            for name, x in times.items()}
+                yield repeat, name, time.perf_counter() - start
 
 
 def time_on_device(functions: dict, repeats: int) -> dict:
     """Measure one call per name on the training device, in turns."""
     calls = {name: [call] for name, call in functions.items()}
-    if device() == 'cuda':
-        return time_interleaved(calls, repeats, torch.cuda.synchronize)
-    return time_interleaved(calls, repeats)
+    return time_interleaved(calls, repeats, synchronize)
