@@ -1,4 +1,5 @@
 """The losses of a batch as one graph, compiled or replayed as CUDA graphs."""
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Optional
@@ -79,8 +80,10 @@ class StepGraph:
         """Compile and capture, without a change of the model's state."""
         still = torch.zeros_like(momentum)  # the target stays
         # DDP would split the graph to start its all-reduce earlier.
-        with _kept_buffers(self._model), \
+        with _kept_buffers(self._model), warnings.catch_warnings(), \
                 torch._dynamo.config.patch(optimize_ddp=False):
+            # Warm-up and capture run on two streams, by PyTorch's design.
+            warnings.filterwarnings('ignore', 'The AccumulateGrad node')
             if self.mode not in (CUDA_GRAPH, INDUCTOR):
                 self._losses(views, still)
                 return
