@@ -68,6 +68,7 @@ def test_count_operations_ignores_views_and_chunks(load_part, monkeypatch):
         return count_operations(lambda: preprocessor(
             dict(inputs=views), training=True))
 
+    count()  # the masks of the blur are computed once
     whole = count()
     monkeypatch.setattr(data_preprocessor, '_CPU_CHUNK_VALUES', 1)
     assert count() == whole > 50
@@ -129,6 +130,26 @@ def test_batches_differ_and_have_seeds_of_the_loader(load_part):
     seeds = [sample.view_seed for batch in (first, second)
              for sample in batch['data_samples']]
     assert len(set(seeds)) == 6
+
+
+@pytest.mark.parametrize('kind', ['bare', 'byol'])
+def test_graph_rows_match_eager_rows(load_part, build_small, kind):
+    Row = load_part('rows').Row
+    losses = []
+    for graph in (None, 'eager'):
+        torch._dynamo.reset()
+        torch.manual_seed(0)
+        step = build_small(Row(kind, None, graph))
+        torch.manual_seed(1)  # the factors of the bare passes
+        train_step = step.parallel.train_step
+        losses.append([sum(
+            x.item() for name, x in train_step(
+                next(step.batches), step.optim_wrapper).items()
+            if name == 'loss') for _ in range(3)])
+    assert losses[0][0] == pytest.approx(losses[1][0], abs=1e-6)
+    # The fused optimizer of the graph rounds differently.
+    assert losses[0] == pytest.approx(losses[1], abs=1e-2)
+    assert losses[0][0] != losses[0][1] or kind == 'bare'
 
 
 def test_bare_step_passes_both_branches_without_update(load_part,
@@ -194,7 +215,7 @@ def test_rows_over_budget_are_reported(sequence):
         assert table[name]['ms'] > 0 and 'status' not in table[name]
     inductor = table['bare bf16 inductor']
     assert inductor['status'] == 'not measured: budget'
-    assert inductor['estimate_s'] >= 230
+    assert inductor['estimate_s'] >= 130
     *_, table = sequence(budget=0)
     assert {x['status'] for x in table.values()} == {'not measured: budget'}
 
@@ -207,6 +228,10 @@ def test_estimate_uses_measured_rows_of_the_same_kind(load_part):
     assert table.estimate_cost(rows[1], rows, values) == 7
     assert table.estimate_cost(
         rows[2], rows, values) == table.COSTS['cuda_graph']
+    # The compiler's cache holds the backbones of the first row.
+    rows = [Row(kind, 'bf16', 'inductor') for kind in ('univip', 'bare')]
+    values = {rows[0].name: dict(ms=1, cost_s=100), rows[1].name: {}}
+    assert table.estimate_cost(rows[1], rows, values) == 40
 
 
 def test_failed_row_does_not_stop_the_other_rows(sequence):

@@ -1,10 +1,9 @@
 """Rows of the table of training steps: what is measured, in which order."""
 from typing import Callable, NamedTuple, Optional
 
-import torch
 from mmengine.config import Config
 
-from .bare import BareStep
+from .graphs import BareUniVIP, GraphBYOL
 from .step import TrainingStep, byol_config, host_wrapper, recipe_wrapper
 
 
@@ -26,12 +25,12 @@ class Row(NamedTuple):
                          *([self.graph] if self.graph else [])])
 
 
-# In order of importance. Rows that can break the CUDA context come late.
+# In order of importance.
 GPU_ROWS = [
     Row('byol', 'amp'), Row('univip', 'bf16'), Row('univip'), Row('byol'),
-    Row('univip', 'bf16', 'cuda_graph'), Row('bare', 'bf16', 'cuda_graph'),
     Row('univip', 'bf16', 'inductor'), Row('bare', 'bf16', 'inductor'),
-    Row('byol', 'bf16', 'inductor')]
+    Row('univip', 'bf16', 'cuda_graph'), Row('byol', 'bf16', 'inductor'),
+    Row('bare', 'bf16', 'cuda_graph')]
 CPU_ROWS = [Row('univip'), Row('byol'), Row('univip', 'bf16'), Row('bare')]
 
 
@@ -48,26 +47,16 @@ def build_step(row: Row, config: Callable[[Optional[str]], Config],
     if row.kind == 'byol':
         return _build_byol(row, byol_config(config(None)), batches)
     model = config(row.precision)
+    model.graph = row.graph
     if row.kind == 'bare':
-        return BareStep(model, batches[0], row.precision, row.graph)
-    if row.graph:
-        model.graph = row.graph
+        model.type = BareUniVIP
     return TrainingStep(model, batches, recipe_wrapper(row.precision))
 
 
 def _build_byol(row: Row, model: dict, batches: list[dict]) -> TrainingStep:
-    """Build BYOL as the host ships it, or compiled in the way of UniVIP.
-
-    The target's update is not compiled, because the host's code reads the
-    device for each parameter.
-    """
+    """Build BYOL as the host ships it, or as a graph in the way of UniVIP."""
     scenes = [dict(batch, inputs=batch['inputs'][:2]) for batch in batches]
     if not row.graph:
         return TrainingStep(model, scenes, host_wrapper(row.precision))
-    step = TrainingStep(model, scenes, recipe_wrapper(row.precision))
-    byol = step.model.to(memory_format=torch.channels_last)
-    byol.target_net.update_parameters = torch._dynamo.disable(
-        byol.target_net.update_parameters)
-    byol.loss = torch.compile(
-        byol.loss, dynamic=False, mode='reduce-overhead')
-    return step
+    model.update(type=GraphBYOL, graph=row.graph)
+    return TrainingStep(model, scenes, recipe_wrapper(row.precision))

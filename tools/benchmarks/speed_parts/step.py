@@ -139,7 +139,7 @@ class TrainingStep:
         model, wrapper = self.model, self.optim_wrapper
         return {'preprocessor': (model.data_preprocessor, 'forward'),
                 'online': (model, 'forward_online'),
-                'target update': (model.target_net, 'update_parameters'),
+                'target update': (model.target_net, 'move'),
                 'target': (model, 'forward_target'),
                 'backward': (wrapper, 'backward'),
                 'optimizer': (wrapper, 'step'),
