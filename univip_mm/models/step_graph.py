@@ -2,7 +2,7 @@
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Optional
+from typing import Any, Optional
 
 import numpy as np
 import torch
@@ -32,7 +32,7 @@ class StepGraph:
         ValueError: The mode is unknown, or the machine cannot run the mode.
     """
 
-    def __init__(self, model: nn.Module, mode: str) -> None:
+    def __init__(self, model: Any, mode: str) -> None:
         check_mode(mode)
         self.mode = mode
         self._model = model
@@ -142,7 +142,7 @@ class _Captured:
             return (*values.values(), *log_vars.values())
 
         with _aliases(model, self._parameters) as aliases:
-            self._replay = torch.cuda.make_graphed_callables(
+            self._replay: Any = torch.cuda.make_graphed_callables(
                 of_tensors,
                 (momentum, *(x.clone() for x in views), *aliases),
                 allow_unused_input=True)
