@@ -19,8 +19,8 @@ class AsyncRuntimeInfoHook(RuntimeInfoHook):
     MMEngine's hook reads each value of the model's output from the device in
     each iteration. This hook keeps copies on the device, and writes all
     copies to the message hub with one read: before ``LoggerHook`` logs, at
-    the end of an epoch, before a checkpoint is saved, and after 1000 values.
-    Log and checkpoints are the same as with MMEngine's hook.
+    the end of an epoch, before a checkpoint is saved, and at the latest after
+    1000 iterations. Log and checkpoints are the same as with MMEngine's hook.
 
     Between two writes, another hook that reads the message hub does not see
     the newest values. Such a hook can read ``outputs`` in its
