@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmengine.optim import AmpOptimWrapper, OptimWrapper, OptimWrapperDict
 from tiny import ROOT, error_of, free_port, run_tool, write_config
 
@@ -375,6 +375,13 @@ def test_hook_accepts_several_optimizers():
     hook = NonFiniteHook()
     hook.before_run(runner)
     hook.before_train(runner)
+
+
+@pytest.mark.parametrize('wrapper', [
+    None, ConfigDict(type='OptimWrapper', optimizer=dict(type='SGD'))])
+def test_hook_accepts_run_without_training(wrapper):
+    # `Runner.test` calls the hook, and keeps the config of the training.
+    NonFiniteHook().before_run(types.SimpleNamespace(optim_wrapper=wrapper))
 
 
 def test_hook_refuses_unknown_action():

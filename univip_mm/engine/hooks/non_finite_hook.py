@@ -253,9 +253,11 @@ def _find_names(model: nn.Module, step: _Step) -> str:
 
 
 def _use_fused(wrapper: Any) -> None:
-    # A run without training has none, and OptimWrapperDict has several.
-    if hasattr(wrapper, 'optimizer'):
-        use_fused(wrapper.optimizer)
+    # A run without training has None or a config, and OptimWrapperDict has
+    # several optimizers.
+    optimizer = getattr(wrapper, 'optimizer', None)
+    if isinstance(optimizer, torch.optim.Optimizer):
+        use_fused(optimizer)
 
 
 def _precision(wrapper) -> str:
