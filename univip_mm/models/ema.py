@@ -71,8 +71,9 @@ class ForeachCosineEMA(ExponentialMovingAverage):
     def move(self, model: nn.Module, momentum: Tensor) -> None:
         """Set the average to average + momentum * (model - average).
 
-        Buffers that are not averaged are copied. The method counts nothing,
-        reads nothing on the host, and can be part of a compiled function.
+        Buffers that are not averaged are copied, also with a momentum of 0.
+        The method counts nothing, reads nothing on the host, and can be part
+        of a compiled function.
 
         Args:
             model (nn.Module): Model of the same structure.
