@@ -2,7 +2,7 @@
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Optional
+from typing import Any, Optional
 
 import numpy as np
 import torch
@@ -33,14 +33,14 @@ class StepGraph:
         ValueError: The mode is unknown, or the machine cannot run the mode.
     """
 
-    def __init__(self, model: nn.Module, mode: str) -> None:
+    def __init__(self, model: Any, mode: str) -> None:
         check_mode(mode)
         self.mode = mode
         self._model = model
-        self._losses = model.losses
+        self._losses: Callable = model.losses
         if mode not in (CUDA_GRAPH, INDUCTOR):
             self._losses = torch.compile(
-                model.losses, backend=mode, fullgraph=True, dynamic=False)
+                self._losses, backend=mode, fullgraph=True, dynamic=False)
         self._captured: Optional[_Captured] = None
         self._built_for: Optional[list[tuple]] = None
 
@@ -143,7 +143,7 @@ class _Captured:
             return (*values.values(), *log_vars.values())
 
         with _aliases(model, self._parameters) as aliases:
-            self._replay = torch.cuda.make_graphed_callables(
+            self._replay: Callable = torch.cuda.make_graphed_callables(
                 of_tensors,
                 (momentum, *(x.clone() for x in views), *aliases),
                 allow_unused_input=True)
