@@ -4,6 +4,9 @@ from tiny import demo_config, error_of, write_config
 
 from univip_mm.engine.graph_check import check_graph
 
+needs_graph = pytest.mark.skipif(
+    not hasattr(torch, 'get_autocast_dtype'), reason='needs PyTorch 2.4')
+
 
 @pytest.fixture
 def gpu(monkeypatch):
@@ -15,12 +18,14 @@ def config(**changes):
         'model.graph': 'cuda_graph', **changes})
 
 
+@needs_graph
 def test_graph_check_accepts_the_recipe(gpu):
     check_graph(config())
     check_graph(config(model_wrapper_cfg=dict(
         type='MMDistributedDataParallel', broadcast_buffers=False)))
 
 
+@needs_graph
 @pytest.mark.parametrize('key, value, cure', [
     ('train_dataloader.drop_last', False, 'set train_dataloader.drop_last'),
     ('compile', True, 'remove compile'),

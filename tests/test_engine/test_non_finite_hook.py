@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmengine.optim import AmpOptimWrapper, OptimWrapper, OptimWrapperDict
 from tiny import ROOT, error_of, free_port, run_tool, write_config
 
@@ -33,6 +33,12 @@ WITH_HOOK = """
 train_dataloader = dict(batch_size=4)
 model = dict(backbone=dict(type='{backbone}'))
 default_hooks = dict(non_finite=dict({options}))
+"""
+# The same fused kernel without the hook.
+WITHOUT_HOOK = f"""
+train_dataloader = dict(batch_size=4)
+optim_wrapper = dict(optimizer=dict(fused={torch.__version__ >= '2.4'}))
+default_hooks = dict(non_finite=dict(_delete_=True, type='EmptyCacheHook'))
 """
 
 
@@ -85,14 +91,15 @@ def test_stop_writes_message_and_replay_file(black_image, capsys):
 
 
 def test_hook_keeps_finite_training_unchanged(coco_folder):
+    config = write(coco_folder, "action='skip'", 'ResNet')
+    other = coco_folder / 'without.py'
+    other.write_text(
+        f"_base_ = './{write_config(coco_folder).name}'\n" + WITHOUT_HOOK)
     losses = []
-    for name in ('with', 'without'):
-        config = (write(coco_folder, "action='skip'", 'ResNet')
-                  if name == 'with' else
-                  write_config(coco_folder))
-        out = coco_folder / name
-        run_tool('train', config, '--work-dir', out, '--cfg-options',
-                 'train_cfg.max_epochs=1', 'train_dataloader.batch_size=4')
+    for path in (config, other):
+        out = coco_folder / path.stem
+        run_tool('train', path, '--work-dir', out, '--cfg-options',
+                 'train_cfg.max_epochs=1')
         losses.append((out / 'rank0.jsonl').read_text())
         assert not (out / 'non_finite').exists()
     assert losses[0] == losses[1]
@@ -368,6 +375,13 @@ def test_hook_accepts_several_optimizers():
     hook = NonFiniteHook()
     hook.before_run(runner)
     hook.before_train(runner)
+
+
+@pytest.mark.parametrize('wrapper', [
+    None, ConfigDict(type='OptimWrapper', optimizer=dict(type='SGD'))])
+def test_hook_accepts_run_without_training(wrapper):
+    # `Runner.test` calls the hook, and keeps the config of the training.
+    NonFiniteHook().before_run(types.SimpleNamespace(optim_wrapper=wrapper))
 
 
 def test_hook_refuses_unknown_action():

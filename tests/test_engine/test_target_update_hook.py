@@ -1,4 +1,4 @@
-"""What the hook tells the model about the steps of the optimizer."""
+"""The hook reports the steps of the optimizer to the model."""
 import types
 
 import pytest

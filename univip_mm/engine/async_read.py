@@ -1,4 +1,4 @@
-"""Values of the device that the host reads later."""
+"""Copies of values on the device that the host reads later."""
 import torch
 from torch import Tensor
 

@@ -6,11 +6,11 @@ from typing import Any, Callable
 def call_before_save(runner: Any, action: Callable[[], Any]) -> None:
     """Call a function before each ``save_checkpoint`` of a Runner.
 
-    MMEngine collects the content of the checkpoint, also the log, before it
-    calls the hooks' ``before_save_checkpoint``, and calls these on rank 0
-    only. ``action`` is called earlier, on each rank that saves. An error of
-    ``action`` prevents the checkpoint. As MMEngine's own hooks, call
-    ``save_checkpoint`` on all ranks.
+    The hooks' ``before_save_checkpoint`` is too late: MMEngine calls this
+    method on rank 0 only, after it has collected the content of the
+    checkpoint, which includes the log. ``action`` is called earlier, on each
+    rank that calls ``save_checkpoint``. An error of ``action`` prevents the
+    checkpoint. Call ``save_checkpoint`` on all ranks, as MMEngine's hooks do.
     """
     save = runner.save_checkpoint
 

@@ -1,8 +1,8 @@
 """PyTorch's fused optimizers, which can skip a step on the device.
 
 A fused optimizer updates all weights with one kernel. Before the update, the
-kernel reads ``optimizer.found_inf``: with 1, it changes nothing. So the host
-does not need to know whether the step is skipped.
+kernel reads ``optimizer.found_inf``. If the value is 1, the kernel changes
+nothing. So the host does not need to know whether the step is skipped.
 """
 from collections.abc import Iterator
 
@@ -11,11 +11,12 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 
 
 def use_fused(optimizer: Optimizer) -> None:
-    """Switch an SGD, Adam or AdamW to its fused kernel, where there is one.
+    """Switch an SGD, Adam or AdamW to its fused kernel, if one exists.
 
-    Nothing changes if the config chooses ``fused``, ``foreach`` or
-    ``differentiable``. A loaded checkpoint can have another choice, of another
-    version or device, so call this function again after loading.
+    Nothing changes if the config sets ``fused``, ``foreach``,
+    ``differentiable`` or a ``dampening``. A checkpoint stores the choice of
+    its run, which may have used another version or device. So call this
+    function again after loading a checkpoint.
     """
     chosen = optimizer.defaults
     if (type(optimizer) not in (SGD, Adam, AdamW)
@@ -39,11 +40,11 @@ def skips_on_device(optimizer: Optimizer) -> bool:
 
 
 def start_momentum(optimizer: Optimizer) -> None:
-    """Give SGD momentum buffers of zeros where it has none yet.
+    """Create the missing momentum buffers of SGD, filled with zeros.
 
-    In its first step, PyTorch's fused SGD allocates the buffers without
-    values, and does not fill them if the step is skipped. The first step from
-    zeros is the same, since :func:`use_fused` needs a dampening of 0.
+    In its first step, PyTorch's fused SGD allocates buffers without values.
+    If the step is skipped, the buffers keep these undefined values. Zeros
+    give the same first step, because the dampening is 0.
     """
     if type(optimizer) is not SGD:
         return

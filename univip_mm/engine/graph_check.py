@@ -13,7 +13,8 @@ def check_graph(cfg: Config) -> None:
     """Check that the rest of a config can work with its ``model.graph``.
 
     Raises:
-        ValueError: One line with the key that does not fit, and the cure.
+        ValueError: A key does not fit, or the machine cannot run the mode.
+            The line names the key and the cure.
     """
     mode = cfg.get('model', {}).get('graph')
     if mode is None:
@@ -28,7 +29,7 @@ def check_graph(cfg: Config) -> None:
 def _fault(cfg: Config) -> Optional[str]:
     """Return the key that does not fit a graph and the cure, or None."""
     if not cfg.train_dataloader.get('drop_last', False):
-        return ('a smaller last batch: set train_dataloader.drop_last=True')
+        return 'a smaller last batch: set train_dataloader.drop_last=True'
     if cfg.get('compile'):
         return "MMEngine's own option compile: remove compile"
     wrapper = (cfg.get('model_wrapper_cfg') or {}).get('type', WRAPPERS[0])

@@ -10,9 +10,9 @@ from ..utils.text import excerpt, printable
 
 # Buffers that have the shape of their weight, in all optimizers of PyTorch.
 _BUFFERS = 'momentum_buffer', 'exp_avg'
-# Classes of ours whose state is that of a class of the host.
+# Our classes whose state is equal to that of a class of the host.
 _SAME_STATE = dict(ForeachLARS='LARS')
-# Choices of the kernel, which depend on the version and the device.
+# Options that select a kernel. They depend on the version and the device.
 _KERNELS = 'fused', 'foreach'
 
 

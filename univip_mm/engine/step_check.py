@@ -15,7 +15,7 @@ class StepCheck(NamedTuple):
         values (Tensor): For the host, (5,): 1 if a loss of this rank is not
             finite, 1 if a loss of any rank is not, 1 if a gradient is not,
             ``projection_std``, and the loss scale (1 without a scaler).
-        is_bad (Tensor): Bool scalar: skip this step.
+        is_bad (Tensor): Bool scalar, True if the step must be skipped.
         weights (list[Tensor]): Parameters with a gradient.
         norms (Tensor): Largest absolute value of each gradient.
     """
@@ -31,9 +31,9 @@ class StepCheck(NamedTuple):
 
     @torch.no_grad()
     def spoil_gradients(self) -> None:
-        """Set a gradient to NaN in a bad step, so that the scaler skips it.
+        """Set one gradient to NaN in a bad step: the scaler then skips it.
 
-        The gradients of a loss that is not finite can be finite.
+        The gradients can be finite although the loss is not.
         """
         smallest = min((x.grad for x in self.weights), key=Tensor.numel)
         smallest.masked_fill_(self.is_bad, float('nan'))
@@ -49,7 +49,8 @@ def check_step(wrapper: Any, losses: Sequence[Tensor],
     Args:
         wrapper (OptimWrapper): Optimizer whose weights have gradients.
         losses (Sequence[Tensor]): Scalar losses of this rank.
-        projection_std (Tensor, optional): Scalar for the host, 1 by default.
+        projection_std (Tensor, optional): Scalar that is passed on in
+            ``values``. Defaults to None, which gives 1.
     """
     terms = torch.stack([x.float() for x in losses])
     weights = [x for group in wrapper.optimizer.param_groups
@@ -66,7 +67,7 @@ def check_step(wrapper: Any, losses: Sequence[Tensor],
     scale = scaler._scale if scaler else one
     values = torch.cat([x.reshape(-1) for x in (
         bad_loss.float(), of_all, std, scale)])
-    # The loss scaler handles gradients that overflow, while it can fall.
+    # While its scale is above 1, the loss scaler handles such gradients.
     is_bad = (of_all[0] > 0) | (of_all[1] > 0) & (scale <= 1)
     return StepCheck(values, is_bad.reshape(()), weights, norms)
 

@@ -7,9 +7,9 @@ from torch import Tensor, nn
 def autocast_weights(module: nn.Module, device: str) -> dict[str, Tensor]:
     """Return the weights that autocast would convert, by parameter name.
 
-    Autocast keeps a converted weight only if the weight needs a gradient, so
-    it converts those of a frozen network in every pass. Use the result in
-    ``torch.func.functional_call``.
+    Autocast keeps a converted weight only if the weight needs a gradient. So
+    autocast would convert the weights of a frozen network in every pass. Use
+    the result in ``torch.func.functional_call``.
 
     Args:
         module (nn.Module): Network of layers in float32.
@@ -17,8 +17,8 @@ def autocast_weights(module: nn.Module, device: str) -> dict[str, Tensor]:
 
     Returns:
         dict[str, Tensor]: Weights and biases of the convolutional and linear
-        layers. Empty without autocast, and while a compiler traces, which
-        removes equal conversions itself.
+        layers. Empty without autocast, and while a compiler traces: the
+        compiler itself removes equal conversions.
     """
     if not hasattr(torch, 'get_autocast_dtype'):  # before PyTorch 2.4
         return {}

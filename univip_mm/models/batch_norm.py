@@ -71,7 +71,7 @@ def prepare_batch_norm(module: nn.Module) -> None:
 
     The parameters, buffers, attributes and hooks of the layers stay. Each new
     class is a subclass of the old one. Layers of other classes, subclasses of
-    PyTorch's layers included, stay as they are. Calling again is harmless.
+    PyTorch's layers included, stay as they are. A second call changes nothing.
 
     Outputs and running statistics are bit-equal to those of PyTorch's layers.
     ``num_batches_tracked`` stays too, until :func:`count_batches` is called.
@@ -84,9 +84,10 @@ def prepare_batch_norm(module: nn.Module) -> None:
 def count_batches(module: nn.Module, passes: int) -> None:
     """Add forward passes to the counters of all prepared layers.
 
-    Layers in eval mode, without running statistics or without momentum do not
-    change: the first two have nothing to count, and the last count on their
-    own. So call this function in the mode of the passes.
+    The counters of three kinds of layers do not change: layers in eval mode
+    and layers without running statistics count nothing, and layers without
+    momentum count in their forward pass. So call this function in the mode of
+    the passes.
 
     Args:
         module (nn.Module): Module that :func:`prepare_batch_norm` has changed.

@@ -14,9 +14,9 @@ from ..registry import MODELS
 class ForeachCosineEMA(ExponentialMovingAverage):
     """MMPretrain's ``CosineEMA`` with a few kernels for all parameters.
 
-    MMPretrain reads the step count from the device for each parameter, and
-    starts two kernels for each. This class keeps a copy of the count on the
-    CPU and updates lists of parameters. The first update (a copy) and the
+    For each parameter, MMPretrain reads the step count from the device and
+    starts two kernels. This class keeps a copy of the count on the CPU and
+    updates lists of parameters. The first update (a copy) and the
     checkpoint are the same as MMPretrain's; the average is the same up to
     rounding.
 
@@ -51,9 +51,10 @@ class ForeachCosineEMA(ExponentialMovingAverage):
 
     @torch.no_grad()
     def next_momentum(self, model: nn.Module) -> float:
-        """Count an update, and return the share of the model in it.
+        """Count an update, and return the share of the model in this update.
 
-        The first update copies the model and returns 0.
+        The first update copies the model and returns 0. With ``interval`` N,
+        only every N-th update returns another share than 0.
         """
         if self._num_updates is None:
             self._num_updates = int(self.steps)
@@ -70,8 +71,9 @@ class ForeachCosineEMA(ExponentialMovingAverage):
     def move(self, model: nn.Module, momentum: Tensor) -> None:
         """Set the average to average + momentum * (model - average).
 
-        Buffers that are not averaged are copied. The method counts nothing,
-        reads nothing on the host, and can be part of a compiled function.
+        Buffers that are not averaged are copied, also with a momentum of 0.
+        The method counts nothing, reads nothing on the host, and can be part
+        of a compiled function.
 
         Args:
             model (nn.Module): Model of the same structure.

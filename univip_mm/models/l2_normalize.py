@@ -27,7 +27,7 @@ def l2_normalize(x: Tensor) -> Tensor:
     rule, a loss that normalizes again, as the host's does, would give a zero
     vector a gradient of 1e12, too large for half precision.
 
-    The gradient has no gradient of its own.
+    A second derivative is refused with a RuntimeError.
     """
     threshold = _ZERO_THRESHOLD.get(x.dtype, 1e-8)
     return _L2Normalize.apply(at_least_float32(x), threshold)

@@ -4,8 +4,8 @@ Images are RGB in [0, 1], (B, 3, H, W), on any device. Each operation equals
 the torchvision operation of the same kind, applied to one image.
 
 Every operation runs on the whole batch. The parameters of an unselected image
-leave this image bit-identical. So there is no index, and the host never waits
-for the device.
+leave this image bit-identical. So no operation needs an index of the selected
+images, and the host never waits for the device.
 """
 from functools import lru_cache
 
@@ -117,10 +117,11 @@ def blur(images: Tensor, weights: Tensor) -> Tensor:
 
 @lru_cache(maxsize=16)
 def _distance_masks(size: int, radius: int, device: torch.device) -> Tensor:
-    """Return (radius + 1, size * size): where a weight belongs in a matrix.
+    """Return the places of the weights in a blur matrix, as masks.
 
-    Entry [d, i * size + j] counts how often pixel j is at the distance d from
-    pixel i. Near a border, a pixel and its reflection both count.
+    The shape is (radius + 1, size * size). Entry [d, i * size + j] counts how
+    often pixel j is at the distance d from pixel i. Near a border, a pixel
+    and its reflection both count.
     """
     distance = torch.arange(radius + 1, device=device).view(-1, 1, 1)
     at = torch.arange(size, device=device)

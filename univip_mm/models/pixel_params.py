@@ -1,4 +1,4 @@
-"""Parameters of the pixel operations, which leave unselected images alone."""
+"""Parameters of the pixel operations; unselected images do not change."""
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -96,7 +96,7 @@ def count_hue_shifts(options: Iterable[Augmentation]) -> int:
 def find_steps(params: PixelParams, hue_shifts: int) -> Steps:
     """Return the operations that at least one of the images needs.
 
-    ``params`` are arrays, so no device has to be asked.
+    ``params`` are NumPy arrays, so nothing is read from a device.
     """
     return Steps(
         flip=bool(params.flip.any()),

@@ -105,9 +105,10 @@ def _solve_by_kernel(cost: Tensor, supply: Tensor, demand: Tensor,
             _kernel_failed = True
             print_log(
                 f'sinkhorn: the Triton kernel failed ({type(e).__name__}: '
-                f'{e}). A loop gives the same plans, with 4 GPU kernels per '
-                'iteration. The Triton kernel needs the package triton, a C '
-                'compiler (gcc) and the headers of Python (python3-dev)',
+                f'{e}). A loop is used, which gives the same plans but is '
+                'slower: 4 GPU kernels per iteration. To use the Triton '
+                'kernel, install the package triton, a C compiler (gcc) and '
+                'the headers of Python (python3-dev)',
                 logger='current', level=logging.WARNING)
     return _solve_scaling(cost, supply, demand, epsilon, num_iters)
 

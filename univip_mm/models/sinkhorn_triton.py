@@ -20,8 +20,8 @@ def _scaling_kernel(cost, supply, demand, plan, epsilon,
     cell = image * M * N + row[:, None] * N + column[None, :]
     in_cells = in_rows[:, None] & in_columns[None, :]
     # Padded rows and columns have the cost 0 and no mass, so their u and v
-    # are 0 / positive = 0, and the loop needs no masks. Only the first u is 1
-    # for every row that exists.
+    # are 0 / positive = 0, and the loop needs no masks. Only the first u needs
+    # a mask: 1 in real rows, 0 in padded rows.
     gibbs = tl.exp(-tl.load(cost + cell, in_cells, 0.0) / epsilon)
     b = tl.load(supply + image * M + row, in_rows, 0.0)
     a = tl.load(demand + image * N + column, in_columns, 0.0)
@@ -37,8 +37,8 @@ def solve(cost: Tensor, supply: Tensor, demand: Tensor, epsilon: float,
     """Compute transport plans (B, M, N) in float32, in the scaling form.
 
     The arguments are those of :func:`~.sinkhorn_solver.sinkhorn`, in float32
-    and on one device. A plan with its padding must fit into the registers of
-    a program: M and N of at most 64 do.
+    and on one device. A padded plan must fit into the registers of a program,
+    so M and N are at most 64.
     """
     cost = cost.contiguous()
     batch_size, m, n = cost.shape

@@ -22,11 +22,12 @@ class StepGraph:
     Args:
         model (nn.Module): Model with a method ``losses(views, momentum) ->
             losses, log values``, whose arguments and results are tensors.
-        mode (str): 'cuda_graph' captures the method and its backward pass as
-            CUDA graphs: all kernels start with one call. 'inductor' does the
-            same with the backbones compiled by Inductor, which fuses batch
-            norm and ReLU. Other names are backends of ``torch.compile`` for
-            the method as a whole, without a capture.
+        mode (str): 'cuda_graph' captures the method as two CUDA graphs,
+            forward and backward: one call starts all kernels of a graph.
+            'inductor' does the same with the backbones compiled by Inductor,
+            which fuses batch norm and ReLU. Other names are backends of
+            ``torch.compile``: they compile the whole method and capture
+            nothing.
 
     Raises:
         ValueError: The mode is unknown, or the machine cannot run the mode.
@@ -36,10 +37,10 @@ class StepGraph:
         check_mode(mode)
         self.mode = mode
         self._model = model
-        self._losses = model.losses
+        self._losses: Callable = model.losses
         if mode not in (CUDA_GRAPH, INDUCTOR):
             self._losses = torch.compile(
-                model.losses, backend=mode, fullgraph=True, dynamic=False)
+                self._losses, backend=mode, fullgraph=True, dynamic=False)
         self._captured: Optional[_Captured] = None
         self._built_for: Optional[list[tuple]] = None
 
@@ -48,8 +49,8 @@ class StepGraph:
         """Return the losses and the values for the log of a batch.
 
         Raises:
-            GraphError: The batch has other shapes than the first one, or the
-                losses cannot be compiled or captured.
+            GraphError: The shapes of the batch differ from those of the
+                first batch, or the losses cannot be compiled or captured.
         """
         found = [tuple(view.shape) for view in views]
         if self._built_for is None:
@@ -77,8 +78,8 @@ class StepGraph:
                 'model.graph=None') from e
 
     def _build(self, views: list[Tensor], momentum: Tensor) -> None:
-        """Compile and capture, without a change of the model's state."""
-        still = torch.zeros_like(momentum)  # the target stays
+        """Compile and capture; parameters and buffers do not change."""
+        still = torch.zeros_like(momentum)  # the target does not move
         # DDP would split the graph to start its all-reduce earlier.
         with _kept_buffers(self._model), warnings.catch_warnings(), \
                 torch._dynamo.config.patch(optimize_ddp=False):
@@ -142,7 +143,7 @@ class _Captured:
             return (*values.values(), *log_vars.values())
 
         with _aliases(model, self._parameters) as aliases:
-            self._replay: Any = torch.cuda.make_graphed_callables(
+            self._replay: Callable = torch.cuda.make_graphed_callables(
                 of_tensors,
                 (momentum, *(x.clone() for x in views), *aliases),
                 allow_unused_input=True)
@@ -164,8 +165,8 @@ def _aliases(model: nn.Module, parameters: list[nn.Parameter]
     """Let a model use new parameters in the same memory, within the block.
 
     Autograd adds up the gradient of a parameter on the stream on which the
-    parameter was first used, or wrapped by DDP. A capture runs on a stream of
-    its own and must not touch another one.
+    parameter was first used, or wrapped by DDP. A capture runs on its own
+    stream and must not use another stream.
     """
     new = [nn.Parameter(x.detach()) for x in parameters]
     by_id = {id(a): b for a, b in zip(parameters, new)}
@@ -182,10 +183,9 @@ def _aliases(model: nn.Module, parameters: list[nn.Parameter]
 
 
 def _own_gradients(parameters: list[nn.Parameter]) -> None:
-    """Copy gradients that exist before a replay (accumulated gradients).
+    """Copy accumulated gradients out of the memory of the CUDA graph.
 
-    The gradients of the last replay are in memory that the next replay
-    overwrites.
+    The next replay overwrites the gradients of the last replay.
     """
     for parameter in parameters:
         if parameter.grad is not None:
@@ -194,7 +194,10 @@ def _own_gradients(parameters: list[nn.Parameter]) -> None:
 
 @contextmanager
 def _kept_buffers(model: nn.Module) -> Iterator[None]:
-    """Restore the buffers of a model: the trial passes change statistics."""
+    """Restore the buffers of a model at the end of the block.
+
+    The trial passes change the running statistics.
+    """
     buffers = list(model.buffers())
     before = [x.clone() for x in buffers]
     try:
@@ -215,13 +218,14 @@ def _compiled(modules: list[nn.Module]) -> Iterator[None]:
         yield
     finally:
         for module in modules:
-            del module.forward  # the method of the class is back
+            del module.forward  # the method of the class is used again
 
 
 def _autocast_without_cache() -> torch.autocast:
-    """Return the present autocast without its cache of converted weights.
+    """Return the current autocast without its cache of converted weights.
 
-    A cached weight would be converted outside of the graph, once.
+    A cached weight would be converted only once, outside of the graph, so the
+    replays would use old weights.
     """
     return torch.autocast(
         'cuda', torch.get_autocast_dtype('cuda'), cache_enabled=False,

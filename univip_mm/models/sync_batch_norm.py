@@ -1,9 +1,10 @@
 """Batch normalization with the statistics of all processes.
 
 PyTorch's SyncBatchNorm selects rows by three masks per layer, and the CPU
-waits for each. It cannot be traced, and does not run on a CPU. The functions
-here read nothing from the device, and need one collective operation in each
-direction, as PyTorch's.
+waits for each mask. PyTorch's layer cannot be traced, and does not run on a
+CPU. The functions of this module read nothing from the device. Like PyTorch's
+layer, they need one collective operation in the forward pass and one in the
+backward pass.
 """
 from typing import Any, Optional
 

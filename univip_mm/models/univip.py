@@ -58,9 +58,9 @@ class UniVIP(BYOL):
         init_cfg (dict or list[dict], optional): Initialization config.
         graph (str, optional): How to run the losses of a training batch.
             None, the default, runs operation by operation. 'cuda_graph'
-            captures forward and backward as CUDA graphs. 'inductor' compiles
-            both, then captures them: the fastest on a GPU, after some minutes
-            of compilation. See :class:`StepGraph` and docs/performance.md.
+            captures forward and backward as CUDA graphs. 'inductor' also
+            compiles the backbones before the capture, which takes minutes at
+            the start. See :class:`StepGraph` and docs/performance.md.
 
     Attributes:
         steps_since_update (int, optional): Optimizer steps since the last
@@ -71,7 +71,10 @@ class UniVIP(BYOL):
             does not move after a skipped step.
 
     Raises:
-        ValueError: ``loss_weights`` has an unknown key.
+        ValueError: ``loss_weights`` has an unknown key. With the first
+            training batch, ``graph`` is unknown or does not fit the machine.
+        GraphError: The losses cannot be compiled or captured, or a later
+            batch has other shapes.
     """
 
     def __init__(self, backbone: dict, neck: dict, head: dict,
@@ -180,7 +183,7 @@ class UniVIP(BYOL):
         Args:
             views (list[Tensor]): ``inputs`` of :meth:`loss`.
             momentum (Tensor): Share of the online weights in the update of
-                the target, a scalar; 0 leaves the target where it is.
+                the target, a scalar; 0 leaves its parameters unchanged.
 
         Returns:
             tuple[dict, dict]: The three losses, and detached values for the

@@ -1,6 +1,7 @@
 # As in the host's byol_resnet50_16xb256-coslr-200e_in1k: LARS, and a warm-up
 # of 10 epochs (BYOL, App. C). Biases and normalization layers have no weight
-# decay and no adaptation. ForeachLARS is the host's LARS, only faster.
+# decay and no adaptation. ForeachLARS computes the host's LARS, but does not
+# wait for the GPU.
 optim_wrapper = dict(
     type='OptimWrapper',
     optimizer=dict(

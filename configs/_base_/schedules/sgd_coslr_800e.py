@@ -1,5 +1,5 @@
 # UniVIP, Sec. 4.1, as in ORL: lr 0.2 per 256 images, 512 images per step.
-# NonFiniteHook switches SGD to its fused kernel, where PyTorch has it.
+# NonFiniteHook switches SGD to its fused kernel, if PyTorch has one.
 optim_wrapper = dict(
     type='OptimWrapper',
     optimizer=dict(type='SGD', lr=0.4, momentum=0.9, weight_decay=1e-4))

@@ -1,4 +1,4 @@
-"""Log values that stay on the device until they are logged."""
+"""Hook that keeps log values on the device until they are logged."""
 from collections import defaultdict
 from typing import Any, Optional
 
@@ -17,11 +17,14 @@ class AsyncRuntimeInfoHook(RuntimeInfoHook):
     """MMEngine's ``RuntimeInfoHook`` without a wait in each iteration.
 
     MMEngine's hook reads each value of the model's output from the device in
-    each iteration. This hook keeps copies on the device. It writes them to
-    the message hub, with one read, before ``LoggerHook`` logs, at the end of
-    an epoch, and before a checkpoint is saved. Log and checkpoints are the
-    same as with MMEngine's hook. Other readers of the message hub see the
-    values up to the last of these iterations.
+    each iteration. This hook keeps copies on the device, and writes all
+    copies to the message hub with one read: before ``LoggerHook`` logs, at
+    the end of an epoch, before a checkpoint is saved, and at the latest after
+    1000 iterations. Log and checkpoints are the same as with MMEngine's hook.
+
+    Between two writes, another hook that reads the message hub does not see
+    the newest values. Such a hook can read ``outputs`` in its
+    ``after_train_iter``.
     """
 
     def __init__(self) -> None:

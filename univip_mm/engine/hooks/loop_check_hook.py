@@ -14,7 +14,8 @@ class LoopCheckHook(Hook):
     A training whose epochs have no batch, or a batch that cannot be
     normalized, stops here and not within the epoch. A schedule that begins
     after the end of the training, or ends long before it, is logged as a
-    warning. A config whose ``model.graph`` cannot work stops here, too.
+    warning. A ``model.graph`` that cannot work with the rest of the config
+    also stops the training here.
 
     Raises:
         ValueError: As in :func:`univip_mm.engine.loop_checks.check_loop` and

@@ -35,12 +35,13 @@ class NonFiniteHook(Hook):
     step. One message names the loss or parameter, the iteration, the images,
     and a file for ``tools/replay_batch.py``.
 
-    If the optimizer can skip a step on the device, as PyTorch's fused ones,
-    the host does not wait for the result of the check: the message, the file
-    and the stop follow just before the next step, and before a checkpoint is
-    saved. The hook switches SGD, Adam and AdamW to their fused kernels, unless
-    the config chooses ``fused`` or ``foreach``. With other optimizers, and
-    with ``clip_grad``, which reads the norm, each step costs one wait.
+    PyTorch's fused optimizers and ``ForeachLARS`` can skip a step on the
+    device. With these, the host does not wait for the result of the check:
+    the message, the file and the stop follow just before the next step, or
+    before a validation, a checkpoint or the end of the epoch. The hook
+    switches SGD, Adam and AdamW to their fused kernels, unless the config
+    sets ``fused``, ``foreach`` or a ``dampening``. With other optimizers, and
+    with ``clip_grad``, whose norm MMEngine reads, each step costs one wait.
 
     The hook wraps the ``step`` of the optimizer wrapper. With mixed
     precision, the loss scaler handles gradients that overflow, so they are an
@@ -252,9 +253,11 @@ def _find_names(model: nn.Module, step: _Step) -> str:
 
 
 def _use_fused(wrapper: Any) -> None:
-    # A run without training has none, and OptimWrapperDict has several.
-    if hasattr(wrapper, 'optimizer'):
-        use_fused(wrapper.optimizer)
+    # A run without training has None or a config, and OptimWrapperDict has
+    # several optimizers.
+    optimizer = getattr(wrapper, 'optimizer', None)
+    if isinstance(optimizer, torch.optim.Optimizer):
+        use_fused(optimizer)
 
 
 def _precision(wrapper) -> str:

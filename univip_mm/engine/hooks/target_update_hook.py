@@ -11,10 +11,10 @@ from ...utils.unwrap import unwrap_model
 class TargetUpdateHook(Hook):
     """Hook that updates the target of :class:`UniVIP` once per optimizer step.
 
-    The target moves once per accumulated step, and not at all if the step is
-    skipped. A step that is skipped on the device still counts in the schedule
-    of the momentum; ``model.skipped_step`` is then 1. Without this hook, the
-    target moves with each batch, as in the host's BYOL.
+    The target moves once per accumulated step, and does not move after a
+    skipped step. If the device skips a step, ``model.skipped_step`` is 1, and
+    the step still counts in the schedule of the momentum. Without this hook,
+    the target moves with each batch, as in the host's BYOL.
     """
 
     def before_train(self, runner) -> None:

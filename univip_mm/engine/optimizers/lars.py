@@ -38,16 +38,16 @@ class ForeachLARS(LARS):
     those of different groups: ``paramwise_cfg`` makes a group per weight.
 
     The arguments, the formula, and the keys of the groups and of the state are
-    the host's, so each class resumes a checkpoint of the other.
+    the host's, so each class resumes a checkpoint of the other class.
 
     Attributes:
         grad_scale (Tensor, optional): Scale of the loss, a scalar. If set,
             the gradients are divided by it in place before the step.
         found_inf (Tensor, optional): Scalar. If set and not 0, the step is
-            skipped on the device: the weights and the momentum buffers stay.
-            A buffer that does not exist yet becomes 0. So after a skipped
-            first step, ``dampening`` applies to the next one, unlike after no
-            step at all.
+            skipped on the device: the weights and the momentum buffers do not
+            change. Missing buffers are filled with 0. So ``dampening``
+            applies to the step after a skipped first step, but never to a
+            first step.
 
     ``torch.amp.GradScaler`` sets both attributes.
     """
@@ -87,7 +87,7 @@ class ForeachLARS(LARS):
                         'momentum_buffer' not in self.state[weight]):
                     self.state[weight]['momentum_buffer'] = torch.zeros_like(
                         weight)
-                    dampening = 0  # not of the first gradient
+                    dampening = 0  # the first gradient is not dampened
                 found[_Options(
                     weight.device, weight.dtype, group['lr'],
                     group['momentum'], dampening, group['weight_decay'],
