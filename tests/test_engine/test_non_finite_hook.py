@@ -360,6 +360,26 @@ def test_after_train_restores_step(tmp_path):
     assert runner.optim_wrapper.step == step
 
 
+def test_hook_accepts_config_of_optimizer():
+    """`Runner.test` does not build the optimizer of the config."""
+    wrapper = Config(dict(optim_wrapper=dict(optimizer=dict(type='SGD'))))
+    NonFiniteHook().before_run(types.SimpleNamespace(
+        optim_wrapper=wrapper.optim_wrapper))
+
+
+@needs_fused
+def test_late_gradient_trains_with_fused_optimizer(tmp_path):
+    model = Loss()
+    model.late = torch.nn.Parameter(torch.ones(2))
+    step, _, _, runner = start(
+        tmp_path, 'fused', lambda x: OptimWrapper(torch.optim.SGD(
+            model.parameters(), lr=0.1, momentum=0.9, fused=True)), model)
+    step(1., 1.)
+    model.late.grad = torch.ones(2)
+    step(1., 1.)
+    assert model.late[0].item() == pytest.approx(0.9)
+
+
 def test_hook_accepts_several_optimizers():
     wrapper = OptimWrapperDict(
         a=OptimWrapper(torch.optim.SGD(Loss().parameters(), lr=0.1)))

@@ -42,8 +42,10 @@ def start_momentum(optimizer: Optimizer) -> None:
     """Give SGD momentum buffers of zeros where it has none yet.
 
     In its first step, PyTorch's fused SGD allocates the buffers without
-    values, and does not fill them if the step is skipped. The first step from
-    zeros is the same, since :func:`use_fused` needs a dampening of 0.
+    values, and does not fill them if the step is skipped. In a later step, it
+    fails if a weight has its first gradient. So call this function before
+    each step. The first step from zeros is the same, since :func:`use_fused`
+    needs a dampening of 0.
     """
     if type(optimizer) is not SGD:
         return

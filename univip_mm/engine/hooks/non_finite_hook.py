@@ -7,6 +7,7 @@ import torch
 from mmengine.dist import all_gather_object, get_rank
 from mmengine.hooks import Hook
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from ...registry import HOOKS
 from ...utils.text import printable
@@ -80,7 +81,6 @@ class NonFiniteHook(Hook):
         self.collapse_iters = collapse_iters
         self.skipped = 0
         self._collapsed = 0  # consecutive steps
-        self._has_started = False
         self._pending: Optional[_Step] = None
         self._start_step()
 
@@ -147,9 +147,7 @@ class NonFiniteHook(Hook):
         self._pending = _Step(runner.iter + 1, self._batches, self._terms,
                               check, AsyncRead(check.values))
         self._start_step()
-        if not self._has_started:
-            start_momentum(optimizer)
-            self._has_started = True
+        start_momentum(optimizer)
         if not skips_on_device(optimizer) or wrapper.clip_grad_kwargs:
             if self._settle(runner):
                 step(**kwargs)
@@ -252,9 +250,10 @@ def _find_names(model: nn.Module, step: _Step) -> str:
 
 
 def _use_fused(wrapper: Any) -> None:
-    # A run without training has none, and OptimWrapperDict has several.
-    if hasattr(wrapper, 'optimizer'):
-        use_fused(wrapper.optimizer)
+    # A run without training has a config, and OptimWrapperDict has several.
+    optimizer = getattr(wrapper, 'optimizer', None)
+    if isinstance(optimizer, Optimizer):
+        use_fused(optimizer)
 
 
 def _precision(wrapper) -> str:
