@@ -380,14 +380,22 @@ def test_late_gradient_trains_with_fused_optimizer(tmp_path):
     assert model.late[0].item() == pytest.approx(0.9)
 
 
-def test_hook_accepts_several_optimizers():
+def test_hook_is_off_with_several_optimizers():
     wrapper = OptimWrapperDict(
         a=OptimWrapper(torch.optim.SGD(Loss().parameters(), lr=0.1)))
+    warnings = []
     runner = types.SimpleNamespace(
-        model=Loss(), save_checkpoint=None, optim_wrapper=wrapper)
+        model=Loss(), save_checkpoint=None, optim_wrapper=wrapper,
+        logger=types.SimpleNamespace(warning=warnings.append))
     hook = NonFiniteHook()
     hook.before_run(runner)
     hook.before_train(runner)
+    batch = torch.ones(1)
+    count = sys.getrefcount(batch)
+    hook.before_train_iter(runner, 0, batch)
+    assert sys.getrefcount(batch) == count  # not kept for a step
+    hook.after_train(runner)
+    assert len(warnings) == 1 and 'several optimizers' in warnings[0]
 
 
 def test_hook_refuses_unknown_action():

@@ -50,7 +50,8 @@ class NonFiniteHook(Hook):
     and saved. With several ranks, each step costs an all-reduce of two
     numbers.
 
-    The hook also warns once if the projections have collapsed.
+    The hook also warns once if the projections have collapsed. The hook does
+    not check a training with several optimizers, and says so.
 
     Args:
         action (str): 'stop' or 'skip'. Defaults to 'stop'.
@@ -81,6 +82,7 @@ class NonFiniteHook(Hook):
         self.collapse_iters = collapse_iters
         self.skipped = 0
         self._collapsed = 0  # consecutive steps
+        self._is_off = False
         self._pending: Optional[_Step] = None
         self._start_step()
 
@@ -96,6 +98,11 @@ class NonFiniteHook(Hook):
 
     def before_train(self, runner) -> None:
         """Wrap the ``step`` of the optimizer wrapper."""
+        self._is_off = not hasattr(runner.optim_wrapper, 'optimizer')
+        if self._is_off:
+            runner.logger.warning('NonFiniteHook does not check this training:'
+                                  ' it has several optimizers')
+            return
         _use_fused(runner.optim_wrapper)
         call_before_save(runner, lambda: self._settle(runner))
         model = unwrap_model(runner.model)
@@ -107,6 +114,8 @@ class NonFiniteHook(Hook):
 
     def after_train(self, runner) -> None:
         """Restore the ``step`` of the optimizer wrapper."""
+        if self._is_off:
+            return
         self._settle(runner)
         self._handle.remove()
         runner.optim_wrapper.step = self._original
@@ -114,6 +123,8 @@ class NonFiniteHook(Hook):
     def before_train_iter(self, runner, batch_idx: int,
                           data_batch: Any = None) -> None:
         """Record the batch and its random state."""
+        if self._is_off:
+            return
         model = unwrap_model(runner.model)
         if self.action == 'skip' and not self._batches:
             # A bad batch spoils the running statistics of BN.
