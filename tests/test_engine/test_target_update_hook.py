@@ -14,7 +14,7 @@ class Model(torch.nn.Module):
     def __init__(self):
         super().__init__()
         self.weight = torch.nn.Parameter(torch.ones(2))
-        self.steps_since_update = None
+        self.steps_since_update = self.skipped_step = None
         self.target_net = types.SimpleNamespace()
 
 
@@ -38,3 +38,28 @@ def test_hook_passes_skipped_step_to_model():
     del wrapper.optimizer.found_inf
     wrapper.step()
     assert model.skipped_step is None
+
+
+@pytest.mark.parametrize('steps, skipped', [(1, 0.), (1, 1.), (0, None)])
+def test_resume_moves_target_as_without_interruption(steps, skipped):
+    saved, loaded = Model(), Model()
+    saved.steps_since_update = steps
+    if skipped is not None:
+        saved.skipped_step = torch.tensor(skipped)
+    checkpoint = dict(meta={})
+    TargetUpdateHook().before_save_checkpoint(
+        types.SimpleNamespace(model=saved), checkpoint)
+    for resume in (False, True):
+        hook, loaded = TargetUpdateHook(), Model()
+        runner = types.SimpleNamespace(
+            model=loaded, max_iters=5, _resume=resume,
+            optim_wrapper=OptimWrapper(torch.optim.SGD(
+                [loaded.weight], lr=0.1)))
+        hook.after_load_checkpoint(runner, checkpoint)
+        hook.before_train(runner)
+        if resume:
+            assert loaded.steps_since_update == steps
+            assert bool(loaded.skipped_step) == bool(skipped)
+        else:  # only the weights are of the checkpoint
+            assert loaded.steps_since_update == 1
+            assert loaded.skipped_step is None

@@ -45,3 +45,19 @@ def test_autocast_weights_are_empty_without_autocast():
     assert autocast_weights(network(), 'cpu') == {}
     with torch.autocast('cpu', enabled=False):
         assert autocast_weights(network(), 'cpu') == {}
+
+
+class Standardized(nn.Conv2d):
+    """Convolution that computes with its weight, as mmcv's ConvWS2d."""
+
+    def forward(self, x):
+        weight = self.weight - self.weight.mean((1, 2, 3), keepdim=True)
+        return self._conv_forward(x, weight, self.bias)
+
+
+@pytest.mark.filterwarnings('ignore:.*weight_norm:FutureWarning')
+def test_autocast_weights_leave_weights_of_formulas():
+    layers = nn.Sequential(
+        Standardized(3, 4, 1), torch.nn.utils.weight_norm(nn.Linear(4, 4)))
+    with torch.autocast('cpu', torch.bfloat16):
+        assert [*autocast_weights(layers, 'cpu')] == ['1.bias']

@@ -75,6 +75,26 @@ def test_graph_matches_eager_bit_for_bit():
         assert torch.equal(a, b), name
 
 
+def test_capture_uses_no_random_numbers(monkeypatch, without_gpu):
+    def capture(function, tensors, **_):
+        function(*tensors)  # the trial passes
+        return function
+
+    class Noisy(type(build().fusion_neck)):
+
+        def forward(self, x):
+            return super().forward((torch.nn.functional.dropout(x[0]), ))
+
+    monkeypatch.setattr(torch.cuda, 'make_graphed_callables', capture)
+    found = []
+    for graph in (None, 'cuda_graph'):
+        model = build(graph=graph)
+        model.fusion_neck.__class__ = Noisy
+        torch.manual_seed(0)
+        found.append(model.loss(views())['loss_scene_instance'].item())
+    assert found[0] == found[1]
+
+
 def test_captured_losses_match_eager(without_gpu):
     eager, graph = build(), build(graph='cuda_graph')
     parameters = dict(graph.named_parameters())
@@ -135,6 +155,17 @@ def test_graph_refuses_a_smaller_batch(without_gpu):
     model.loss(views())
     with pytest.raises(GraphError, match='drop_last=True'):
         model.loss(views(batch=3))
+
+
+@pytest.mark.parametrize('change', [
+    lambda x: x.requires_grad_(False),
+    lambda x: setattr(x, 'data', x.data.clone())], ids=['freeze', 'move'])
+def test_graph_refuses_changed_weights(change, without_gpu):
+    model = build(graph='cuda_graph')
+    model.loss(views())
+    change(model.neck.fc0.weight)
+    with pytest.raises(GraphError, match='set model.graph=None$'):
+        model.loss(views())
 
 
 def test_graph_error_names_the_cure():

@@ -43,8 +43,10 @@ def start_momentum(optimizer: Optimizer) -> None:
     """Create the missing momentum buffers of SGD, filled with zeros.
 
     In its first step, PyTorch's fused SGD allocates buffers without values.
-    If the step is skipped, the buffers keep these undefined values. Zeros
-    give the same first step, because the dampening is 0.
+    If the step is skipped, the buffers keep these undefined values. In a later
+    step, fused SGD fails if a weight has its first gradient. So call this
+    function before each step. Zeros give the same first step, because the
+    dampening is 0.
     """
     if type(optimizer) is not SGD:
         return

@@ -17,8 +17,9 @@ def autocast_weights(module: nn.Module, device: str) -> dict[str, Tensor]:
 
     Returns:
         dict[str, Tensor]: Weights and biases of the convolutional and linear
-        layers. Empty without autocast, and while a compiler traces: the
-        compiler itself removes equal conversions.
+        layers whose forward pass is PyTorch's: others may compute with the
+        weight in float32. Empty without autocast, and while a compiler traces:
+        the compiler itself removes equal conversions.
     """
     if not hasattr(torch, 'get_autocast_dtype'):  # before PyTorch 2.4
         return {}
@@ -28,6 +29,6 @@ def autocast_weights(module: nn.Module, device: str) -> dict[str, Tensor]:
     return {
         f'{path}.{name}' if path else name: x.to(dtype)
         for path, layer in module.named_modules()
-        if isinstance(layer, (nn.Conv2d, nn.Linear))
+        if type(layer).forward in (nn.Conv2d.forward, nn.Linear.forward)
         for name, x in layer.named_parameters(recurse=False)
-        if x.dtype == torch.float32}
+        if name in ('weight', 'bias') and x.dtype == torch.float32}

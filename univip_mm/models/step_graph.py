@@ -50,7 +50,8 @@ class StepGraph:
 
         Raises:
             GraphError: The shapes of the batch differ from those of the
-                first batch, or the losses cannot be compiled or captured.
+                first batch, the losses cannot be compiled or captured, or the
+                weights were moved, frozen or unfrozen after the capture.
         """
         found = [tuple(view.shape) for view in views]
         if self._built_for is None:
@@ -80,8 +81,11 @@ class StepGraph:
     def _build(self, views: list[Tensor], momentum: Tensor) -> None:
         """Compile and capture; parameters and buffers do not change."""
         still = torch.zeros_like(momentum)  # the target does not move
+        # The trial passes must not use up random numbers of the first batch.
+        devices = [views[0].device] if views[0].is_cuda else []
         # DDP would split the graph to start its all-reduce earlier.
         with _kept_buffers(self._model), warnings.catch_warnings(), \
+                torch.random.fork_rng(devices), \
                 torch._dynamo.config.patch(optimize_ddp=False):
             # Warm-up and capture run on two streams, by PyTorch's design.
             warnings.filterwarnings('ignore', 'The AccumulateGrad node')
@@ -135,7 +139,9 @@ class _Captured:
     def __init__(self, model: nn.Module, losses: Callable, momentum: Tensor,
                  views: list[Tensor]) -> None:
         self._names: tuple[list[str], list[str]] = [], []
-        self._parameters = [x for x in model.parameters() if x.requires_grad]
+        self._all = list(model.parameters())
+        self._parameters = [x for x in self._all if x.requires_grad]
+        self._built_with = self._weights()
 
         def of_tensors(momentum: Tensor, *tensors: Tensor) -> tuple:
             values, log_vars = losses(list(tensors[:len(views)]), momentum)
@@ -151,12 +157,20 @@ class _Captured:
     def __call__(self, views: list[Tensor], momentum: Tensor
                  ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Return the losses and the detached values for the log."""
+        if self._weights() != self._built_with:
+            raise GraphError(
+                'model.graph: weights were moved, frozen or unfrozen after '
+                'the first batch: set model.graph=None')
         _own_gradients(self._parameters)
         values = self._replay(momentum, *views, *self._parameters)
         losses, log_vars = self._names
         return (dict(zip(losses, values)),
                 {name: x.detach()
                  for name, x in zip(log_vars, values[len(losses):])})
+
+    def _weights(self) -> list[tuple[int, bool]]:
+        """Return what the kernels depend on: the memory of each weight."""
+        return [(x.data_ptr(), x.requires_grad) for x in self._all]
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import torch
 from mmengine.dist import all_gather_object, get_rank
 from mmengine.hooks import Hook
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from ...registry import HOOKS
 from ...utils.text import printable
@@ -50,7 +51,8 @@ class NonFiniteHook(Hook):
     and saved. With several ranks, each step costs an all-reduce of two
     numbers.
 
-    The hook also warns once if the projections have collapsed.
+    The hook also warns once if the projections have collapsed. The hook does
+    not check a training with several optimizers, and says so.
 
     Args:
         action (str): 'stop' or 'skip'. Defaults to 'stop'.
@@ -81,7 +83,7 @@ class NonFiniteHook(Hook):
         self.collapse_iters = collapse_iters
         self.skipped = 0
         self._collapsed = 0  # consecutive steps
-        self._has_started = False
+        self._is_off = False
         self._pending: Optional[_Step] = None
         self._start_step()
 
@@ -97,6 +99,11 @@ class NonFiniteHook(Hook):
 
     def before_train(self, runner) -> None:
         """Wrap the ``step`` of the optimizer wrapper."""
+        self._is_off = not hasattr(runner.optim_wrapper, 'optimizer')
+        if self._is_off:
+            runner.logger.warning('NonFiniteHook does not check this training:'
+                                  ' it has several optimizers')
+            return
         _use_fused(runner.optim_wrapper)
         call_before_save(runner, lambda: self._settle(runner))
         model = unwrap_model(runner.model)
@@ -108,6 +115,8 @@ class NonFiniteHook(Hook):
 
     def after_train(self, runner) -> None:
         """Restore the ``step`` of the optimizer wrapper."""
+        if self._is_off:
+            return
         self._settle(runner)
         self._handle.remove()
         runner.optim_wrapper.step = self._original
@@ -115,6 +124,8 @@ class NonFiniteHook(Hook):
     def before_train_iter(self, runner, batch_idx: int,
                           data_batch: Any = None) -> None:
         """Record the batch and its random state."""
+        if self._is_off:
+            return
         model = unwrap_model(runner.model)
         if self.action == 'skip' and not self._batches:
             # A bad batch spoils the running statistics of BN.
@@ -148,9 +159,7 @@ class NonFiniteHook(Hook):
         self._pending = _Step(runner.iter + 1, self._batches, self._terms,
                               check, AsyncRead(check.values))
         self._start_step()
-        if not self._has_started:
-            start_momentum(optimizer)
-            self._has_started = True
+        start_momentum(optimizer)
         if not skips_on_device(optimizer) or wrapper.clip_grad_kwargs:
             if self._settle(runner):
                 step(**kwargs)
@@ -256,7 +265,7 @@ def _use_fused(wrapper: Any) -> None:
     # A run without training has None or a config, and OptimWrapperDict has
     # several optimizers.
     optimizer = getattr(wrapper, 'optimizer', None)
-    if isinstance(optimizer, torch.optim.Optimizer):
+    if isinstance(optimizer, Optimizer):
         use_fused(optimizer)
 
 
