@@ -362,9 +362,8 @@ def test_after_train_restores_step(tmp_path):
 
 def test_hook_accepts_config_of_optimizer():
     """`Runner.test` does not build the optimizer of the config."""
-    wrapper = Config(dict(optim_wrapper=dict(optimizer=dict(type='SGD'))))
-    NonFiniteHook().before_run(types.SimpleNamespace(
-        optim_wrapper=wrapper.optim_wrapper))
+    cfg = Config(dict(optim_wrapper=dict(optimizer=dict(type='SGD'))))
+    NonFiniteHook().before_run(cfg)
 
 
 def test_hook_is_off_with_several_optimizers():
@@ -378,7 +377,7 @@ def test_hook_is_off_with_several_optimizers():
     hook.before_run(runner)
     hook.before_train(runner)
     hook.before_train_iter(runner, 0, batch)
-    assert sys.getrefcount(batch) == 2  # not kept for a step
+    assert sys.getrefcount(batch) <= 2  # not kept for a step
     hook.after_train(runner)
     assert len(warnings) == 1 and 'several optimizers' in warnings[0]
 
