@@ -1,10 +1,13 @@
 """PyTorch's fused optimizers against its other kernels."""
 import copy
+import types
 
 import pytest
 import torch
+from mmengine.optim import OptimWrapper
 from torch import nn
 
+from univip_mm.engine import NonFiniteHook
 from univip_mm.engine.fused_optimizer import (
     skips_on_device,
     start_momentum,
@@ -110,3 +113,29 @@ def test_skipped_first_step_leaves_zero_momentum():
     optimizers[0].found_inf = torch.zeros(())
     torch.testing.assert_close(train(net, optimizers[0]),
                                train(expected, optimizers[1]))
+
+
+class TwoWeights(nn.Module):
+    """Model with one loss per weight."""
+
+    def __init__(self):
+        super().__init__()
+        self.weights = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(3))
+
+    def forward(self, used):
+        return dict(loss=sum(x.sum() for x in self.weights[:used]))
+
+
+@needs_fused
+def test_weight_with_late_first_gradient_trains():
+    """PyTorch's fused SGD fails if only some weights have a buffer."""
+    model = TwoWeights()
+    wrapper = OptimWrapper(torch.optim.SGD(
+        model.weights, lr=0.1, momentum=0.9))
+    runner = types.SimpleNamespace(
+        model=model, iter=0, optim_wrapper=wrapper, save_checkpoint=None)
+    NonFiniteHook().before_train(runner)
+    for used in (1, 2):
+        wrapper.update_params(model(used)['loss'])
+    assert [x[0].item() for x in model.weights] == [
+        pytest.approx(1 - 0.1 - 0.19), pytest.approx(0.9)]

@@ -369,22 +369,8 @@ def test_after_train_restores_step(tmp_path):
 
 def test_hook_accepts_config_of_optimizer():
     """`Runner.test` does not build the optimizer of the config."""
-    wrapper = Config(dict(optim_wrapper=dict(optimizer=dict(type='SGD'))))
-    NonFiniteHook().before_run(types.SimpleNamespace(
-        optim_wrapper=wrapper.optim_wrapper))
-
-
-@needs_fused
-def test_late_gradient_trains_with_fused_optimizer(tmp_path):
-    model = Loss()
-    model.late = torch.nn.Parameter(torch.ones(2))
-    step, _, _, runner = start(
-        tmp_path, 'fused', lambda x: OptimWrapper(torch.optim.SGD(
-            model.parameters(), lr=0.1, momentum=0.9, fused=True)), model)
-    step(1., 1.)
-    model.late.grad = torch.ones(2)
-    step(1., 1.)
-    assert model.late[0].item() == pytest.approx(0.9)
+    cfg = Config(dict(optim_wrapper=dict(optimizer=dict(type='SGD'))))
+    NonFiniteHook().before_run(cfg)
 
 
 def test_hook_is_off_with_several_optimizers():
@@ -394,13 +380,11 @@ def test_hook_is_off_with_several_optimizers():
     runner = types.SimpleNamespace(
         model=Loss(), save_checkpoint=None, optim_wrapper=wrapper,
         logger=types.SimpleNamespace(warning=warnings.append))
-    hook = NonFiniteHook()
+    hook, batch = NonFiniteHook(), torch.ones(1)
     hook.before_run(runner)
     hook.before_train(runner)
-    batch = torch.ones(1)
-    count = sys.getrefcount(batch)
     hook.before_train_iter(runner, 0, batch)
-    assert sys.getrefcount(batch) == count  # not kept for a step
+    assert sys.getrefcount(batch) <= 2  # not kept for a step
     hook.after_train(runner)
     assert len(warnings) == 1 and 'several optimizers' in warnings[0]
 

@@ -75,6 +75,19 @@ def test_graph_matches_eager_bit_for_bit():
         assert torch.equal(a, b), name
 
 
+def test_capture_allows_gpu_work_of_other_threads(monkeypatch, without_gpu):
+    graph, options = torch.cuda.graph, []
+
+    def capture(function, tensors, **_):
+        options.append(torch.cuda.graph.keywords)
+        return function
+
+    monkeypatch.setattr(torch.cuda, 'make_graphed_callables', capture)
+    build(graph='cuda_graph').loss(views())
+    assert options == [dict(capture_error_mode='thread_local')]
+    assert torch.cuda.graph is graph
+
+
 def test_capture_uses_no_random_numbers(monkeypatch, without_gpu):
     def capture(function, tensors, **_):
         function(*tensors)  # the trial passes

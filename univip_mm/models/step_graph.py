@@ -1,4 +1,5 @@
 """The losses of a batch as one graph, compiled or replayed as CUDA graphs."""
+import functools
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -148,7 +149,7 @@ class _Captured:
             self._names = list(values), list(log_vars)
             return (*values.values(), *log_vars.values())
 
-        with _aliases(model, self._parameters) as aliases:
+        with _aliases(model, self._parameters) as aliases, _other_threads():
             self._replay: Callable = torch.cuda.make_graphed_callables(
                 of_tensors,
                 (momentum, *(x.clone() for x in views), *aliases),
@@ -194,6 +195,22 @@ def _aliases(model: nn.Module, parameters: list[nn.Parameter]
     finally:
         for module, own in before:
             module._parameters.update(own)
+
+
+@contextmanager
+def _other_threads() -> Iterator[None]:
+    """Let other threads use the GPU while this one captures.
+
+    By default, a thread that pins memory for the data loader invalidates the
+    capture, and stops with an error of its own.
+    """
+    graph = torch.cuda.graph
+    torch.cuda.graph = functools.partial(  # type: ignore
+        graph, capture_error_mode='thread_local')
+    try:
+        yield
+    finally:
+        torch.cuda.graph = graph  # type: ignore
 
 
 def _own_gradients(parameters: list[nn.Parameter]) -> None:
