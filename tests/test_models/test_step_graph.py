@@ -163,6 +163,17 @@ def test_graph_is_not_part_of_copies_and_checkpoints(without_gpu):
     assert model.state_dict().keys() == build().state_dict().keys()
 
 
+def test_graph_logs_that_it_is_built_once(without_gpu, monkeypatch):
+    lines = []
+    monkeypatch.setattr(step_graph, 'print_log',
+                        lambda text, logger: lines.append(text))
+    model = build(graph='cuda_graph')
+    model.loss(views())
+    model.loss(views())
+    assert len(lines) == 1
+    assert lines[0].startswith("model.graph='cuda_graph': built in ")
+
+
 def test_graph_refuses_a_smaller_batch(without_gpu):
     model = build(graph='cuda_graph')
     model.loss(views())

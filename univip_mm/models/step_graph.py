@@ -1,5 +1,6 @@
 """The losses of a batch as one graph, compiled or replayed as CUDA graphs."""
 import functools
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -7,6 +8,7 @@ from typing import Any, Optional
 
 import numpy as np
 import torch
+from mmengine.logging import print_log
 from torch import Tensor, nn
 
 CUDA_GRAPH = 'cuda_graph'
@@ -68,8 +70,14 @@ class StepGraph:
         return self._captured(views, momentum)
 
     def _try_to_build(self, views: list[Tensor], momentum: Tensor) -> None:
+        start = time.perf_counter()
+        if self.mode == INDUCTOR:
+            _log("model.graph='inductor': compiling the backbones, which "
+                 'takes some minutes')
         try:
             self._build(views, momentum)
+            _log(f'model.graph={self.mode!r}: built in '
+                 f'{time.perf_counter() - start:.0f} s')
         except torch.cuda.OutOfMemoryError:
             raise
         except Exception as e:  # compilers raise any type
@@ -101,6 +109,10 @@ class StepGraph:
                     backbones if self.mode == INDUCTOR else []):
                 self._captured = _Captured(
                     self._model, self._losses, still, views)
+
+
+def _log(text: str) -> None:
+    print_log(text, logger='current')
 
 
 def check_mode(mode: str) -> None:
