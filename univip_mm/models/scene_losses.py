@@ -45,7 +45,8 @@ def scene_losses(loss_module: nn.Module, f_o1: Tensor, f_o2: Tensor,
         shift: float = 2 * loss_module.shift_factor  # type: ignore
         scale: float = loss_module.scale_factor / len(fused)  # type: ignore
         scenes, fused = ((x * target).sum() for x in online.split([2, 1]))
-        return shift - scale * scenes, shift - scale * fused
+        return (torch.rsub(scenes, shift, alpha=scale),
+                torch.rsub(fused, shift, alpha=scale))
 
 
 def _stack_normalized(*features: Tensor) -> Tensor:

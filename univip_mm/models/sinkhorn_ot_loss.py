@@ -146,12 +146,15 @@ class SinkhornOTLoss(nn.Module):
         """Compute the transport plan for the arguments of :meth:`forward`."""
         o, t = online_instances, target_instances
         with torch.autocast(o.device.type, enabled=False):
-            similarity = torch.bmm(
-                l2_normalize(o), l2_normalize(t.detach()).transpose(1, 2))
+            # Both branches in one call, for fewer operations. The threshold
+            # of zero vectors depends on the type.
+            both = torch.cat([o, t.detach()])
+            o, t = (l2_normalize(both).chunk(2) if o.dtype == t.dtype else
+                    (l2_normalize(o), l2_normalize(t)))
+            similarity = torch.bmm(o, t.detach().transpose(1, 2))
             with torch.no_grad():
-                # Both marginals in one call, for fewer operations.
                 masses, is_uniform = marginal(
-                    torch.cat([o, t]), torch.cat([target_scene, online_scene]))
+                    both, torch.cat([target_scene, online_scene]))
                 supply, demand = masses.chunk(2)
                 plan = sinkhorn(1 - similarity, supply, demand, self.epsilon,
                                 self.num_iters, largest_cost=2.0)

@@ -195,13 +195,12 @@ class UniVIP(BYOL):
             nn.Sequential(self.backbone, self.neck), momentum)
         f_t1, f_t2, t = self.forward_target(scenes, target_instances)
 
-        weights = self.loss_weights
         instance, log_vars = self.instance_term(o, t, f_o1, f_o2, f_t1, f_t2)
         scene, scene_instance = self.scene_terms(f_o1, f_o2, o, f_t1, f_t2)
-        losses = dict(
-            loss_scene=weights['scene'] * scene,
-            loss_scene_instance=weights['scene_instance'] * scene_instance,
-            loss_instance=weights['instance'] * instance)
+        terms = dict(scene=scene, scene_instance=scene_instance,
+                     instance=instance)
+        losses = {f'loss_{name}': _weighted(term, self.loss_weights[name])
+                  for name, term in terms.items()}
         return losses, dict(
             projection_std=projection_std(projection), **log_vars)
 
@@ -312,6 +311,10 @@ class UniVIP(BYOL):
 def _by_image(features: Tensor, num_instances: int) -> Tensor:
     """Reshape (K * B, C), ordered by instance, to (B, K, C)."""
     return features.unflatten(0, (num_instances, -1)).transpose(0, 1)
+
+
+def _weighted(loss: Tensor, weight: float) -> Tensor:
+    return loss if weight == 1 else weight * loss  # saves two operations
 
 
 def _mean(a: Tensor, b: Tensor) -> Tensor:
