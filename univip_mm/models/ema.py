@@ -81,10 +81,8 @@ class ForeachCosineEMA(ExponentialMovingAverage):
         """
         average, source = self._averaged(model)
         floating = [i for i, x in enumerate(average) if x.is_floating_point()]
-        average = [average[i] for i in floating]
-        way = torch._foreach_sub([source[i] for i in floating], average)
-        torch._foreach_mul_(way, momentum)
-        torch._foreach_add_(average, way)
+        _lerp([average[i] for i in floating], [source[i] for i in floating],
+              momentum)
         if not self.update_buffers:
             _copy(list(self.module.buffers()), list(model.buffers()))
 
@@ -104,6 +102,19 @@ class ForeachCosineEMA(ExponentialMovingAverage):
         annealing = (math.cos(math.pi * update / last) + 1) / 2
         return (self.end_momentum
                 - (self.end_momentum - self.momentum) * annealing)
+
+
+def _lerp(targets: list[Tensor], sources: list[Tensor],
+          momentum: Tensor) -> None:
+    """Move targets towards sources by the share ``momentum``, a scalar."""
+    if not momentum.is_cuda:  # one pass over the memory
+        torch._foreach_lerp_(
+            targets, sources, [momentum.to(x.dtype) for x in targets])
+        return
+    # On a GPU, that call would start one kernel per tensor.
+    way = torch._foreach_sub(sources, targets)
+    torch._foreach_mul_(way, momentum)
+    torch._foreach_add_(targets, way)
 
 
 def _copy(targets: list[Tensor], sources: list[Tensor]) -> None:
