@@ -163,6 +163,18 @@ def test_graph_is_not_part_of_copies_and_checkpoints(without_gpu):
     assert model.state_dict().keys() == build().state_dict().keys()
 
 
+def test_replay_leaves_accumulated_gradients_alone(without_gpu):
+    model = build(graph='cuda_graph')
+    sum(model.loss(views())[name] for name in (
+        'loss_scene', 'loss_instance')).backward()
+    # The next replay writes its gradients to this memory.
+    replayed = model.backbone.conv1.weight.grad
+    expected = replayed.clone()
+    model.loss(views())
+    replayed.zero_()
+    assert torch.equal(model.backbone.conv1.weight.grad, expected)
+
+
 def test_graph_logs_that_it_is_built_once(without_gpu, monkeypatch):
     lines = []
     monkeypatch.setattr(step_graph, 'print_log',

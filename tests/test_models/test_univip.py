@@ -224,3 +224,35 @@ def test_univip_subclasses_host_byol():
     host_byol = importlib.import_module(f'{HOST}.models').BYOL
     assert UniVIP.__bases__ == (host_byol, )
     assert host_byol is MODELS.get('BYOL')
+
+
+def test_target_stays_after_a_skipped_step():
+    model = build(base_momentum=0.5).train()
+    model.steps_since_update = 1
+    model.loss(views())  # the first update copies
+
+    def moved(*skipped):
+        before = [x.clone() for x in model.target_net.parameters()]
+        with torch.no_grad():
+            model.backbone.conv1.weight.add_(1)
+        model.steps_since_update = 1
+        for flag in skipped:
+            model.skipped_step = flag
+        model.loss(views())
+        return not all(torch.equal(a, b) for a, b in zip(
+            before, model.target_net.parameters()))
+
+    assert not moved(torch.ones(()))
+    assert moved()  # the flag is of one step
+    assert moved(torch.zeros(()))
+
+
+def test_batch_norm_counts_the_passes_of_both_branches():
+    model = build().train()
+    for step in (1, 2):
+        model.loss(views())
+        counts = [int(x.num_batches_tracked) for x in (
+            model.backbone.bn1, model.neck.bn0, model.head.predictor.bn0,
+            model.target_net.module[0].bn1, model.target_net.module[1].bn0)]
+        # The target starts from the statistics of the online branch.
+        assert counts == [3 * step] * 3 + [3 * step + 3] * 2
