@@ -198,13 +198,14 @@ def sync_bn_fix(name, monkeypatch):
     return re.findall(r'\S+=\S+', str(e.value))
 
 
-def test_bfloat16_recipe_changes_precision_and_layout():
+def test_bfloat16_recipe_changes_how_a_step_runs():
     coco, ours = (load(name) for name in (COCO[0], BF16))
     assert ours.optim_wrapper.pop('type') == 'AmpOptimWrapper'
     assert ours.optim_wrapper.pop('dtype') == 'bfloat16'
     assert ours.optim_wrapper.pop('loss_scale') == dict(enabled=False)
     assert coco.optim_wrapper.pop('type') == 'OptimWrapper'
     assert ours.model.data_preprocessor.pop('channels_last') is True
+    assert ours.model.pop('graph') == 'inductor'
     assert ours.to_dict() == coco.to_dict()
 
 
