@@ -41,7 +41,8 @@ demo: env  ## make data and proposals, pre-train, evaluate and draw, in minutes 
 	$(BIN)/python tools/demo/run_demo.py --work-dir $(DEMO_DIR)
 
 test: env  ## run the whole test suite on two cores
-	$(BIN)/python -m pytest -n 2 --dist loadfile tests
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder \
+		tests
 
 # CUDA_VISIBLE_DEVICES: mmcv's operators are built for the CPU only.
 $(DOWNSTREAM_READY): pyproject.toml $(addprefix requirements/,runtime.txt downstream.txt downstream-constraints.txt constraints.txt opencv.txt)

@@ -19,6 +19,18 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile('univip')
 
 
+# The files that take longest, from the slowest on.
+SLOW_FILES = ('test_commands', 'test_resume', 'test_run_demo', 'test_main',
+              'test_test', 'test_online_probe_hook', 'test_train',
+              'test_changed_run', 'test_step_graph', 'test_tracking')
+
+
+def pytest_collection_modifyitems(items):
+    """Run the slowest files first, so that all workers end together."""
+    order = {f'{name}.py': i for i, name in enumerate(SLOW_FILES)}
+    items.sort(key=lambda item: order.get(item.path.name, len(order)))
+
+
 @pytest.fixture
 def univip_scope():
     """Set the default scope, as a Runner with one of our configs does."""
