@@ -9,8 +9,10 @@ def check_mixed_precision(cfg: Config) -> None:
     """Raise ValueError if mixed precision is on and there is no GPU."""
     amp = parts_of_type(cfg.optim_wrapper, 'AmpOptimWrapper', '')
     if any(amp) and not torch.cuda.is_available():
-        raise ValueError('mixed precision needs a GPU and there is none: '
-                         'leave out --amp')
+        raise ValueError(
+            "mixed precision (optim_wrapper.type='AmpOptimWrapper') needs a "
+            'GPU and there is none: leave out --amp, or use a config in '
+            'float32')
 
 
 def prepare_for_cpu(cfg: Config) -> None:
