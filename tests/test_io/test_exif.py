@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from image_bytes import encode, exif, photograph
 
-from univip_mm.io.exif import is_upright_jpeg, orientation_of
+from univip_mm.io.exif import orientation_of
 
 
 def exif_data(value, order='<', start=None, tag=0x0112):
@@ -34,14 +34,3 @@ def test_orientation_of_matches_opencv(data):
     is_upright = flipped.shape == plain.shape and (flipped == plain).all()
     assert (orientation_of(data) == 1) == is_upright
     assert (orientation_of(data) > 4) == (flipped.shape[:2] == (40, 30))
-
-
-def test_is_upright_jpeg_reads_all_segments():
-    rotated, jpeg = jpeg_with(exif_data(6)), jpeg_with(exif_data(1))
-    assert is_upright_jpeg(jpeg) and not is_upright_jpeg(rotated)
-    at = rotated.index(b'\xff\xe1')
-    length = 2 + int.from_bytes(rotated[at + 2:at + 4], 'big')
-    scan = jpeg.rindex(b'\xff\xda')
-    late = jpeg[:scan] + rotated[at:at + length] + jpeg[scan:]
-    assert not is_upright_jpeg(late)
-    assert not is_upright_jpeg(jpeg[:scan])  # no pixels

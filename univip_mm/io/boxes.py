@@ -3,6 +3,7 @@
 Boxes are (N, 4) arrays of xyxy in pixels: x1, y1 is the first pixel inside,
 x2, y2 the first pixel outside, so x2 - x1 is the width.
 """
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Optional
 
@@ -66,9 +67,9 @@ def iou(boxes: ArrayLike, others: ArrayLike) -> np.ndarray:
     return intersection / np.maximum(union, np.finfo(np.float64).tiny)
 
 
-def inside(boxes: np.ndarray, window: ArrayLike) -> np.ndarray:
+def inside(boxes: np.ndarray, window: Sequence) -> np.ndarray:
     """Return the mask (N,) of the (N, 4) boxes fully inside a (4,) window."""
-    x1, y1, x2, y2 = np.asarray(window)
+    x1, y1, x2, y2 = window
     return ((boxes[:, 0] >= x1) & (boxes[:, 1] >= y1)
             & (boxes[:, 2] <= x2) & (boxes[:, 3] <= y2))
 

@@ -1,4 +1,6 @@
 """Images that are decoded on demand, at the scale in use."""
+import math
+
 import numpy as np
 import simplejpeg
 
@@ -7,9 +9,11 @@ from .images import (
     check_pixels,
     check_scans,
     decode_image,
-    is_plain_jpeg,
+    is_jpeg,
     read_jpeg_header,
 )
+from .jpeg_header import read_segments
+from .scratch import scratch
 
 
 class EncodedImage:
@@ -41,13 +45,17 @@ class EncodedImage:
         self._reduce = reduce
         self._fast_dct = fast_dct
         self._pixels = None
-        if not (is_plain_jpeg(data) and self._read_shape()):
+        if not (is_jpeg(data) and self._read_shape()):
             self._pixels = decode_image(data)
             self.shape = self._pixels.shape
 
     def _read_shape(self) -> bool:
         """Read the shape of a JPEG; return False if only OpenCV reads it."""
-        check_scans(self._data)
+        header = read_segments(self._data)
+        if not header.upright:
+            return False
+        if not header.single_scan:
+            check_scans(self._data)
         try:
             height, width, space = read_jpeg_header(self._data)
         except UnreadableImageError:  # for a fault that OpenCV accepts
@@ -56,7 +64,8 @@ class EncodedImage:
         self.shape = (height, width, 3)
         return space in ('YCbCr', 'Gray')
 
-    def decode(self, min_scale: float = 1.0) -> np.ndarray:
+    def decode(self, min_scale: float = 1.0,
+               keep: bool = True) -> np.ndarray:
         """Decode the image to pixels (H, W, 3) uint8, BGR.
 
         Args:
@@ -64,6 +73,8 @@ class EncodedImage:
                 ``reduce`` and a ``min_scale`` of 0.5 or less, the result is
                 reduced to the smallest multiple of 1/8 that is allowed.
                 Defaults to 1.0.
+            keep (bool): Without it, the next image may be decoded to the same
+                memory, which saves time. Defaults to True.
 
         Raises:
             UnreadableImageError: The file ends before the image does.
@@ -75,6 +86,8 @@ class EncodedImage:
             height, width = np.ceil(min_scale * np.array(self.shape[:2]))
             options.update(min_height=int(height), min_width=int(width),
                            min_factor=2)
+        if not keep:
+            options['buffer'] = scratch('pixels', math.prod(self.shape))
         try:
             return simplejpeg.decode_jpeg(self._data, **options)
         except Exception:  # any error of a parser

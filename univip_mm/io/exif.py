@@ -6,7 +6,6 @@ applies. The boxes of the proposals would then not match the views.
 from typing import Literal
 
 ORIENTATION = 0x0112
-_START_OF_SCAN, _APP1 = 0xda, 0xe1
 
 
 def orientation_of(exif: bytes) -> int:
@@ -29,23 +28,3 @@ def orientation_of(exif: bytes) -> int:
 def swaps_sides(orientation: int) -> bool:
     """Return True if an orientation exchanges the width and the height."""
     return 5 <= orientation <= 8
-
-
-def is_upright_jpeg(data: bytes) -> bool:
-    """Return True if the header of a JPEG is valid and does not rotate it.
-
-    All segments before the pixels are read, as a decoder reads them.
-    """
-    at = 2
-    while at + 4 <= len(data) and data[at] == 0xff:
-        code = data[at + 1]
-        if code == _START_OF_SCAN:
-            return True
-        length = int.from_bytes(data[at + 2:at + 4], 'big')
-        if not 0xc0 <= code < 0xff or length < 2:
-            return False
-        if code == _APP1 and data[at + 4:at + 10] == b'Exif\0\0' and (
-                orientation_of(data[at + 10:at + 2 + length]) != 1):
-            return False
-        at += 2 + length
-    return False

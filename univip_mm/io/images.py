@@ -16,12 +16,7 @@ import simplejpeg
 from PIL import Image
 
 from .atomic import PathLike
-from .exif import (
-    ORIENTATION,
-    is_upright_jpeg,
-    orientation_of,
-    swaps_sides,
-)
+from .exif import ORIENTATION, orientation_of, swaps_sides
 from .files import NotRegularError, open_regular
 
 MISSING = 'the file is missing'
@@ -125,7 +120,7 @@ def check_before_decoding(data: bytes) -> None:
         except Image.DecompressionBombError as e:
             raise UnreadableImageError(TOO_LARGE, str(e)) from None
         except Exception:  # a JPEG can still be read, without Pillow
-            if not _is_jpeg(data):
+            if not is_jpeg(data):
                 raise UnreadableImageError(NO_IMAGE) from None
             check_pixels(*read_jpeg_header(data)[:2])
 
@@ -144,7 +139,7 @@ def decode_image(data: bytes) -> np.ndarray:
             too many pixels or scans.
     """
     check_before_decoding(data)
-    if _is_jpeg(data):
+    if is_jpeg(data):
         _check_jpeg_end(data)
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
@@ -212,7 +207,7 @@ def check_scans(data: bytes) -> None:
     libjpeg, which ignores a thumbnail, and data after the image.
     """
     # Fast path, three times as fast as bytes.count().
-    if not _is_jpeg(data) or next(
+    if not is_jpeg(data) or next(
             islice(_SCAN.finditer(data), MAX_SCANS, None), None) is None:
         return
     scans, at = 0, 2
@@ -231,12 +226,8 @@ def check_scans(data: bytes) -> None:
     raise UnreadableImageError(TOO_MANY_SCANS)
 
 
-def is_plain_jpeg(data: bytes) -> bool:
-    """Return True for a JPEG whose EXIF orientation changes nothing."""
-    return _is_jpeg(data) and is_upright_jpeg(data)
-
-
-def _is_jpeg(data: bytes) -> bool:
+def is_jpeg(data: bytes) -> bool:
+    """Return True if data starts as a JPEG, which may be truncated."""
     # simplejpeg's own check rejects a truncated JPEG.
     return data[:3] == b'\xff\xd8\xff'
 

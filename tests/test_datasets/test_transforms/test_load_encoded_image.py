@@ -38,6 +38,50 @@ def test_views_match_those_of_decoded_image():
     assert all(map(np.array_equal, ours['img'], theirs['img']))
 
 
+ODD_JPEGS = [
+    dict(subsampling='4:2:0'), dict(subsampling='4:2:2'),
+    dict(subsampling='4:1:1'),
+    dict(mode='L'),
+    dict(mode='CMYK'), dict(progressive=True), dict(exif=exif(6)),
+    dict(restart_marker_rows=1), dict(image=photograph(131, 77))]
+
+
+def views_of(img, seed=3):
+    crop = OverlapSceneCrop(scene_size=64, instance_size=32)
+    results = dict(proposals=np.zeros((0, 4), np.float32), view_seed=seed)
+    return crop(dict(results, img=img))['img']
+
+
+@pytest.mark.parametrize('options', ODD_JPEGS)
+def test_views_of_odd_jpegs_match_opencv(options):
+    data = encode(**options)
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    other = EncodedImage(encode(image=photograph(400, 500)))
+    for seed in range(4):
+        views_of(other, seed)  # the memory is used again
+        ours, theirs = (views_of(x, seed)
+                        for x in (EncodedImage(data), pixels))
+        assert all(map(np.array_equal, ours, theirs))
+
+
+@pytest.mark.parametrize('options', ODD_JPEGS)
+def test_jpegs_cut_off_anywhere_are_unreadable(options):
+    data = encode(**options)
+    for twentieths in range(20):
+        with pytest.raises(UnreadableImageError):
+            views_of(EncodedImage(data[:len(data) * twentieths // 20]),
+                     twentieths)
+
+
+def test_kept_pixels_are_not_overwritten():
+    first, second = (EncodedImage(encode(image=x))
+                     for x in (photograph(), 255 - photograph()))
+    kept = first.decode()
+    before = kept.copy()
+    views_of(second)
+    assert np.array_equal(kept, before)
+
+
 def test_views_of_reduced_image_match_full_image():
     rng = np.random.default_rng(0)
     image = photograph(1200, 1600)

@@ -6,14 +6,17 @@ from typing import NamedTuple, Union
 import cv2
 import mmcv
 import numpy as np
+from mmcv.image.geometric import cv2_interp_codes
 from mmcv.transforms import BaseTransform
 
 from ...io.boxes import ProposalRules, inside, iou, obeys_shape_rules
 from ...io.encoded_image import EncodedImage
+from ...io.scratch import scratch
 from ...registry import TRANSFORMS
 from .box_sampling import (
     Box,
     intersect,
+    overlap_little,
     sample_boxes,
     sample_crop,
     shorter_side,
@@ -24,7 +27,7 @@ class ScenePair(NamedTuple):
     """Two scenes of an image and the proposals inside their overlap."""
     scenes: tuple[Box, Box]
     overlap: Box
-    proposals: np.ndarray  # (N, 4) int64, in proposal order
+    proposals: np.ndarray  # (N, 4) whole numbers, in proposal order
 
 
 @TRANSFORMS.register_module()
@@ -110,6 +113,10 @@ class OverlapSceneCrop(BaseTransform):
         self.crop_ratio_range = _range('crop_ratio_range', crop_ratio_range)
         self.aspect_ratio_range = _range('aspect_ratio_range',
                                          aspect_ratio_range)
+        if interpolation not in cv2_interp_codes:
+            raise ValueError(
+                f"OverlapSceneCrop: interpolation is '{interpolation}', but "
+                f'must be one of {", ".join(cv2_interp_codes)}')
         self.interpolation = interpolation
         self.backend = backend
 
@@ -145,15 +152,14 @@ class OverlapSceneCrop(BaseTransform):
         return results
 
     def _valid_proposals(self, proposals: np.ndarray) -> np.ndarray:
-        """Return the boxes (N, 4) int64 that obey the shape rules.
+        """Return the boxes (N, 4), whole numbers, that obey the shape rules.
 
         Boxes outside the image need no check: no overlap contains them.
         """
-        proposals = np.asarray(proposals, dtype=np.float64).reshape(-1, 4)
+        boxes = np.asarray(proposals, dtype=np.float64).reshape(-1, 4)
+        boxes = np.rint(boxes)
         with np.errstate(invalid='ignore'):  # comparisons with NaN are False
-            finite = (np.abs(proposals) < 2**31).all(axis=1)
-        boxes = np.rint(proposals[finite]).astype(np.int64)
-        return boxes[obeys_shape_rules(boxes, self.rules)]
+            return boxes[obeys_shape_rules(boxes, self.rules)]
 
     def _sample_scene_pair(self, rng: random.Random, width: int, height: int,
                            proposals: np.ndarray) -> ScenePair:
@@ -181,13 +187,12 @@ class OverlapSceneCrop(BaseTransform):
     def _select_proposals(self, rng: random.Random,
                           proposals: np.ndarray) -> list[Box]:
         """Select at most K of the proposals that obey the IoU rule."""
-        candidates = [tuple(box) for box in proposals.tolist()]
+        candidates = list(map(tuple, proposals.astype(np.int64).tolist()))
         if self.selection == 'random':
             rng.shuffle(candidates)
         selected = candidates[:self.num_instances]
         # Fast path: boxes of a proposal file already obey the IoU rule.
-        if len(selected) > 1 and np.triu(
-                iou(selected, selected), 1).max() <= self.rules.iou_thr:
+        if overlap_little(selected, self.rules.iou_thr):
             return selected
         selected = []
         for box in candidates:
@@ -221,7 +226,8 @@ class OverlapSceneCrop(BaseTransform):
         if isinstance(image, EncodedImage):
             # Below this scale, a view would be enlarged from too few pixels.
             image = image.decode(
-                max(size / shorter_side(box) for box, size in views))
+                max(size / shorter_side(box) for box, size in views),
+                keep=False)
         scale_x, scale_y = image.shape[1] / width, image.shape[0] / height
         return [
             self._resize(
@@ -234,8 +240,15 @@ class OverlapSceneCrop(BaseTransform):
 
         With this memory layout, the host's ``PackInputs`` makes no copy.
         """
-        view = mmcv.imresize(crop, (size, size), backend=self.backend,
-                             interpolation=self.interpolation)
+        if self.backend == 'cv2':
+            view = scratch('view', size * size * 3).reshape(size, size, 3)
+            # As mmcv.imresize(), without its overhead.
+            view = cv2.resize(
+                crop, (size, size), dst=view,
+                interpolation=cv2_interp_codes[self.interpolation])
+        else:
+            view = mmcv.imresize(crop, (size, size), backend=self.backend,
+                                 interpolation=self.interpolation)
         planes = np.empty((3, size, size), np.uint8)
         cv2.split(view, list(planes))
         return planes.transpose(1, 2, 0)
