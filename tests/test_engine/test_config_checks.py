@@ -16,6 +16,14 @@ needs_scaler = pytest.mark.skipif(
 ALL = sorted(path.name for path in CONFIGS.glob('*.py'))
 
 
+def test_check_config_needs_a_collate_function_for_device_cuts():
+    cfg = demo_config(**{f'{CROP}.cut': 'device'})
+    check_config(cfg)
+    cfg.train_dataloader.collate_fn.type = 'default_collate'
+    with pytest.raises(ValueError, match="set collate_fn=dict.type='coll"):
+        check_config(cfg)
+
+
 @pytest.mark.parametrize('name', ALL)
 def test_check_config_accepts_all_configs(name):
     check_config(demo_config(name))

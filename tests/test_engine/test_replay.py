@@ -8,6 +8,7 @@ from mmengine.logging import MessageHub
 from mmpretrain.structures import DataSample
 from tiny import demo_config, error_of, run_tool, univip_config
 
+from univip_mm.datasets import collate_views
 from univip_mm.engine import recompute, replay
 from univip_mm.registry import MODELS
 
@@ -59,6 +60,25 @@ def test_compute_equals_training_bit_for_bit(trained):
     assert recompute.compute(model, preprocessed)['terms'] == terms
     assert replay.image_names(content['batches'][0]) == [
         f'{i}.jpg' for i in range(4)]
+
+
+def test_replay_keeps_images_that_the_device_cuts(cfg, univip_scope,
+                                                  tmp_path):
+    model = MODELS.build(cfg.model)
+    state = replay.random_state(model.data_preprocessor)
+    images = [torch.randint(0, 256, (50, 60 + i, 3), dtype=torch.uint8)
+              for i in range(2)]
+    boxes = torch.tensor([[0, 0, 40, 40, 64]] * 2 + [[5, 5, 30, 35, 32]] * 4)
+    batch = collate_views([
+        dict(inputs=[x, boxes], data_samples=DataSample(
+            metainfo=dict(view_seed=7))) for x in images])
+    expected = model.data_preprocessor(batch, True)['inputs']
+    path = tmp_path / 'replay.pth'
+    replay.save_replay(path, model, [(batch, state)], cfg, iteration=1, rank=0,
+                       precision='float32', found='')
+    found = recompute.preprocess_batch(
+        model, replay.load_replay(path)['batches'][0])['inputs']
+    assert len(found) == 6 and all(map(torch.equal, found, expected))
 
 
 def test_preprocess_batch_restores_new_generator(cfg, univip_scope, tmp_path):

@@ -60,6 +60,21 @@ def check_config(cfg: Config) -> None:
             _check_ranges(part, path)
     for path, part in dicts_in(cfg.get('param_scheduler'), 'param_scheduler'):
         _check_schedule(part, path)
+    _check_collate(cfg.train_dataloader)
+
+
+def _check_collate(loader: dict) -> None:
+    """Check that images whose views the device cuts can be collated."""
+    function = loader.get('collate_fn', {}).get('type')
+    if function in ('collate_views', 'univip_mm.collate_views'):
+        return
+    for path, part in dicts_in(loader.get('dataset'),
+                               'train_dataloader.dataset'):
+        if part.get('cut') == 'device':
+            raise ValueError(
+                f"{path}.cut is 'device', but train_dataloader.collate_fn is "
+                f"'{function}', which cannot stack images of several sizes: "
+                "set collate_fn=dict(type='collate_views')")
 
 
 def find_registered(registry: Registry, name: str) -> Optional[Callable]:

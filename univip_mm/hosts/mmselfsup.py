@@ -3,6 +3,8 @@
 They are registered in scope ``univip_mm`` only. The registries of MMSelfSup
 stay unchanged.
 """
+from typing import Union
+
 import mmcls.models
 import numpy as np
 import torch
@@ -28,7 +30,7 @@ class PackInputs(BaseTransform):
 
     Args:
         input_key (str): Key of the image (H, W, 3) or list of images.
-            Defaults to 'img'.
+            Tensors stay as they are. Defaults to 'img'.
         algorithm_keys (Sequence[str]): Keys to store as fields of the data
             sample. Missing keys are skipped. Defaults to ().
         meta_keys (Sequence[str]): Keys to store as meta information of the
@@ -57,7 +59,9 @@ class PackInputs(BaseTransform):
         return dict(inputs=packed, data_samples=sample)
 
 
-def _to_tensor(image: np.ndarray) -> torch.Tensor:
+def _to_tensor(image: Union[np.ndarray, torch.Tensor]) -> torch.Tensor:
+    if isinstance(image, torch.Tensor):
+        return image
     return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
 
 

@@ -25,6 +25,7 @@ from .pixel_params import (
     find_steps,
     upload,
 )
+from .view_cutter import cut_batch
 
 # Values that the CPU augments at once: float32, 0.5 MB, to stay in its cache.
 _CPU_CHUNK_VALUES = 2**17
@@ -105,8 +106,10 @@ class UniVIPDataPreprocessor(ImgDataPreprocessor):
         """Normalize a collated batch, and augment it in training.
 
         Args:
-            data (dict): ``inputs``, a list of uint8 batches (B, 3, H, W) or
-                one such batch, and ``data_samples``.
+            data (dict): ``inputs``, a list of uint8 batches (B, 3, H, W),
+                one such batch, or images and boxes to cut the views out of,
+                from :func:`~univip_mm.datasets.collate_views`; and
+                ``data_samples``.
             training (bool): Augment the views. Defaults to False.
 
         Returns:
@@ -115,6 +118,8 @@ class UniVIPDataPreprocessor(ImgDataPreprocessor):
         """
         data = self.cast_data(data)
         inputs = data['inputs']
+        if isinstance(inputs, dict):
+            inputs = cut_batch(**inputs)
         samples = data.get('data_samples')
         # Pixels stay in float32, also in mixed precision.
         with torch.autocast(self.mean.device.type, enabled=False):

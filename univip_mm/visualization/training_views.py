@@ -44,7 +44,9 @@ def open_views(dataset: Any) -> ViewSource:
 def _open(dataset: Any) -> Any:
     steps, index = _find_crop(dataset)
     opened = copy.copy(dataset)
-    opened.pipeline = Compose([*steps[:index], _keep_photo, steps[index]])
+    crop = copy.copy(steps[index])
+    crop.cut = 'worker'  # a picture needs the views
+    opened.pipeline = Compose([*steps[:index], _keep_photo, crop])
     return opened
 
 

@@ -21,6 +21,7 @@ from .box_sampling import (
     sample_crop,
     shorter_side,
 )
+from .device_cut import uncut_sample
 
 
 class ScenePair(NamedTuple):
@@ -87,6 +88,13 @@ class OverlapSceneCrop(BaseTransform):
             'bicubic'.
         backend (str): As in :func:`mmcv.imresize`, 'cv2' or 'pillow'.
             Defaults to 'cv2', the host's default.
+        cut (str): Where views are cut and resized: 'worker', or 'device', by
+            :class:`UniVIPDataPreprocessor` on the training device, which
+            takes less time in the worker. Then ``img`` becomes [the part of
+            the image that the views need (h, w, 3), boxes and sizes
+            (2 + K, 5)], and the loader needs
+            ``collate_fn=dict(type='collate_views')``. One value in 10,000
+            differs by one level. Defaults to 'worker'.
 
     Raises:
         ValueError: An option is out of range.
@@ -99,7 +107,7 @@ class OverlapSceneCrop(BaseTransform):
                  crop_ratio_range: Sequence[float] = (0.08, 1.0),
                  aspect_ratio_range: Sequence[float] = (3 / 4, 4 / 3),
                  num_candidates: int = 100, interpolation: str = 'bicubic',
-                 backend: str = 'cv2') -> None:
+                 backend: str = 'cv2', cut: str = 'worker') -> None:
         self.num_instances = _positive('num_instances', num_instances)
         self.scene_size = _positive('scene_size', scene_size)
         self.instance_size = _positive('instance_size', instance_size)
@@ -117,8 +125,17 @@ class OverlapSceneCrop(BaseTransform):
             raise ValueError(
                 f"OverlapSceneCrop: interpolation is '{interpolation}', but "
                 f'must be one of {", ".join(cv2_interp_codes)}')
+        if cut not in ('worker', 'device'):
+            raise ValueError(f"OverlapSceneCrop: cut is '{cut}', but must be "
+                             "'worker' or 'device'")
+        if cut == 'device' and (interpolation, backend) != ('bicubic', 'cv2'):
+            raise ValueError(
+                "OverlapSceneCrop: cut='device' is bicubic as OpenCV only, "
+                f"but interpolation is '{interpolation}' and backend is "
+                f"'{backend}': remove these options, or use cut='worker'")
         self.interpolation = interpolation
         self.backend = backend
+        self.cut = cut
 
     def transform(self, results: dict) -> dict:
         """Sample the boxes, then crop the views.
@@ -218,8 +235,11 @@ class OverlapSceneCrop(BaseTransform):
 
     def _crop_views(self, image: Union[np.ndarray, EncodedImage],
                     scenes: Sequence[Box],
-                    instances: Sequence[Box]) -> list[np.ndarray]:
-        """Crop and resize the views, scenes before instances."""
+                    instances: Sequence[Box]) -> list:
+        """Crop and resize the views, scenes before instances.
+
+        With ``cut='device'``, return what the device needs to do this.
+        """
         views = [(box, self.scene_size) for box in scenes]
         views += [(box, self.instance_size) for box in instances]
         height, width = image.shape[:2]
@@ -229,6 +249,8 @@ class OverlapSceneCrop(BaseTransform):
                 max(size / shorter_side(box) for box, size in views),
                 keep=False)
         scale_x, scale_y = image.shape[1] / width, image.shape[0] / height
+        if self.cut == 'device':
+            return uncut_sample(image, (scale_x, scale_y), views)
         return [
             self._resize(
                 image[round(y1 * scale_y):round(y2 * scale_y),
@@ -258,7 +280,7 @@ class OverlapSceneCrop(BaseTransform):
                 f'scene_size={self.scene_size}, '
                 f'instance_size={self.instance_size}, '
                 f'max_attempts={self.max_attempts}, rules={self.rules}, '
-                f"selection='{self.selection}')")
+                f"selection='{self.selection}', cut='{self.cut}')")
 
 
 def _positive(name: str, value: int) -> int:

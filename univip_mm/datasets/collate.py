@@ -1,0 +1,73 @@
+"""Batches of views, or of images whose views the training device cuts."""
+from collections.abc import Sequence
+
+import torch
+from mmengine.dataset import default_collate
+from mmengine.registry import FUNCTIONS
+from torch import Tensor
+from torch.utils.data import get_worker_info
+
+
+@FUNCTIONS.register_module()
+def collate_views(samples: Sequence[dict]) -> dict:
+    """Collate the samples of a data set with ``OverlapSceneCrop``.
+
+    Views are stacked by MMEngine's ``default_collate``. Of samples with
+    ``cut='device'``, ``inputs`` becomes a dict with ``pixels``, the values of
+    all images, (total,) uint8; ``table``, (B, 2 + K, 8) int64, as in
+    :func:`~univip_mm.models.view_cutter.cut_views`; and ``sizes``, the sides
+    of the 2 + K views. So an image is copied once in the worker, and a batch
+    reaches the device in one copy.
+
+    Args:
+        samples (Sequence[dict]): Packed samples.
+    """
+    first = samples[0]['inputs']
+    if not (isinstance(first, list) and is_uncut(first)):
+        return default_collate(samples)
+    images, boxes = zip(*(sample['inputs'] for sample in samples))
+    rest = [{key: value for key, value in sample.items() if key != 'inputs'}
+            for sample in samples]
+    return dict(
+        inputs=dict(
+            pixels=_join(images),
+            table=_table_of_views([x.shape for x in images],
+                                 torch.stack([x[:, :4] for x in boxes])),
+            sizes=boxes[0][:, 4].tolist()),
+        **default_collate(rest))
+
+
+def is_uncut(inputs: list) -> bool:
+    """Return True for [image (h, w, 3), boxes (2 + K, 5)], not for views."""
+    return len(inputs) == 2 and inputs[1].ndim == 2
+
+
+def _join(images: Sequence[Tensor]) -> Tensor:
+    """Join all values in one tensor, which a worker shares without a copy."""
+    total = sum(x.numel() for x in images)
+    if get_worker_info() is None:
+        return torch.cat([x.reshape(-1) for x in images])
+    # As PyTorch's default_collate allocates its batches.
+    first = images[0]
+    storage = getattr(first, '_typed_storage', first.storage)()._new_shared(
+        total, device=first.device)
+    out = first.new(storage).resize_(total)
+    return torch.cat([x.reshape(-1) for x in images], out=out)
+
+
+def _table_of_views(shapes: Sequence[Sequence[int]], boxes: Tensor) -> Tensor:
+    """Return the table of the views of images that are stored in a row.
+
+    Args:
+        shapes (Sequence): Shape (h, w, 3) of each image.
+        boxes (Tensor): Boxes (B, V, 4), xyxy, in pixels of their image.
+
+    Returns:
+        Tensor: (B, V, 8) int64.
+    """
+    rows, base = [], 0
+    for height, width, channels in shapes:
+        rows.append([base, width * channels, channels, 1])
+        base += height * width * channels
+    layout = torch.tensor(rows)[:, None].expand(-1, boxes.shape[1], -1)
+    return torch.cat([layout, boxes.long()], dim=2)

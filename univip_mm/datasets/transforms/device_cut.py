@@ -1,0 +1,33 @@
+"""Samples whose views the training device cuts."""
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .box_sampling import Box
+
+
+def uncut_sample(pixels: np.ndarray, scale: tuple[float, float],
+                 views: Sequence[tuple[Box, int]]) -> list[Tensor]:
+    """Return the part of an image that the views need, and their boxes.
+
+    Args:
+        pixels (np.ndarray): The image (h, w, 3) uint8. The result is a copy.
+        scale (tuple[float, float]): Width and height of ``pixels`` divided
+            by those of the image that the boxes refer to.
+        views (Sequence): Box, xyxy, and side of each view, pixels.
+
+    Returns:
+        list[Tensor]: The part (h, w, 3) uint8 and (V, 5) int32: box within
+        the part, and side of the view.
+    """
+    table = np.array([[*box, size] for box, size in views])
+    if scale != (1, 1):
+        table[:, :4] = np.rint(table[:, :4] * (*scale, *scale))
+    x1, y1 = table[:, :2].min(axis=0)
+    x2, y2 = table[:, 2:4].max(axis=0)
+    table[:, :4] -= (x1, y1, x1, y1)
+    part = torch.from_numpy(pixels[y1:y2, x1:x2]).clone(
+        memory_format=torch.contiguous_format)
+    return [part, torch.from_numpy(table.astype(np.int32))]
