@@ -45,6 +45,19 @@ def test_time_interleaved_alternates_functions(load_part):
     once = [(name, i) for i in range(3) for name in 'ab']
     assert calls == 3 * once  # one warm-up
     assert seconds.keys() == {'a', 'b'} and min(seconds.values()) > 0
+    calls.clear()
+    load_part('timing').time_interleaved({
+        name: [lambda n=name, i=i: calls.append((n, i)) for i in range(3)]
+        for name in 'ab'}, repeats=1, block=2)
+    assert ''.join(f'{n}{i}' for n, i in calls) == 2 * 'a0a1b0b1a2b2'
+
+
+def test_memory_of_workers_is_measured(load_part, monkeypatch):
+    memory = load_part('memory')
+    monkeypatch.setattr(memory, 'NUM_IMAGES', 200)
+    monkeypatch.setattr(memory, 'EPOCHS', (1, 2))
+    found = memory.measure_memory(None)
+    assert len(found) == 4 and 1 < min(found.values()) < 200
 
 
 def test_speed_writes_results_of_equal_solvers(tmp_path):

@@ -25,6 +25,7 @@ from speed_parts import modules
 from speed_parts.goals import format_table
 from speed_parts.growth import measure_growth
 from speed_parts.loader import measure_loader
+from speed_parts.memory import measure_memory
 from speed_parts.table import measure_step
 from speed_parts.timing import device
 
@@ -44,7 +45,8 @@ example:
       --budget 1200
 '''
 PARTS = dict(
-    loader=measure_loader, augmentation=modules.measure_augmentation,
+    loader=measure_loader, memory=measure_memory,
+    augmentation=modules.measure_augmentation,
     sinkhorn=modules.measure_sinkhorn, ema=modules.measure_ema,
     step=measure_step, growth=measure_growth)
 
@@ -63,6 +65,11 @@ def parse_args() -> argparse.Namespace:
         help='image folder, below --data-root (default: %(default)s)')
     add('--num-images', type=int, default=128, metavar='N', help='the loader '
         'is measured on the first N images (default: %(default)s)')
+    add('--step-ms', type=float, default=57.0, metavar='MS', help='time of a '
+        'training step, for the number of cores that keep it busy (default: '
+        '%(default)s, the bfloat16 recipe on one H100)')
+    add('--images-per-step', type=int, default=64, metavar='N',
+        help='images of that step (default: %(default)s)')
     add('--proposal-file', help='proposal file of the default rules (default: '
         'proposals.npz in --work-dir, made if it is missing)')
     add('--numpy1', metavar='FOLDER',
@@ -105,7 +112,7 @@ def print_part(part: str, results: dict) -> None:
         return
     for name, value in results.items():
         if not isinstance(value, dict):
-            print(f'  {name:58}{value:12.4g}')
+            print(f'  {name:62}{value:10.4g}')
             continue
         for series, points in value.items():
             row = '  '.join(f'{k}: {v:.3g}' for k, v in points.items())

@@ -20,8 +20,9 @@ def synchronize() -> None:
 
 def time_interleaved(
         functions: dict[str, Sequence[Callable]], repeats: int,
-        synchronize: Callable = lambda: None) -> dict[str, float]:
-    """Run functions call by call in turns; return mean seconds per call.
+        synchronize: Callable = lambda: None,
+        block: int = 1) -> dict[str, float]:
+    """Run functions in turns; return mean seconds per call.
 
     Interleaved calls keep the comparison fair on a machine whose speed
     changes.
@@ -32,10 +33,13 @@ def time_interleaved(
         repeats (int): Repeats of all calls, after one warm-up. The shortest
             time of each call counts.
         synchronize (Callable): Waits for the device. Defaults to nothing.
+        block (int): Calls of a turn. With short calls, the first call of a
+            turn is slower, because another function has filled the caches of
+            the CPU. Defaults to 1.
     """
     times = {name: [] for name in functions}
     for repeat, name, seconds in take_turns(
-            functions, repeats + 1, synchronize):
+            functions, repeats + 1, synchronize, block):
         if repeat:
             times[name].append(seconds)
     return {name: float(np.reshape(x, (repeats, -1)).min(axis=0).mean())
@@ -44,20 +48,21 @@ def time_interleaved(
 
 def take_turns(
         functions: dict[str, Sequence[Callable]], repeats: int,
-        synchronize: Callable = lambda: None
+        synchronize: Callable = lambda: None, block: int = 1
 ) -> Iterator[tuple[int, str, float]]:
     """Yield the repeat, the name and the seconds of each call, in turns.
 
     The arguments are those of :func:`time_interleaved`, without a warm-up.
     """
     for repeat in range(repeats):
-        for calls in zip(*functions.values()):
-            for name, call in zip(functions, calls):
-                synchronize()
-                start = time.perf_counter()
-                call()
-                synchronize()
-                yield repeat, name, time.perf_counter() - start
+        for first in range(0, len(next(iter(functions.values()))), block):
+            for name, calls in functions.items():
+                for call in calls[first:first + block]:
+                    synchronize()
+                    start = time.perf_counter()
+                    call()
+                    synchronize()
+                    yield repeat, name, time.perf_counter() - start
 
 
 def time_on_device(functions: dict, repeats: int) -> dict:
