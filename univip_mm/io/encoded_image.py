@@ -1,6 +1,4 @@
 """Images that are decoded on demand, at the scale in use."""
-import math
-
 import numpy as np
 import simplejpeg
 
@@ -13,7 +11,6 @@ from .images import (
     read_jpeg_header,
 )
 from .jpeg_header import read_segments
-from .scratch import scratch
 
 
 class EncodedImage:
@@ -64,8 +61,7 @@ class EncodedImage:
         self.shape = (height, width, 3)
         return space in ('YCbCr', 'Gray')
 
-    def decode(self, min_scale: float = 1.0,
-               keep: bool = True) -> np.ndarray:
+    def decode(self, min_scale: float = 1.0) -> np.ndarray:
         """Decode the image to pixels (H, W, 3) uint8, BGR.
 
         Args:
@@ -73,8 +69,6 @@ class EncodedImage:
                 ``reduce`` and a ``min_scale`` of 0.5 or less, the result is
                 reduced to the smallest multiple of 1/8 that is allowed.
                 Defaults to 1.0.
-            keep (bool): Without it, the next image may be decoded to the same
-                memory, which saves time. Defaults to True.
 
         Raises:
             UnreadableImageError: The file ends before the image does.
@@ -86,8 +80,6 @@ class EncodedImage:
             height, width = np.ceil(min_scale * np.array(self.shape[:2]))
             options.update(min_height=int(height), min_width=int(width),
                            min_factor=2)
-        if not keep:
-            options['buffer'] = scratch('pixels', math.prod(self.shape))
         try:
             return simplejpeg.decode_jpeg(self._data, **options)
         except Exception:  # any error of a parser

@@ -55,7 +55,7 @@ def take_turns(
     The arguments are those of :func:`time_interleaved`, without a warm-up.
     """
     for repeat in range(repeats):
-        for first in range(0, len(next(iter(functions.values()))), block):
+        for first in range(0, max(map(len, functions.values()), default=0), block):
             for name, calls in functions.items():
                 for call in calls[first:first + block]:
                     synchronize()

@@ -11,7 +11,6 @@ from mmcv.transforms import BaseTransform
 
 from ...io.boxes import ProposalRules, inside, iou, obeys_shape_rules
 from ...io.encoded_image import EncodedImage
-from ...io.scratch import scratch
 from ...registry import TRANSFORMS
 from .box_sampling import (
     Box,
@@ -246,8 +245,7 @@ class OverlapSceneCrop(BaseTransform):
         if isinstance(image, EncodedImage):
             # Below this scale, a view would be enlarged from too few pixels.
             image = image.decode(
-                max(size / shorter_side(box) for box, size in views),
-                keep=False)
+                max(size / shorter_side(box) for box, size in views))
         scale_x, scale_y = image.shape[1] / width, image.shape[0] / height
         if self.cut == 'device':
             return uncut_sample(image, (scale_x, scale_y), views)
@@ -263,10 +261,9 @@ class OverlapSceneCrop(BaseTransform):
         With this memory layout, the host's ``PackInputs`` makes no copy.
         """
         if self.backend == 'cv2':
-            view = scratch('view', size * size * 3).reshape(size, size, 3)
             # As mmcv.imresize(), without its overhead.
             view = cv2.resize(
-                crop, (size, size), dst=view,
+                crop, (size, size),
                 interpolation=cv2_interp_codes[self.interpolation])
         else:
             view = mmcv.imresize(crop, (size, size), backend=self.backend,
