@@ -55,7 +55,8 @@ def take_turns(
     The arguments are those of :func:`time_interleaved`, without a warm-up.
     """
     for repeat in range(repeats):
-        for first in range(0, max(map(len, functions.values()), default=0), block):
+        longest = max(map(len, functions.values()), default=0)
+        for first in range(0, longest, block):
             for name, calls in functions.items():
                 for call in calls[first:first + block]:
                     synchronize()
