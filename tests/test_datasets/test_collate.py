@@ -88,6 +88,13 @@ def test_crop_refuses_what_cannot_be_cut(options, message):
         OverlapSceneCrop(**options)
 
 
+def test_crop_keeps_the_interpolations_of_pillow():
+    results = dict(img=torch.zeros(80, 90, 3, dtype=torch.uint8).numpy(),
+                   proposals=[], view_seed=0)
+    crop = OverlapSceneCrop(interpolation='box', backend='pillow')
+    assert len(crop(results)['img']) == 6
+
+
 def test_crop_is_copied_with_its_options():
     crop = copy.deepcopy(OverlapSceneCrop(cut='device'))
     assert "cut='device'" in repr(crop)

@@ -28,7 +28,7 @@ def noise(height=90, width=120):
     (7, 7, 15, 15), (0, 0, 9, 8)])
 @pytest.mark.parametrize('size', [96, 33])
 def test_cut_views_matches_opencv(box, size):
-    # Noise differs more often than photographs: 1 of 12,000 values there.
+    # Noise differs more often than photographs.
     image = noise()
     ours = cut_views(torch.from_numpy(image).flatten(),
                      torch.tensor([table_row(image, box)]), size)[0].numpy()

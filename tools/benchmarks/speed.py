@@ -90,7 +90,12 @@ def parse_args() -> argparse.Namespace:
         'that speed.json of --work-dir has already (with a GPU only)')
     add('--work-dir', type=Path, default='work_dirs/bench',
         help='folder of the output (default: %(default)s)')
-    return parser.parse_args()
+    args = parser.parse_args()
+    for option, value in (('--step-ms', args.step_ms),
+                          ('--images-per-step', args.images_per_step)):
+        if value <= 0:
+            parser.error(f'{option} is {value}: it must be above 0')
+    return args
 
 
 def describe_run(args: argparse.Namespace) -> dict:

@@ -23,7 +23,7 @@ def collate_views(samples: Sequence[dict]) -> dict:
         samples (Sequence[dict]): Packed samples.
     """
     first = samples[0]['inputs']
-    if not (isinstance(first, list) and is_uncut(first)):
+    if not (isinstance(first, list) and _is_uncut(first)):
         return default_collate(samples)
     images, boxes = zip(*(sample['inputs'] for sample in samples))
     rest = [{key: value for key, value in sample.items() if key != 'inputs'}
@@ -37,22 +37,22 @@ def collate_views(samples: Sequence[dict]) -> dict:
         **default_collate(rest))
 
 
-def is_uncut(inputs: list) -> bool:
+def _is_uncut(inputs: list) -> bool:
     """Return True for [image (h, w, 3), boxes (2 + K, 5)], not for views."""
     return len(inputs) == 2 and inputs[1].ndim == 2
 
 
 def _join(images: Sequence[Tensor]) -> Tensor:
     """Join all values in one tensor, which a worker shares without a copy."""
-    total = sum(x.numel() for x in images)
-    if get_worker_info() is None:
-        return torch.cat([x.reshape(-1) for x in images])
-    # As PyTorch's default_collate allocates its batches.
-    first = images[0]
-    storage = getattr(first, '_typed_storage', first.storage)()._new_shared(
-        total, device=first.device)
-    out = first.new(storage).resize_(total)
-    return torch.cat([x.reshape(-1) for x in images], out=out)
+    flat = [image.flatten() for image in images]
+    out = None
+    if get_worker_info() is not None:
+        # As PyTorch's default_collate allocates its batches.
+        first, total = flat[0], sum(map(len, flat))
+        storage = getattr(first, '_typed_storage', first.storage)()
+        out = first.new(storage._new_shared(total, device=first.device))
+        out.resize_(total)
+    return torch.cat(flat, out=out)
 
 
 def _table_of_views(shapes: Sequence[Sequence[int]], boxes: Tensor) -> Tensor:
@@ -60,7 +60,7 @@ def _table_of_views(shapes: Sequence[Sequence[int]], boxes: Tensor) -> Tensor:
 
     Args:
         shapes (Sequence): Shape (h, w, 3) of each image.
-        boxes (Tensor): Boxes (B, V, 4), xyxy, in pixels of their image.
+        boxes (Tensor): Boxes (B, V, 4) int64, xyxy, in pixels of their image.
 
     Returns:
         Tensor: (B, V, 8) int64.
@@ -70,4 +70,4 @@ def _table_of_views(shapes: Sequence[Sequence[int]], boxes: Tensor) -> Tensor:
         rows.append([base, width * channels, channels, 1])
         base += height * width * channels
     layout = torch.tensor(rows)[:, None].expand(-1, boxes.shape[1], -1)
-    return torch.cat([layout, boxes.long()], dim=2)
+    return torch.cat([layout, boxes], dim=2)

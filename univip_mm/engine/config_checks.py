@@ -17,7 +17,7 @@ from mmengine.registry import Registry
 from torch.utils.data import DataLoader
 
 from .. import registry as ours
-from .config import dicts_in
+from .config import dicts_in, parts_of_type
 
 REGISTRIES = [x for module in (ours, mmengine.registry)
               for x in vars(module).values() if isinstance(x, Registry)]
@@ -65,16 +65,15 @@ def check_config(cfg: Config) -> None:
 
 def _check_collate(loader: dict) -> None:
     """Check that images whose views the device cuts can be collated."""
-    function = loader.get('collate_fn', {}).get('type')
-    if function in ('collate_views', 'univip_mm.collate_views'):
+    if any(parts_of_type(loader.get('collate_fn'), 'collate_views', '')):
         return
-    for path, part in dicts_in(loader.get('dataset'),
-                               'train_dataloader.dataset'):
-        if part.get('cut') == 'device':
+    for path, crop in parts_of_type(loader, 'OverlapSceneCrop',
+                                    'train_dataloader'):
+        if crop.get('cut') == 'device':
             raise ValueError(
-                f"{path}.cut is 'device', but train_dataloader.collate_fn is "
-                f"'{function}', which cannot stack images of several sizes: "
-                "set collate_fn=dict(type='collate_views')")
+                f"{path}.cut is 'device', but train_dataloader.collate_fn "
+                'cannot stack images of several sizes: set '
+                "collate_fn=dict(type='collate_views')")
 
 
 def find_registered(registry: Registry, name: str) -> Optional[Callable]:

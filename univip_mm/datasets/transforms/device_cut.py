@@ -19,7 +19,7 @@ def uncut_sample(pixels: np.ndarray, scale: tuple[float, float],
         views (Sequence): Box, xyxy, and side of each view, pixels.
 
     Returns:
-        list[Tensor]: The part (h, w, 3) uint8 and (V, 5) int32: box within
+        list[Tensor]: The part (h, w, 3) uint8 and (V, 5) int64: box within
         the part, and side of the view.
     """
     table = np.array([[*box, size] for box, size in views])
@@ -30,4 +30,4 @@ def uncut_sample(pixels: np.ndarray, scale: tuple[float, float],
     table[:, :4] -= (x1, y1, x1, y1)
     part = torch.from_numpy(pixels[y1:y2, x1:x2]).clone(
         memory_format=torch.contiguous_format)
-    return [part, torch.from_numpy(table.astype(np.int32))]
+    return [part, torch.from_numpy(table)]

@@ -92,7 +92,7 @@ class OverlapSceneCrop(BaseTransform):
             takes less time in the worker. Then ``img`` becomes [the part of
             the image that the views need (h, w, 3), boxes and sizes
             (2 + K, 5)], and the loader needs
-            ``collate_fn=dict(type='collate_views')``. One value in 10,000
+            ``collate_fn=dict(type='collate_views')``. One value in 17,000
             differs by one level. Defaults to 'worker'.
 
     Raises:
@@ -120,7 +120,7 @@ class OverlapSceneCrop(BaseTransform):
         self.crop_ratio_range = _range('crop_ratio_range', crop_ratio_range)
         self.aspect_ratio_range = _range('aspect_ratio_range',
                                          aspect_ratio_range)
-        if interpolation not in cv2_interp_codes:
+        if backend == 'cv2' and interpolation not in cv2_interp_codes:
             raise ValueError(
                 f"OverlapSceneCrop: interpolation is '{interpolation}', but "
                 f'must be one of {", ".join(cv2_interp_codes)}')
