@@ -40,8 +40,8 @@ def cut_views(pixels: Tensor, table: Tensor, size: int) -> Tensor:
 
     Like ``cv2.resize(crop, (size, size), interpolation=cv2.INTER_CUBIC)``,
     without antialiasing, and without a pixel outside of the box. OpenCV
-    rounds its weights, so one value in 17,000 of photographs differs by one level.
-    No value is read on the host.
+    rounds its weights: of photographs, one value in 17,000 differs by one
+    level. No value is read on the host.
 
     Args:
         pixels (Tensor): Values of all images, (total,) uint8.
