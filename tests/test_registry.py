@@ -2,10 +2,12 @@ import importlib
 import subprocess
 import sys
 
+import mmengine.registry
 import pytest
 from mmengine.registry import DefaultScope
 
 from univip_mm import registry
+from univip_mm.datasets import collate_views
 from univip_mm.registry import HOST, find_host
 
 
@@ -16,6 +18,12 @@ def installed(monkeypatch):
     monkeypatch.setattr(registry, 'is_installed', packages.__contains__)
     monkeypatch.delenv('UNIVIP_HOST', raising=False)
     return packages
+
+
+def test_functions_of_mmengine_stay_as_they_are():
+    theirs = mmengine.registry.FUNCTIONS
+    assert 'collate_views' not in theirs.module_dict
+    assert theirs.get('univip_mm.collate_views') is collate_views
 
 
 @pytest.mark.parametrize('kind, name', [

@@ -88,7 +88,7 @@ def apply_options(cfg: Config, args: argparse.Namespace) -> None:
         cfg.auto_scale_lr.enable = True
     defaults = dict(
         pin_memory=torch.cuda.is_available(), persistent_workers=True,
-        collate_fn=dict(type='collate_views'))
+        collate_fn=dict(type='univip_mm.collate_views'))
     cfg.train_dataloader = ConfigDict({**defaults, **cfg.train_dataloader})
     if not torch.cuda.is_available():
         cfg.train_dataloader.pin_memory = False  # PyTorch would warn

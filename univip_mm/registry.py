@@ -9,6 +9,7 @@ import os
 import warnings
 from importlib.util import find_spec
 
+import mmengine.registry
 from mmengine.registry import Registry
 
 from .hosts.versions import check_conflicts, check_min_version
@@ -87,6 +88,10 @@ TRANSFORMS = _child('TRANSFORMS')
 HOOKS = _child('HOOKS')
 METRICS = _child('METRICS')
 OPTIMIZERS = _child('OPTIMIZERS')
+# The hosts have no functions of their own. MMEngine looks for them without
+# the default scope, so a config names ours as 'univip_mm.NAME'.
+FUNCTIONS = Registry(
+    'function', parent=mmengine.registry.FUNCTIONS, scope='univip_mm')
 
 # Empty child registries: without them our scope could not find the host's
 # components.

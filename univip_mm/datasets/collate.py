@@ -3,9 +3,10 @@ from collections.abc import Sequence
 
 import torch
 from mmengine.dataset import default_collate
-from mmengine.registry import FUNCTIONS
 from torch import Tensor
 from torch.utils.data import get_worker_info
+
+from ..registry import FUNCTIONS
 
 
 @FUNCTIONS.register_module()

@@ -73,7 +73,7 @@ def _check_collate(loader: dict) -> None:
             raise ValueError(
                 f"{path}.cut is 'device', but train_dataloader.collate_fn "
                 'cannot stack images of several sizes: set '
-                "collate_fn=dict(type='collate_views')")
+                "collate_fn=dict(type='univip_mm.collate_views')")
 
 
 def find_registered(registry: Registry, name: str) -> Optional[Callable]:

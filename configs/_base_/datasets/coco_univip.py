@@ -27,7 +27,7 @@ train_dataloader = dict(
     drop_last=True,
     # The views are a function of (seed, epoch, image).
     sampler=dict(type='EpochSampler', shuffle=True),
-    collate_fn=dict(type='collate_views'),
+    collate_fn=dict(type='univip_mm.collate_views'),
     dataset=dict(
         type='ProposalCocoDataset',
         data_root=data_root,

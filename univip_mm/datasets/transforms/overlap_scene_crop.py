@@ -92,8 +92,8 @@ class OverlapSceneCrop(BaseTransform):
             takes less time in the worker. Then ``img`` becomes [the part of
             the image that the views need (h, w, 3), boxes and sizes
             (2 + K, 5)], and the loader needs
-            ``collate_fn=dict(type='collate_views')``. One value in 17,000
-            differs by one level. Defaults to 'worker'.
+            ``collate_fn=dict(type='univip_mm.collate_views')``. One value in
+            17,000 differs by one level. Defaults to 'worker'.
 
     Raises:
         ValueError: An option is out of range.
