@@ -20,7 +20,7 @@ def test_check_config_needs_a_collate_function_for_device_cuts():
     cfg = demo_config(**{f'{CROP}.cut': 'device'})
     check_config(cfg)
     cfg.train_dataloader.collate_fn.type = 'default_collate'
-    with pytest.raises(ValueError, match="set collate_fn=dict.type='univip_mm.coll"):
+    with pytest.raises(ValueError, match="=dict.type='univip_mm.collate_v"):
         check_config(cfg)
 
 
