@@ -26,6 +26,7 @@ from ..io.urls import check_not_url, join_path
 from ..proposals import ProposalFile
 from ..registry import DATASETS
 from ..utils.text import printable
+from .cache_checks import check_caches, check_number_of_caches
 from .file_backends import backend_args_of, check_file_backend, is_local
 from .proposal_checks import check_image_folder, check_image_ids, check_rules
 from .size_check import check_boxes_fit, check_dropped
@@ -56,8 +57,8 @@ class ProposalCocoDataset(BaseDataset):
     so they can be the sizes before or after EXIF orientation. Imported
     proposals need the sizes of the files.
 
-    A sample has ``img_path``, ``img_id``, ``sample_idx``, and ``proposals``
-    (N, 4) float32, N >= 0: xyxy in pixels of the image after EXIF
+    A sample has ``img_path``, ``img_id``, ``sample_idx``, ``source``, the
+    number of its json, and ``proposals`` (N, 4) float32, N >= 0: xyxy in pixels of the image after EXIF
     orientation, x2 and y2 outside. After a call of :meth:`set_epoch`, which
     :class:`EpochSampler` makes, a sample also has ``view_seed``, a function
     of the seed, the epoch and the image. In a :class:`RepeatDataset`,
@@ -181,6 +182,7 @@ class ProposalCocoDataset(BaseDataset):
         proposals = ProposalFile(proposal_file)
         check_image_ids(images, ann_file, proposals)
         check_rules(proposals, self.pipeline.transforms)
+        check_number_of_caches(self.pipeline.transforms, len(self.ann_file))
         local = is_local(folder, self._backend_args)
         if local:
             check_image_folder(folder, images)
@@ -189,6 +191,8 @@ class ProposalCocoDataset(BaseDataset):
             check_file_backend(
                 [os.path.join(folder, image['file_name']) for image in images],
                 self._backend_args)
+        check_caches(self.pipeline.transforms, len(self._proposals), images,
+                     folder, ann_file, local)
         self._proposals.append(proposals)
         images = self._drop_unreadable(images, folder, proposals)
         # A json without sizes passes: prepare_data() checks the pixels.
@@ -240,7 +244,7 @@ class ProposalCocoDataset(BaseDataset):
     def get_data_info(self, idx: int) -> dict:
         """Return the sample ``idx`` before the pipeline."""
         info = super().get_data_info(idx)
-        source = info.pop('source')
+        source = info['source']
         proposals = self._proposals[source][info['img_id']]
         info['proposals'] = np.array(proposals, dtype=np.float32)
         seed, epoch = self._seed_and_epoch.tolist()

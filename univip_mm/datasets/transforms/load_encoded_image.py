@@ -1,5 +1,7 @@
 """Transform that reads an image file without decoding the pixels."""
-from typing import Callable, Optional
+import os
+from collections.abc import Sequence
+from typing import Callable, Optional, Union
 
 from mmcv.transforms import BaseTransform, LoadImageFromFile
 from mmengine.fileio import get
@@ -13,6 +15,7 @@ from ...io.images import (
     read_bytes,
     reason_of,
 )
+from ...io.pixel_cache import CachedImage, PixelCache, source_stat
 from ...registry import TRANSFORMS
 from ..file_backends import backend_args_of, is_local
 
@@ -36,32 +39,68 @@ class LoadEncodedImage(BaseTransform):
             Defaults to False.
         backend_args (dict, optional): Arguments of the file backend, as in
             ``LoadImageFromFile``. Defaults to None.
+        cache (str or Sequence[str], optional): Pixel cache from
+            ``tools/cache_pixels.py``, one for each ``ann_file`` of the data
+            set. The path is used as it is, without ``data_root``. Images that
+            are not in the cache are read from their files. Required keys:
+            ``img_id``, and ``source``, the number of the ``ann_file``, if
+            there are several. Defaults to None.
+
+    Attributes:
+        caches (list[PixelCache]): The caches.
 
     Raises:
         UnreadableImageError: The file cannot be read, is not regular, or is
             not an image.
+        ValueError: ``cache`` is used together with ``reduce`` or
+            ``fast_dct``, or is damaged.
     """
 
     def __init__(self, reduce: bool = False, fast_dct: bool = False,
-                 backend_args: Optional[dict] = None) -> None:
+                 backend_args: Optional[dict] = None,
+                 cache: Union[str, Sequence[str], None] = None) -> None:
+        if cache is not None and (reduce or fast_dct):
+            raise ValueError(
+                'LoadEncodedImage: a cache has the exact pixels at full size, '
+                'which reduce and fast_dct would change: remove these '
+                'options, or remove cache')
+        paths = [cache] if isinstance(cache, (str, os.PathLike)) else cache
+        self.caches = [PixelCache(path) for path in paths or ()]
         self.reduce = reduce
         self.fast_dct = fast_dct
         self.backend_args = backend_args
 
     def transform(self, results: dict) -> dict:
-        """Read the file and the size in its header."""
-        try:
-            data = _read(results['img_path'], self.backend_args)
-        except OSError as e:
-            raise UnreadableImageError(reason_of(e), str(e)) from e
-        image = EncodedImage(data, self.reduce, self.fast_dct)
+        """Find the pixels in the cache, or read the file and its size."""
+        image = self._find_cached(results) if self.caches else None
+        if image is None:
+            try:
+                data = _read(results['img_path'], self.backend_args)
+            except OSError as e:
+                raise UnreadableImageError(reason_of(e), str(e)) from e
+            image = EncodedImage(data, self.reduce, self.fast_dct)
         size = image.shape[:2]
         results.update(img=image, img_shape=size, ori_shape=size)
         return results
 
+    def _find_cached(self, results: dict) -> Optional[EncodedImage]:
+        """Return the cached image, or None if it has to be read.
+
+        A file that is missing or has another size now is not used from the
+        cache, so that it is reported or decoded as without a cache.
+        """
+        cache = self.caches[results.get('source', 0)]
+        try:
+            size = source_stat(results['img_path'])[0]
+        except OSError:
+            return None
+        pixels = cache.find(results['img_id'], size)
+        return None if pixels is None else CachedImage(pixels)
+
     def __repr__(self) -> str:
         return (f'{type(self).__name__}(reduce={self.reduce}, '
-                f'fast_dct={self.fast_dct})')
+                f'fast_dct={self.fast_dct}, '
+                f'cache={[cache.path for cache in self.caches]})')
 
 
 def check_local_file(transform: Callable, path: str) -> None:

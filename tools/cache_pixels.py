@@ -1,0 +1,94 @@
+"""Decode all images of a data set into one file for LoadEncodedImage.
+
+After an interruption, or after images were added, removed or changed, repeat
+the command: it decodes only the images whose pixels it does not have.
+"""
+import argparse
+import os
+import sys
+import time
+
+os.environ['UNIVIP_HOST'] = 'none'  # see univip_mm/__init__.py
+# OpenCV's own messages about damaged images do not name the file.
+os.environ.setdefault('OPENCV_LOG_LEVEL', 'OFF')
+
+from univip_mm.io.cache_writer import CacheOutcome, cache_pixels
+from univip_mm.io.coco_json import read_coco
+from univip_mm.io.urls import check_not_url
+from univip_mm.proposals.start_checks import check_folder, check_images
+from univip_mm.utils.errors import ALL_ERRORS, one_line_errors
+from univip_mm.utils.text import printable
+
+SHOWN = 20  # unreadable images
+
+EXAMPLE = '''
+example:
+  python tools/cache_pixels.py --img-prefix data/coco/train2017 \\
+      --ann-file data/coco/annotations/instances_train2017.json \\
+      --out /local_disk/train2017.pixels
+then, in the config:
+  dict(type='LoadEncodedImage', cache='/local_disk/train2017.pixels')
+'''
+
+
+def parse_args() -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add('--ann-file', required=True, help='COCO json that lists the images')
+    add('--img-prefix', required=True, help='folder of the images')
+    add('--out', required=True, help='pixel cache to write; 3 bytes per '
+        'pixel, about 100 GB for train2017 of COCO')
+    add('--max-gb', type=float, metavar='GB', help='largest size of the '
+        'cache, 1e9 bytes: the first images of the json are cached, the '
+        'training decodes the others (default: all images)')
+    add('--workers', type=int, metavar='N', help='worker processes (default: '
+        'one per core)')
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Decode the images and report the result."""
+    args = parse_args()
+    # A terminal that cannot show a file name must not end the command.
+    sys.stdout.reconfigure(errors='backslashreplace')
+    start = time.time()
+    with one_line_errors(f"finished images are in '{args.out}.parts': repeat "
+                         'the command to resume', ALL_ERRORS):
+        for option in ('--ann-file', '--img-prefix', '--out'):
+            check_not_url(getattr(args, option[2:].replace('-', '_')), option)
+        if args.max_gb is not None and not args.max_gb > 0:
+            raise ValueError(f'--max-gb is {args.max_gb}, but must be '
+                             'positive')
+        images = read_coco(args.ann_file)['images']
+        check_images(images)
+        check_folder(args.img_prefix, images)
+        outcome = cache_pixels(
+            images, args.img_prefix, args.out,
+            None if args.max_gb is None else int(args.max_gb * 1e9),
+            args.workers)
+    report(args, len(images), outcome, time.time() - start)
+
+
+def report(args: argparse.Namespace, number: int, outcome: CacheOutcome,
+           seconds: float) -> None:
+    """Print the numbers of images, the size, and unreadable images."""
+    print(f'decoded {outcome.decoded} images in {seconds:.0f} s '
+          f'({outcome.decoded / seconds:.1f} images/s); {outcome.found_before}'
+          f' were decoded before, {outcome.copied} copied from the earlier '
+          'cache')
+    for name, problem in list(outcome.unreadable.items())[:SHOWN]:
+        print(f'not cached: {printable(name)}: {printable(problem)}')
+    if outcome.unreadable:
+        print(f'{len(outcome.unreadable)} images are not in the cache: the '
+              'training reads their files, and skips those that are '
+              'unreadable')
+    print(f'pixel cache: {printable(args.out)}, {outcome.total} of {number} '
+          f'images ({outcome.total / number:.1%}), '
+          f'{os.path.getsize(args.out) / 1e9:.2f} GB')
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,106 @@
+"""Checks that a pixel cache has the images of a data set."""
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from mmengine.logging import print_log
+
+from ..io.coco_json import image_path
+from ..io.pixel_cache import Entry, PixelCache, is_source_of, source_stat
+from ..utils.text import printable
+
+CHECKED = 1000  # files
+_THREADS = 16  # a network file system answers slowly
+_CURE = 'run tools/cache_pixels.py again with this ann_file'
+
+
+def check_number_of_caches(transforms: Sequence[Any], number: int) -> None:
+    """Raise ValueError unless a loader has a cache for each json, or none."""
+    for transform in transforms:
+        caches = getattr(transform, 'caches', ())
+        if caches and len(caches) != number:
+            raise ValueError(
+                f'{type(transform).__name__}.cache has {len(caches)} files, '
+                f'but ann_file has {number}: set one cache for each ann_file')
+
+
+def check_caches(transforms: Sequence[Any], source: int,
+                 images: Sequence[dict], folder: str, ann_file: str,
+                 local: bool) -> None:
+    """Check the caches of one json in the loaders of a pipeline.
+
+    Args:
+        transforms (Sequence): The pipeline. Transforms with an attribute
+            ``caches`` are checked.
+        source (int): Number of the json.
+        images (Sequence[dict]): ``images`` of the json.
+        folder (str): Folder of the images.
+        ann_file (str): The json, for messages.
+        local (bool): The images are on the local disk.
+
+    Raises:
+        ValueError: A cache is damaged or has other images, or the images are
+            not on the local disk.
+        FileNotFoundError: A cache is missing.
+    """
+    for transform in transforms:
+        for cache in getattr(transform, 'caches', ())[source:source + 1]:
+            if not local:
+                raise ValueError(
+                    f"the pixel cache '{cache.path}' needs images on the "
+                    f"local disk, but they are at '{folder}': remove cache "
+                    'of LoadEncodedImage, or copy the images')
+            cache.check()
+            _check_names(cache, images, ann_file)
+            _check_files(cache, images, folder)
+
+
+def _check_names(cache: PixelCache, images: Sequence[dict],
+                 ann_file: str) -> None:
+    """Raise ValueError if ids belong to files of other names."""
+    found = 0
+    for image in images:
+        name = cache.name(image['id'])
+        if name is None:
+            continue
+        if name != image['file_name']:
+            raise ValueError(
+                f"the pixel cache '{cache.path}' was made for other images: "
+                f"id {image['id']} is '{name}' there, but "
+                f"'{image['file_name']}' in '{ann_file}'; {_CURE}")
+        found += 1
+    if not found:
+        raise ValueError(f"the pixel cache '{cache.path}' has none of the "
+                         f"{len(images)} images of '{ann_file}': {_CURE}")
+    print_log(
+        f"the pixel cache '{printable(cache.path)}' has {found} of "
+        f"{len(images)} images of '{printable(ann_file)}'", logger='current')
+
+
+def _check_files(cache: PixelCache, images: Sequence[dict],
+                 folder: str) -> None:
+    """Raise ValueError if image files have changed since they were cached.
+
+    At most ``CHECKED`` files are compared, at equal distances in the list. A
+    missing file passes: the training reports it.
+    """
+    entries = list(filter(None, (
+        cache.entry(image['id'])
+        for image in images[::-(-len(images) // CHECKED)])))
+    with ThreadPoolExecutor(_THREADS) as pool:
+        changed = [entry for entry, differs in zip(entries, pool.map(
+            lambda x: _has_changed(x, folder), entries)) if differs]
+    if changed:
+        raise ValueError(
+            f"the pixel cache '{cache.path}' is out of date: {len(changed)} "
+            f"of {len(entries)} files below '{folder}' have changed (the "
+            f"first: '{changed[0].name}'); {_CURE}")
+
+
+def _has_changed(entry: Entry, folder: str) -> bool:
+    path = image_path(folder, entry.name)
+    try:
+        source_stat(path)
+    except OSError:
+        return False
+    return not is_source_of(entry, path)

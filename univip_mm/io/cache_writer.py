@@ -1,0 +1,332 @@
+"""Make a pixel cache of a data set, in parallel and resumable."""
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple, Optional
+
+import numpy as np
+
+from ..utils.parallel import map_unordered, number_of_workers
+from ..utils.progress import track
+from .atomic import PathLike, replace_durably
+from .cache_journal import CacheJournal
+from .coco_json import image_path
+from .encoded_image import EncodedImage
+from .images import (
+    NOT_READ,
+    UnreadableImageError,
+    read_bytes,
+    read_size,
+    reason_of,
+)
+from .outputs import check_output_file
+from .pixel_cache import (
+    Entry,
+    PixelCache,
+    Source,
+    aligned,
+    digest_of_file,
+    is_pixel_cache,
+    is_source_of,
+    source_stat,
+    write_index,
+)
+
+_LARGER = 'more pixels than its json says, so not cached'
+_THREADS = 16  # a network file system answers slowly
+
+
+class CacheOutcome(NamedTuple):
+    """Numbers of images of a cache, and the unreadable images.
+
+    Attributes:
+        decoded (int): Number of images decoded now.
+        copied (int): Number of images copied from the earlier cache.
+        found_before (int): Number of images of the interrupted call.
+        total (int): Number of images in the cache.
+        unreadable (dict[str, str]): Reasons by file name.
+    """
+    decoded: int
+    copied: int
+    found_before: int
+    total: int
+    unreadable: dict[str, str]
+
+
+class _Task(NamedTuple):
+    """Image to cache; ``max_bytes`` limits its pixels."""
+    image_id: int
+    name: str
+    path: str
+    max_bytes: Optional[int]
+
+
+class _Done(NamedTuple):
+    """Result of a task: an entry, or the reason why there is none."""
+    entry: Optional[Entry]
+    copied: bool = False
+    problem: str = ''
+
+
+class _Writer(NamedTuple):
+    """Place of the pixels, for the worker processes.
+
+    ``lock`` is a local file, because a network disk may have no locks.
+    """
+    pixels: str
+    lock: str
+    earlier: Optional[PixelCache]
+
+
+def cache_pixels(images: Sequence[dict], img_prefix: PathLike, out: PathLike,
+                 max_bytes: Optional[int] = None,
+                 workers: Optional[int] = None) -> CacheOutcome:
+    """Decode all images and write the pixel cache, with a progress bar.
+
+    A killed call is resumed from ``OUT.parts`` by the same call. Images of an
+    earlier cache ``out`` are copied if their files are unchanged: the same
+    size, and the same time of change or the same content. Unreadable images
+    are not in the cache; they are tried again by the next call.
+
+    Args:
+        images (Sequence[dict]): ``images`` of the COCO json.
+        img_prefix (str or PathLike): Folder of the images.
+        out (str or PathLike): The cache. If it already has these images and
+            their files are unchanged, it is not changed.
+        max_bytes (int, optional): Largest size of the pixels. The first
+            images of the list are cached. Defaults to None, no limit.
+        workers (int, optional): Worker processes. Defaults to None, one per
+            usable core.
+
+    Raises:
+        ValueError: ``out`` cannot be written or has other content, another
+            process writes it, the disk is too full, or no image could be
+            read.
+        OSError: The disk is full. Finished images are kept in ``OUT.parts``.
+        RuntimeError: A worker process was killed.
+    """
+    workers = number_of_workers(workers)
+    out = Path(out)
+    check_output_file(out, '--out')
+    earlier = _earlier_cache(out)
+    sizes = _decoded_sizes(images, img_prefix, max_bytes)
+    images = images[:len(sizes)]
+    if not images:
+        raise ValueError('--max-gb is smaller than the first image')
+    tasks = [
+        _Task(x['id'], x['file_name'], image_path(img_prefix, x['file_name']),
+              None if max_bytes is None else size)
+        for x, size in zip(images, sizes)]
+    journal = CacheJournal(out)
+    try:
+        return _make(tasks, sizes, out, workers, journal, earlier)
+    finally:
+        journal.close()
+
+
+def _make(tasks: Sequence[_Task], sizes: Sequence[int], out: Path,
+          workers: int, journal: CacheJournal,
+          earlier: Optional[PixelCache]) -> CacheOutcome:
+    """Write the cache of these images; the journal is locked."""
+    entries = _unchanged(tasks, journal.start())
+    if not entries and earlier is not None:
+        wanted = _unchanged(
+            tasks, filter(None, (earlier.entry(x.image_id) for x in tasks)))
+        missing = [x for x in tasks if x.image_id not in wanted]
+        unreadable = _all_unreadable(missing)
+        if len(earlier) == len(wanted) and unreadable is not None:
+            journal.remove()
+            return CacheOutcome(0, 0, 0, len(wanted), unreadable)
+    remaining = [i for i, x in enumerate(tasks) if x.image_id not in entries]
+    _check_disk_space(out, sum(sizes[i] for i in remaining), len(remaining))
+    done = _decode_all([tasks[i] for i in remaining], journal, workers,
+                       earlier, len(entries))
+    new = [x.entry for x in done if x.entry is not None]
+    unreadable = {tasks[i].name: x.problem for i, x in zip(remaining, done)
+                  if x.entry is None}
+    written = [*entries.values(), *new]
+    if not written:
+        name, problem = next(iter(unreadable.items()))
+        journal.remove()
+        raise ValueError(f'none of the {len(tasks)} images could be read '
+                         f'({name}: {problem}): check --img-prefix')
+    with _explain_full_disk(journal):
+        with open(journal.pixels, 'rb+') as file:
+            write_index(file, written)
+        replace_durably(journal.pixels, out)
+    journal.remove()
+    copied = sum(x.copied for x in done)
+    return CacheOutcome(len(new) - copied, copied, len(entries),
+                        len(written), unreadable)
+
+
+def _earlier_cache(out: Path) -> Optional[PixelCache]:
+    """Return the cache at ``out``, or None if it is missing or damaged.
+
+    Raises:
+        ValueError: The file is not a pixel cache.
+    """
+    if not out.exists():
+        return None
+    if not is_pixel_cache(out):
+        raise ValueError(f"'{out}' exists and is not a pixel cache: remove "
+                         'it, or choose another --out')
+    cache = PixelCache(out)
+    try:
+        cache.check()
+    except ValueError:
+        return None
+    return cache
+
+
+def _decoded_sizes(images: Sequence[dict], img_prefix: PathLike,
+                   max_bytes: Optional[int]) -> list[int]:
+    """Return the bytes of the pixels of each image, from 64 upwards.
+
+    With ``max_bytes``, the list ends before the first image that exceeds the
+    limit. Sizes that the json lacks are read from the files.
+    """
+    def size_of(image: dict) -> int:
+        size = image.get('width'), image.get('height')
+        if None in size:
+            try:
+                size = read_size(
+                    image_path(img_prefix, image['file_name'])) or (0, 0)
+            except OSError:
+                size = 0, 0
+        return aligned(3 * size[0] * size[1])
+
+    sizes: list[int] = []
+    total = 0
+    with ThreadPoolExecutor(_THREADS) as pool:
+        for start in range(0, len(images), 1024):
+            for size in pool.map(size_of, images[start:start + 1024]):
+                total += size
+                if max_bytes is not None and total > max_bytes:
+                    return sizes
+                sizes.append(size)
+    return sizes
+
+
+def _unchanged(tasks: Sequence[_Task],
+               entries: Iterable[Entry]) -> dict[int, Entry]:
+    """Return the entries of these images whose files are unchanged, by id."""
+    found = {entry.image_id: entry for entry in entries}
+    tasks = [x for x in tasks if x.image_id in found]
+    with ThreadPoolExecutor(_THREADS) as pool:
+        unchanged = pool.map(
+            lambda task: _is_unchanged(task, found[task.image_id]), tasks)
+        return {task.image_id: found[task.image_id]
+                for task, same in zip(tasks, unchanged) if same}
+
+
+def _is_unchanged(task: _Task, entry: Entry) -> bool:
+    return entry.name == task.name and is_source_of(entry, task.path)
+
+
+def _all_unreadable(tasks: Sequence[_Task]) -> Optional[dict[str, str]]:
+    """Return the reasons by file name, or None if an image is readable."""
+    problems = {}
+    for task in tasks:
+        decoded = _decode(task)
+        if not isinstance(decoded, str):
+            return None
+        problems[task.name] = decoded
+    return problems
+
+
+def _check_disk_space(out: Path, needed: int, number: int) -> None:
+    """Raise ValueError if the disk is too full for the pixels."""
+    free = shutil.disk_usage(out.parent).free
+    if free < needed:
+        raise ValueError(
+            f"the disk of '{out}' has {free / 1e9:.1f} GB free, but the "
+            f'pixels of {number} images need {needed / 1e9:.1f} GB: free disk '
+            'space, choose another --out, or set --max-gb')
+
+
+def _decode_all(tasks: Sequence[_Task], journal: CacheJournal, workers: int,
+                earlier: Optional[PixelCache], found_before: int
+                ) -> list[_Done]:
+    """Write the pixels of all images; return the results in order."""
+    done: list[Optional[_Done]] = [None] * len(tasks)
+    with tempfile.NamedTemporaryFile() as lock, _explain_full_disk(journal):
+        writer = _Writer(str(journal.pixels), lock.name, earlier)
+        results = track(
+            map_unordered(partial(_write_pixels, writer=writer), tasks,
+                          workers),
+            total=len(tasks) + found_before, initial=found_before)
+        try:
+            for number, result in results:
+                if result.entry is not None:
+                    journal.write(result.entry)
+                done[number] = result
+        finally:
+            results.close()
+    return [x for x in done if x is not None]
+
+
+def _write_pixels(task: _Task, writer: _Writer) -> _Done:
+    """Decode or copy an image, and write its pixels, in a worker process."""
+    earlier = writer.earlier and writer.earlier.entry(task.image_id)
+    copied = earlier is not None and _is_unchanged(task, earlier)
+    if copied:
+        pixels, source = writer.earlier.find(task.image_id), earlier.source
+    else:
+        decoded = _decode(task)
+        if isinstance(decoded, str):
+            return _Done(None, problem=decoded)
+        pixels, source = decoded
+    data = memoryview(np.ascontiguousarray(pixels)).cast('B')
+    with open(writer.pixels, 'rb+', buffering=0) as file:
+        offset = at = _reserve(file.fileno(), writer.lock, len(data))
+        while at < offset + len(data):
+            at += os.pwrite(file.fileno(), data[at - offset:], at)
+    return _Done(Entry(task.image_id, task.name, offset, *pixels.shape[:2],
+                       source), copied)
+
+
+def _decode(task: _Task):
+    """Return the pixels and the :class:`Source`, or why there are none."""
+    try:
+        size, mtime = source_stat(task.path)
+        data = read_bytes(task.path)
+        if len(data) != size:
+            raise UnreadableImageError(NOT_READ, 'it changed while read')
+        pixels = EncodedImage(data).decode()
+    except Exception as e:  # any error of a parser
+        return f'{reason_of(e)} ({e})' if isinstance(
+            e, OSError) else str(e) or reason_of(e)
+    if task.max_bytes is not None and pixels.nbytes > task.max_bytes:
+        return _LARGER
+    return pixels, Source(size, mtime, digest_of_file(data))
+
+
+def _reserve(file: int, lock: str, size: int) -> int:
+    """Lengthen the file by an image; return the position of its pixels.
+
+    The length of the file is the counter that all processes share: the space
+    of a killed process stays unused.
+    """
+    with open(lock, 'rb+') as shared:
+        fcntl.flock(shared, fcntl.LOCK_EX)
+        start = aligned(os.fstat(file).st_size)
+        os.ftruncate(file, start + size)
+    return start
+
+
+@contextmanager
+def _explain_full_disk(journal: CacheJournal) -> Iterator[None]:
+    try:
+        yield
+    except OSError as e:
+        raise OSError(
+            f"cannot write to '{journal.folder}' ({e.strerror or e}): "
+            'finished images are kept there; free disk space, and repeat the '
+            'command to resume') from None

@@ -1,0 +1,287 @@
+"""Decoded images of a data set in one memory-mapped file.
+
+The file starts with a header of 64 bytes: magic, version, position of the
+index, number of images, bytes of the names, checksum of the index, checksum
+of the header. The pixels follow, (H, W, 3) uint8 BGR, each image at a
+multiple of 64 bytes. The index has the image ids in ascending order, then one
+entry for each image, then the file names. All numbers are little-endian.
+"""
+import errno
+import hashlib
+import mmap
+import os
+import struct
+import zlib
+from collections.abc import Sequence
+from typing import IO, NamedTuple, Optional
+
+import numpy as np
+
+from .atomic import PathLike
+from .encoded_image import EncodedImage
+from .files import open_regular
+from .images import read_bytes
+
+MAGIC = b'UniVIP pixels\0\0\0'
+ALIGNMENT = 64  # bytes
+_VERSION = 1
+# Magic, version, position, images, bytes of names, checksum; then a CRC-32.
+_HEADER = struct.Struct('<16sIQQI16s')
+_HEADER_SIZE = 64
+_ID = np.dtype('<i8')
+_ENTRY = np.dtype([
+    ('offset', '<u8'), ('height', '<u4'), ('width', '<u4'),
+    ('size', '<u8'), ('mtime', '<i8'), ('digest', 'u1', 16),
+    ('name_end', '<u8')])
+_CURE = 'run tools/cache_pixels.py again'
+
+
+class Source(NamedTuple):
+    """Image file that an entry was decoded from.
+
+    Attributes:
+        size (int): Bytes of the file.
+        mtime (int): Time of the last change, nanoseconds.
+        digest (str): 16 bytes of BLAKE2b of the content, hexadecimal.
+    """
+    size: int
+    mtime: int
+    digest: str
+
+
+class Entry(NamedTuple):
+    """Image of a cache: position of the pixels, and the image file."""
+    image_id: int
+    name: str
+    offset: int
+    height: int
+    width: int
+    source: Source
+
+    @property
+    def end(self) -> int:
+        """Position of the byte after the pixels."""
+        return self.offset + 3 * self.height * self.width
+
+
+class PixelCache:
+    """Images of a cache file, read-only and shared by all processes.
+
+    The file is mapped when an image is used for the first time, once in each
+    process. No Python object per image is kept. Instances can be pickled.
+
+    Args:
+        path (str or PathLike): The file, from ``tools/cache_pixels.py``.
+    """
+
+    def __init__(self, path: PathLike) -> None:
+        self.path = os.fspath(path)
+        self._map: Optional[mmap.mmap] = None
+
+    def __getstate__(self) -> dict:
+        return dict(path=self.path, _map=None)
+
+    def __len__(self) -> int:
+        self._open()
+        return len(self._ids)
+
+    @property
+    def ids(self) -> np.ndarray:
+        """Image ids (N,) int64 in ascending order."""
+        self._open()
+        return self._ids
+
+    def check(self) -> None:
+        """Raise ValueError if the file is damaged, cut short or missing."""
+        self._open()
+        index = self._map[self._index_at:]  # type: ignore[index]
+        if _checksum(index) != self._index_sum:
+            raise _damaged(self.path, 'its index has a wrong checksum')
+
+    def find(self, image_id: int,
+             source_size: Optional[int] = None) -> Optional[np.ndarray]:
+        """Return the pixels (H, W, 3) uint8 BGR, read-only, or None.
+
+        Args:
+            image_id (int): Image id in the COCO json.
+            source_size (int, optional): Bytes of the image file. The result
+                is None if the pixels are of a file of another size.
+        """
+        at = self._position(image_id)
+        if at is None:
+            return None
+        offset, height, width, size, *_ = self._entries[at].item()
+        if source_size not in (None, size):
+            return None
+        count = 3 * height * width
+        if offset + count > self._index_at:
+            raise _damaged(self.path, f'the image {image_id} is cut off')
+        return np.frombuffer(self._map, np.uint8, count, offset).reshape(
+            height, width, 3)
+
+    def entry(self, image_id: int) -> Optional[Entry]:
+        """Return the entry of an image, or None if there is none."""
+        at = self._position(image_id)
+        if at is None:
+            return None
+        offset, height, width, size, mtime, digest, _ = (
+            self._entries[at].item())
+        return Entry(image_id, self._name(at), offset, height, width,
+                     Source(size, mtime, bytes(digest).hex()))
+
+    def name(self, image_id: int) -> Optional[str]:
+        """Return the file name of an image, or None if there is none."""
+        at = self._position(image_id)
+        return None if at is None else self._name(at)
+
+    def _name(self, at: int) -> str:
+        ends = self._entries['name_end']
+        start = int(ends[at - 1]) if at else 0
+        return bytes(self._names[start:int(ends[at])]).decode()
+
+    def _position(self, image_id: int) -> Optional[int]:
+        self._open()
+        at = int(self._ids.searchsorted(image_id))
+        if at < len(self._ids) and self._ids[at] == image_id:
+            return at
+        return None
+
+    def _open(self) -> None:
+        """Map the file and check its header and length."""
+        if self._map is not None:
+            return
+        try:
+            with open_regular(self.path) as file:
+                mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except FileNotFoundError:
+            raise FileNotFoundError(
+                f"no pixel cache '{self.path}': make it with "
+                'tools/cache_pixels.py, or remove cache of LoadEncodedImage'
+            ) from None
+        except (OSError, ValueError) as e:  # ValueError: the file is empty
+            raise _damaged(self.path, f'{e}') from None
+        number, names, self._index_sum = self._read_header(mapped)
+        start = self._index_at
+        self._ids = np.frombuffer(mapped, _ID, number, start)
+        start += number * _ID.itemsize
+        self._entries = np.frombuffer(mapped, _ENTRY, number, start)
+        self._names = memoryview(mapped)[len(mapped) - names:]
+        self._map = mapped
+
+    def _read_header(self, mapped: mmap.mmap) -> tuple[int, int, bytes]:
+        """Return number of images, bytes of names, checksum of the index."""
+        header = mapped[:_HEADER_SIZE]
+        if header[:len(MAGIC)] != MAGIC:
+            raise _damaged(self.path, 'it is not a finished pixel cache')
+        packed = header[:_HEADER.size]
+        if header[_HEADER.size:_HEADER.size + 4] != _crc(packed):
+            raise _damaged(self.path, 'its header has a wrong checksum')
+        _, version, self._index_at, number, names, index_sum = (
+            _HEADER.unpack(packed))
+        if version != _VERSION:
+            raise _damaged(self.path, f'version {version} of the format')
+        end = self._index_at + number * (_ID.itemsize + _ENTRY.itemsize)
+        if len(mapped) != end + names:
+            raise _damaged(self.path, f'{len(mapped)} instead of '
+                           f'{end + names} bytes')
+        return number, names, index_sum
+
+
+class CachedImage(EncodedImage):
+    """Image of a cache, instead of its file.
+
+    Args:
+        pixels (np.ndarray): The image (H, W, 3) uint8, BGR, read-only.
+    """
+
+    def __init__(self, pixels: np.ndarray) -> None:
+        self._pixels = pixels
+        self.shape = pixels.shape
+
+    def decode(self, min_scale: float = 1.0,
+               bottom: Optional[int] = None) -> np.ndarray:
+        """Return all pixels (H, W, 3) uint8 BGR, read-only."""
+        return self._pixels
+
+    def file_for_device(self) -> None:
+        """Return None: the pixels are decoded already."""
+
+
+def source_stat(path: PathLike) -> tuple[int, int]:
+    """Return bytes and time of the last change (ns) of an image file.
+
+    Raises:
+        OSError: The file is missing, or no file can have this name.
+    """
+    try:
+        stat = os.stat(path)
+    except ValueError as e:  # a zero byte or a lone surrogate
+        raise OSError(errno.EINVAL, f'invalid file name: {e}') from None
+    return stat.st_size, stat.st_mtime_ns
+
+
+def is_source_of(entry: Entry, path: PathLike) -> bool:
+    """Return True if an entry has the pixels of the file at ``path``.
+
+    The content is compared only if the time of the last change differs.
+    """
+    try:
+        size, mtime = source_stat(path)
+        return size == entry.source.size and (
+            mtime == entry.source.mtime
+            or digest_of_file(read_bytes(path)) == entry.source.digest)
+    except (OSError, ValueError):
+        return False
+
+
+def is_pixel_cache(path: PathLike) -> bool:
+    """Return True if a file starts as a cache does, damaged or not."""
+    with open_regular(path) as file:
+        return file.read(len(MAGIC)) == MAGIC
+
+
+def write_index(file: IO[bytes], entries: Sequence[Entry]) -> None:
+    """Write the index and the header of a file that has the pixels."""
+    entries = sorted(entries)
+    names = [entry.name.encode() for entry in entries]
+    table = np.zeros(len(entries), _ENTRY)
+    for row, entry in zip(table, entries):
+        row['offset'], row['height'], row['width'] = entry[2:5]
+        row['size'], row['mtime'] = entry.source[:2]
+        row['digest'] = list(bytes.fromhex(entry.source.digest))
+    table['name_end'] = np.cumsum([len(name) for name in names])
+    ids = np.array([entry.image_id for entry in entries], _ID)
+    index = ids.tobytes() + table.tobytes() + b''.join(names)
+    start = aligned(file.seek(0, os.SEEK_END))
+    file.seek(start)
+    file.write(index)
+    file.flush()
+    # The header is last: a file without one is not finished.
+    packed = _HEADER.pack(MAGIC, _VERSION, start, len(entries),
+                          sum(map(len, names)), _checksum(index))
+    file.seek(0)
+    file.write((packed + _crc(packed)).ljust(_HEADER_SIZE, b'\0'))
+    file.flush()
+
+
+def aligned(position: int) -> int:
+    """Return the next multiple of ``ALIGNMENT``, at least one."""
+    return max(-(-position // ALIGNMENT), 1) * ALIGNMENT
+
+
+def digest_of_file(data: bytes) -> str:
+    """Return the digest of an image file's content, for :class:`Source`."""
+    return _checksum(data).hex()
+
+
+def _checksum(data: bytes) -> bytes:
+    return hashlib.blake2b(data, digest_size=16).digest()
+
+
+def _crc(data: bytes) -> bytes:
+    return struct.pack('<I', zlib.crc32(data))
+
+
+def _damaged(path: str, reason: str) -> ValueError:
+    return ValueError(f"the pixel cache '{path}' cannot be used ({reason}): "
+                      f'{_CURE}')
