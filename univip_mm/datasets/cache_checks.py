@@ -14,42 +14,52 @@ _THREADS = 16  # a network file system answers slowly
 _CURE = 'run tools/cache_pixels.py again with this ann_file'
 
 
-def check_number_of_caches(transforms: Sequence[Any], number: int) -> None:
-    """Raise ValueError unless a loader has a cache for each json, or none."""
+def check_cache_options(transforms: Sequence[Any], number: int,
+                        folder: str, local: bool) -> None:
+    """Check that the caches in the loaders of a pipeline can be used.
+
+    Transforms with an attribute ``caches`` are checked.
+
+    Args:
+        transforms (Sequence): The pipeline.
+        number (int): Number of jsons in the data set.
+        folder (str): Folder of the images, for the message.
+        local (bool): The images are on the local disk.
+
+    Raises:
+        ValueError: A loader has not one cache for each json, or the images
+            are not on the local disk.
+    """
     for transform in transforms:
         caches = getattr(transform, 'caches', ())
         if caches and len(caches) != number:
             raise ValueError(
                 f'{type(transform).__name__}.cache has {len(caches)} files, '
                 f'but ann_file has {number}: set one cache for each ann_file')
+        if caches and not local:
+            raise ValueError(
+                f"the pixel cache '{caches[0].path}' needs images on the "
+                f"local disk, but they are at '{folder}': remove cache of "
+                'LoadEncodedImage, or copy the images')
 
 
 def check_caches(transforms: Sequence[Any], source: int,
-                 images: Sequence[dict], folder: str, ann_file: str,
-                 local: bool) -> None:
+                 images: Sequence[dict], folder: str, ann_file: str) -> None:
     """Check the caches of one json in the loaders of a pipeline.
 
     Args:
-        transforms (Sequence): The pipeline. Transforms with an attribute
-            ``caches`` are checked.
+        transforms (Sequence): The pipeline.
         source (int): Number of the json.
         images (Sequence[dict]): ``images`` of the json.
         folder (str): Folder of the images.
         ann_file (str): The json, for messages.
-        local (bool): The images are on the local disk.
 
     Raises:
-        ValueError: A cache is damaged or has other images, or the images are
-            not on the local disk.
+        ValueError: A cache is damaged, out of date, or has other images.
         FileNotFoundError: A cache is missing.
     """
     for transform in transforms:
         for cache in getattr(transform, 'caches', ())[source:source + 1]:
-            if not local:
-                raise ValueError(
-                    f"the pixel cache '{cache.path}' needs images on the "
-                    f"local disk, but they are at '{folder}': remove cache "
-                    'of LoadEncodedImage, or copy the images')
             cache.check()
             _check_names(cache, images, ann_file)
             _check_files(cache, images, folder)

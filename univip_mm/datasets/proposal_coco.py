@@ -26,7 +26,7 @@ from ..io.urls import check_not_url, join_path
 from ..proposals import ProposalFile
 from ..registry import DATASETS
 from ..utils.text import printable
-from .cache_checks import check_caches, check_number_of_caches
+from .cache_checks import check_cache_options, check_caches
 from .file_backends import backend_args_of, check_file_backend, is_local
 from .proposal_checks import check_image_folder, check_image_ids, check_rules
 from .size_check import check_boxes_fit, check_dropped
@@ -58,11 +58,12 @@ class ProposalCocoDataset(BaseDataset):
     proposals need the sizes of the files.
 
     A sample has ``img_path``, ``img_id``, ``sample_idx``, ``source``, the
-    number of its json, and ``proposals`` (N, 4) float32, N >= 0: xyxy in pixels of the image after EXIF
-    orientation, x2 and y2 outside. After a call of :meth:`set_epoch`, which
-    :class:`EpochSampler` makes, a sample also has ``view_seed``, a function
-    of the seed, the epoch and the image. In a :class:`RepeatDataset`,
-    ``view_seed`` also depends on the repetition.
+    number of its json, and ``proposals`` (N, 4) float32, N >= 0: xyxy in
+    pixels of the image after EXIF orientation, x2 and y2 outside. After a
+    call of :meth:`set_epoch`, which :class:`EpochSampler` makes, a sample
+    also has ``view_seed``, a function of the seed, the epoch and the image.
+    In a :class:`RepeatDataset`, ``view_seed`` also depends on the
+    repetition.
 
     Args:
         ann_file (str or Sequence[str]): COCO json, below ``data_root``.
@@ -182,8 +183,9 @@ class ProposalCocoDataset(BaseDataset):
         proposals = ProposalFile(proposal_file)
         check_image_ids(images, ann_file, proposals)
         check_rules(proposals, self.pipeline.transforms)
-        check_number_of_caches(self.pipeline.transforms, len(self.ann_file))
         local = is_local(folder, self._backend_args)
+        check_cache_options(self.pipeline.transforms, len(self.ann_file),
+                            folder, local)
         if local:
             check_image_folder(folder, images)
             check_boxes_fit(images, folder, ann_file, proposals)
@@ -192,7 +194,7 @@ class ProposalCocoDataset(BaseDataset):
                 [os.path.join(folder, image['file_name']) for image in images],
                 self._backend_args)
         check_caches(self.pipeline.transforms, len(self._proposals), images,
-                     folder, ann_file, local)
+                     folder, ann_file)
         self._proposals.append(proposals)
         images = self._drop_unreadable(images, folder, proposals)
         # A json without sizes passes: prepare_data() checks the pixels.

@@ -18,8 +18,9 @@ SECTIONS = ('model', 'train_dataloader', 'optim_wrapper', 'param_scheduler',
 SPEED_KEYS = {f'train_dataloader.{key}' for key in (
     'num_workers', 'persistent_workers', 'pin_memory', 'prefetch_factor',
     'timeout', 'multiprocessing_context')}
-# Keys that say how the files are read. They can contain passwords.
-ACCESS_KEYS = {'backend_args', 'file_client_args'}
+# Keys that say how the files are read. They can contain passwords. A pixel
+# cache has the same pixels as the files.
+ACCESS_KEYS = {'backend_args', 'file_client_args', 'cache'}
 MAX_REPORTED = 8
 
 

@@ -93,7 +93,9 @@ class CacheJournal:
                 elif kind == 'sync':
                     trusted, recent = trusted + recent, []
                 elif kind == 'image':
-                    recent.append(Entry(*values[:-1], Source(*values[-1])))
+                    image_id, name, offset, height, width, source = values
+                    recent.append(Entry(image_id, name, offset, height, width,
+                                        Source(*source)))
         same_boot = boot_id == _boot_id() != ''
         size = self.pixels.stat().st_size
         return [entry for entry in trusted + (recent if same_boot else [])

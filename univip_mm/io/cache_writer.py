@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple, Optional
+from typing import NamedTuple, Optional, Union
 
 import numpy as np
 
@@ -27,6 +27,7 @@ from .images import (
 )
 from .outputs import check_output_file
 from .pixel_cache import (
+    ALIGNMENT,
     Entry,
     PixelCache,
     Source,
@@ -193,14 +194,14 @@ def _decoded_sizes(images: Sequence[dict], img_prefix: PathLike,
     limit. Sizes that the json lacks are read from the files.
     """
     def size_of(image: dict) -> int:
-        size = image.get('width'), image.get('height')
-        if None in size:
-            try:
-                size = read_size(
-                    image_path(img_prefix, image['file_name'])) or (0, 0)
-            except OSError:
-                size = 0, 0
-        return aligned(3 * size[0] * size[1])
+        if 'width' in image:  # then 'height' too
+            return aligned(3 * image['width'] * image['height'])
+        try:
+            width, height = read_size(
+                image_path(img_prefix, image['file_name'])) or (0, 0)
+        except OSError:
+            return ALIGNMENT
+        return aligned(3 * width * height)
 
     sizes: list[int] = []
     total = 0
@@ -274,25 +275,32 @@ def _decode_all(tasks: Sequence[_Task], journal: CacheJournal, workers: int,
 
 def _write_pixels(task: _Task, writer: _Writer) -> _Done:
     """Decode or copy an image, and write its pixels, in a worker process."""
-    earlier = writer.earlier and writer.earlier.entry(task.image_id)
-    copied = earlier is not None and _is_unchanged(task, earlier)
-    if copied:
-        pixels, source = writer.earlier.find(task.image_id), earlier.source
-    else:
-        decoded = _decode(task)
-        if isinstance(decoded, str):
-            return _Done(None, problem=decoded)
-        pixels, source = decoded
-    data = memoryview(np.ascontiguousarray(pixels)).cast('B')
+    earlier = _find_earlier(task, writer.earlier)
+    decoded = earlier or _decode(task)
+    if isinstance(decoded, str):
+        return _Done(None, problem=decoded)
+    pixels, source = decoded
+    height, width = pixels.shape[:2]
+    data = np.ascontiguousarray(pixels).data.cast('B')
     with open(writer.pixels, 'rb+', buffering=0) as file:
         offset = at = _reserve(file.fileno(), writer.lock, len(data))
         while at < offset + len(data):
             at += os.pwrite(file.fileno(), data[at - offset:], at)
-    return _Done(Entry(task.image_id, task.name, offset, *pixels.shape[:2],
-                       source), copied)
+    entry = Entry(task.image_id, task.name, offset, height, width, source)
+    return _Done(entry, copied=earlier is not None)
 
 
-def _decode(task: _Task):
+def _find_earlier(task: _Task, cache: Optional[PixelCache]
+                  ) -> Optional[tuple[np.ndarray, Source]]:
+    """Return the pixels of an unchanged file in the earlier cache."""
+    entry = None if cache is None else cache.entry(task.image_id)
+    if cache is None or entry is None or not _is_unchanged(task, entry):
+        return None
+    pixels = cache.find(task.image_id)
+    return None if pixels is None else (pixels, entry.source)
+
+
+def _decode(task: _Task) -> Union[tuple[np.ndarray, Source], str]:
     """Return the pixels and the :class:`Source`, or why there are none."""
     try:
         size, mtime = source_stat(task.path)

@@ -50,7 +50,16 @@ class Source(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """Image of a cache: position of the pixels, and the image file."""
+    """Image of a cache.
+
+    Attributes:
+        image_id (int): Image id in the COCO json.
+        name (str): File name in the COCO json.
+        offset (int): Position of the pixels, bytes.
+        height (int): Height, pixels.
+        width (int): Width, pixels.
+        source (Source): The image file.
+    """
     image_id: int
     name: str
     offset: int
@@ -94,7 +103,8 @@ class PixelCache:
     def check(self) -> None:
         """Raise ValueError if the file is damaged, cut short or missing."""
         self._open()
-        index = self._map[self._index_at:]  # type: ignore[index]
+        assert self._map is not None
+        index = self._map[self._index_at:]
         if _checksum(index) != self._index_sum:
             raise _damaged(self.path, 'its index has a wrong checksum')
 
@@ -116,6 +126,7 @@ class PixelCache:
         count = 3 * height * width
         if offset + count > self._index_at:
             raise _damaged(self.path, f'the image {image_id} is cut off')
+        assert self._map is not None
         return np.frombuffer(self._map, np.uint8, count, offset).reshape(
             height, width, 3)
 
@@ -195,13 +206,13 @@ class CachedImage(EncodedImage):
     """
 
     def __init__(self, pixels: np.ndarray) -> None:
-        self._pixels = pixels
+        self._cached = pixels
         self.shape = pixels.shape
 
     def decode(self, min_scale: float = 1.0,
                bottom: Optional[int] = None) -> np.ndarray:
         """Return all pixels (H, W, 3) uint8 BGR, read-only."""
-        return self._pixels
+        return self._cached
 
     def file_for_device(self) -> None:
         """Return None: the pixels are decoded already."""

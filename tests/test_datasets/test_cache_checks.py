@@ -1,0 +1,157 @@
+import json
+import os
+
+import numpy as np
+import pytest
+from image_bytes import photograph
+from PIL import Image
+from tiny import make_coco_folder
+from torch.utils.data import DataLoader
+
+from univip_mm.datasets import ProposalCocoDataset
+from univip_mm.io.cache_writer import cache_pixels
+from univip_mm.io.coco_json import read_coco
+from univip_mm.io.images import MISSING, REASONS
+
+CROP = dict(type='OverlapSceneCrop', scene_size=32, instance_size=16)
+
+
+def make_cache(root, name='train.pixels'):
+    """Cache the images of ``train.json``, and return the path."""
+    cache_pixels(read_coco(root / 'train.json')['images'], root / 'images',
+                 root / name, workers=1)
+    return str(root / name)
+
+
+def build(root, cache=None, **kwargs):
+    dataset = ProposalCocoDataset(**{**dict(
+        data_root=str(root), ann_file='train.json',
+        proposal_file='train.npz', data_prefix=dict(img_path='images'),
+        pipeline=[dict(type='LoadEncodedImage', cache=cache), CROP]),
+        **kwargs})
+    dataset.set_epoch(3, 1)
+    return dataset
+
+
+@pytest.fixture(autouse=True)
+def scope(univip_scope):
+    """Build the transforms by their names."""
+
+
+def check_equal_views(ours, theirs):
+    for a, b in zip(ours, theirs):
+        assert a['img_id'] == b['img_id']
+        assert all(map(np.array_equal, a['img'], b['img']))
+
+
+@pytest.mark.parametrize('context', [None, 'spawn'])
+def test_views_are_equal_with_a_cache(coco_folder, context, logged):
+    cached = build(coco_folder, make_cache(coco_folder))
+    assert 'has 8 of 8 images' in ' '.join(logged)
+    if context:
+        cached = DataLoader(cached, batch_size=None, num_workers=1,
+                            multiprocessing_context=context)
+    check_equal_views(cached, build(coco_folder))
+
+
+def test_pixels_come_from_the_cache(coco_folder):
+    """Views of other pixels in the file show which ones are used."""
+    plain = [x['img'] for x in build(coco_folder)]
+    cached = build(coco_folder, make_cache(coco_folder))
+    path = coco_folder / 'images/1.jpg'
+    size = path.stat().st_size
+    path.write_bytes(bytes(size))
+    assert all(map(np.array_equal, cached[0]['img'], plain[0]))
+    path.write_bytes(bytes(size + 1))  # another size: the file counts
+    cached[0]
+    assert cached.skipped[0]
+
+
+def test_joined_data_sets_have_a_cache_each(tmp_path):
+    caches = [make_cache(make_coco_folder(tmp_path / x, side=side))
+              for x, side in (('a', 160), ('b', 200))]
+    joined = dict(ann_file=['a/train.json', 'b/train.json'],
+                  proposal_file=['a/train.npz', 'b/train.npz'],
+                  data_prefix=dict(img_path=['a/images', 'b/images']))
+    check_equal_views(build(tmp_path, caches, **joined),
+                      build(tmp_path, **joined))
+    with pytest.raises(ValueError, match='has 1 files, but ann_file has 2'):
+        build(tmp_path, caches[0], **joined)
+
+
+def test_stale_cache_is_refused(coco_folder):
+    cache = make_cache(coco_folder)
+    path = coco_folder / 'images/3.jpg'
+    stat = path.stat()
+    os.utime(path, (1, 1))
+    build(coco_folder, cache)  # equal content, for example of a copy
+    data = bytearray(path.read_bytes())
+    data[-100] ^= 1
+    path.write_bytes(data)
+    assert path.stat().st_size == stat.st_size
+    with pytest.raises(ValueError, match=r"1 of 8 files .*3\.jpg.*run tools"):
+        build(coco_folder, cache)
+    Image.fromarray(photograph()).save(path)
+    with pytest.raises(ValueError, match='out of date'):
+        build(coco_folder, cache)
+
+
+def test_foreign_cache_is_refused(coco_folder, tmp_path):
+    cache = make_cache(coco_folder)
+    path = coco_folder / 'train.json'
+    content = json.loads(path.read_text())
+    names = [x['file_name'] for x in content['images']]
+    for image, name in zip(content['images'], names[1:] + names[:1]):
+        image['file_name'] = name
+    path.write_text(json.dumps(content))
+    other = make_cache(coco_folder, 'other.pixels')
+    for image, name in zip(content['images'], names):
+        image['file_name'] = name
+    path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match='made for other images.*run tools'):
+        build(coco_folder, other)
+    build(coco_folder, cache)
+
+
+def test_cut_short_cache_is_refused_at_the_start(coco_folder):
+    cache = make_cache(coco_folder)
+    os.truncate(cache, os.path.getsize(cache) - 4096)
+    with pytest.raises(ValueError, match='cannot be used.*run tools'):
+        build(coco_folder, cache)
+
+
+def test_missing_source_is_counted_as_without_a_cache(coco_folder):
+    cache = make_cache(coco_folder)
+    (coco_folder / 'images/2.jpg').unlink()
+    cached = build(coco_folder, cache)
+    plain = build(coco_folder)
+    check_equal_views(cached, plain)
+    assert REASONS[cached.skipped[1] - 1] == MISSING
+    assert cached.skipped.tolist() == plain.skipped.tolist()
+
+
+def test_images_outside_the_cache_are_read(coco_folder):
+    path = coco_folder / 'train.json'
+    text = path.read_text()
+    content = json.loads(text)
+    content['images'] = content['images'][:3]
+    path.write_text(json.dumps(content))
+    cache = make_cache(coco_folder)
+    path.write_text(text)
+    check_equal_views(build(coco_folder, cache), build(coco_folder))
+
+
+def test_remote_images_have_no_cache(coco_folder):
+    cache = make_cache(coco_folder)
+    with pytest.raises(ValueError, match='needs images on the local disk'):
+        build(coco_folder, pipeline=[dict(
+            type='LoadEncodedImage', cache=cache,
+            backend_args=dict(backend='http')), CROP],
+            data_prefix=dict(img_path='http://localhost:1/'))
+
+
+@pytest.mark.parametrize('option', ['reduce', 'fast_dct'])
+def test_options_that_change_pixels_are_refused(option):
+    with pytest.raises(ValueError, match='remove these options'):
+        build('', pipeline=[dict(type='LoadEncodedImage', cache='x',
+                                 **{option: True})])
