@@ -159,8 +159,9 @@ def test_describe_changes_names_values_once():
         '; 7 missing -> 1; and 12 other values')
 
 
-def test_record_has_no_passwords():
-    loader = dict(type='LoadEncodedImage', backend_args=dict(password='x'))
+def test_record_has_no_passwords_and_no_caches():
+    loader = dict(type='LoadEncodedImage', backend_args=dict(password='x'),
+                  cache=['a.pixels'])
     cfg = dict(train_dataloader=dict(
         batch_size=2, dataset=dict(pipeline=[loader])))
     assert _settings(cfg) == {

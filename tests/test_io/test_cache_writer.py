@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import shutil
@@ -157,6 +158,25 @@ def test_full_disk_is_reported_before_the_work(photographs, monkeypatch):
                         lambda _: SimpleNamespace(free=10**6))
     with pytest.raises(ValueError, match='0.0 GB free.*max-gb'):
         cache_of(photographs)
+
+
+def test_disk_that_fills_up_keeps_the_finished_images(photographs,
+                                                     monkeypatch):
+    write, calls = os.pwrite, []
+
+    def write_twice(*args):
+        calls.append(args)
+        if len(calls) > 2:
+            raise OSError(errno.ENOSPC, 'No space left on device')
+        return write(*args)
+
+    monkeypatch.setattr(os, 'pwrite', write_twice)
+    with pytest.raises(OSError, match='No space left.*to resume'):
+        cache_of(photographs)
+    monkeypatch.undo()
+    cache, outcome = cache_of(photographs)
+    assert (outcome.decoded, outcome.found_before) == (4, 2)
+    check_content(photographs, cache)
 
 
 def finished(number):

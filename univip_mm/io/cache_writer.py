@@ -113,6 +113,8 @@ def cache_pixels(images: Sequence[dict], img_prefix: PathLike, out: PathLike,
         RuntimeError: A worker process was killed.
     """
     workers = number_of_workers(workers)
+    if not images:
+        raise ValueError('the json has no images: check --ann-file')
     out = Path(out)
     check_output_file(out, '--out')
     earlier = _earlier_cache(out)
