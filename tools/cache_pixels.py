@@ -26,8 +26,10 @@ example:
   python tools/cache_pixels.py --img-prefix data/coco/train2017 \\
       --ann-file data/coco/annotations/instances_train2017.json \\
       --out /local_disk/train2017.pixels
-then, in the config:
-  dict(type='LoadEncodedImage', cache='/local_disk/train2017.pixels')
+
+then, with the same config as before:
+  bash tools/dist_train.sh configs/univip_r50_coco.py 8 --cfg-options \
+      train_dataloader.dataset.pipeline.0.cache=/local_disk/train2017.pixels
 '''
 
 
@@ -75,16 +77,19 @@ def main() -> None:
 def report(args: argparse.Namespace, number: int, outcome: CacheOutcome,
            seconds: float) -> None:
     """Print the numbers of images, the size, and unreadable images."""
-    print(f'decoded {outcome.decoded} images in {seconds:.0f} s '
-          f'({outcome.decoded / seconds:.1f} images/s); {outcome.found_before}'
-          f' were decoded before, {outcome.copied} copied from the earlier '
-          'cache')
+    done = f'decoded {outcome.decoded} images in {seconds:.0f} s'
+    if outcome.found_before:
+        done += f'; {outcome.found_before} were decoded before'
+    if outcome.copied:
+        done += f'; {outcome.copied} copied from the earlier cache'
+    print(done if any(outcome[:3]) else
+          'nothing to decode: the images have not changed')
     for name, problem in list(outcome.unreadable.items())[:SHOWN]:
         print(f'not cached: {printable(name)}: {printable(problem)}')
     if outcome.unreadable:
-        print(f'{len(outcome.unreadable)} images are not in the cache: the '
-              'training reads their files, and skips those that are '
-              'unreadable')
+        print(f'not in the cache: {len(outcome.unreadable)} of {number} '
+              'images; the training reads their files, and skips those that '
+              'are unreadable')
     print(f'pixel cache: {printable(args.out)}, {outcome.total} of {number} '
           f'images ({outcome.total / number:.1%}), '
           f'{os.path.getsize(args.out) / 1e9:.2f} GB')

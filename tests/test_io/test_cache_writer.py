@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from image_bytes import encode, photograph
-from test_pixel_cache import FILES, cache_of, write_files
+from test_pixel_cache import FILES, cache_of, pixels_of, write_files
 from tiny import ROOT
 
 from univip_mm.io import cache_journal
@@ -32,7 +32,7 @@ def check_content(root, cache, but=()):
     """Compare a cache with the files."""
     images = json.loads((root / 'list.json').read_text())['images']
     for image in images:
-        pixels = cache.find(image['id'])
+        pixels = pixels_of(cache, image['id'])
         if image['file_name'] in but:
             assert pixels is None
             continue
@@ -128,7 +128,7 @@ def test_unreadable_images_are_named_and_tried_again(photographs):
     (files / '2.jpg').write_bytes(good)
     cache, outcome = cache_of(photographs)
     assert (outcome.decoded, outcome.copied) == (1, 4)
-    assert cache.find(98) is not None
+    assert pixels_of(cache, 98) is not None
 
 
 def test_no_readable_image_is_an_error(photographs):
@@ -211,6 +211,6 @@ def test_all_formats_survive_a_copy_to_a_new_cache(tmp_path):
     os.remove(root / 'images/a.jpg')
     cache, outcome = cache_of(root)
     assert outcome.copied == len(FILES) - 1
-    assert cache.find(100) is None
+    assert pixels_of(cache, 100) is None
     for i, data in list(enumerate(FILES.values()))[1:]:
-        assert np.array_equal(cache.find(100 - i), decode_image(data))
+        assert np.array_equal(pixels_of(cache, 100 - i), decode_image(data))

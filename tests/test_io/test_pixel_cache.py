@@ -41,32 +41,32 @@ def cache_of(root, **kwargs):
     return PixelCache(root / 'out.pixels'), outcome
 
 
+def pixels_of(cache, image_id):
+    entry = cache.entry(image_id)
+    return entry and cache.pixels(entry)
+
+
 def test_cache_has_the_pixels_of_decode_image(photographs):
     cache, outcome = cache_of(photographs)
     assert outcome.decoded == len(cache) == len(FILES)
     cache.check()
     for i, (name, data) in enumerate(FILES.items()):
-        pixels = cache.find(100 - i)
+        entry = cache.entry(100 - i)
+        pixels = cache.pixels(entry)
         assert np.array_equal(pixels, decode_image(data)), name
         assert not pixels.flags.writeable
         assert pixels.ctypes.data % 64 == 0
-        assert cache.name(100 - i) == name
-    assert cache.find(5) is cache.find(101) is cache.find(-3) is None
-
-
-def test_find_ignores_pixels_of_a_file_of_other_size(photographs):
-    cache, _ = cache_of(photographs)
-    size = len(FILES['a.jpg'])
-    assert cache.find(100, size) is not None
-    assert cache.find(100, size + 1) is None
+        assert entry.name == name
+        assert entry.source.size == len(data)
+    assert cache.entry(5) is cache.entry(101) is cache.entry(-3) is None
 
 
 def test_cache_is_pickled_without_its_map(photographs):
     cache, _ = cache_of(photographs)
-    expected = cache.find(100)
+    expected = pixels_of(cache, 100)
     data = pickle.dumps(cache)
     assert len(data) < 300
-    assert np.array_equal(pickle.loads(data).find(100), expected)
+    assert np.array_equal(pixels_of(pickle.loads(data), 100), expected)
 
 
 @pytest.mark.parametrize('change, reason', [
@@ -92,6 +92,6 @@ def test_missing_cache_names_the_tool(tmp_path):
 
 def test_map_outlives_a_replaced_file(photographs):
     cache, _ = cache_of(photographs)
-    expected = cache.find(100).copy()
+    expected = pixels_of(cache, 100).copy()
     os.replace(photographs / 'list.json', photographs / 'out.pixels')
-    assert np.array_equal(cache.find(100), expected)
+    assert np.array_equal(pixels_of(cache, 100), expected)

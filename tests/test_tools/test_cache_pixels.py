@@ -17,6 +17,9 @@ def test_summary_has_numbers_and_unreadable_images(coco_folder, capsys):
     assert 'decoded 7 images' in text
     assert 'not cached: 3.jpg: not an image' in text
     assert '7 of 8 images (87.5%), 0.00 GB' in text
+    run_tool('cache_pixels', *options(coco_folder))
+    text = capsys.readouterr().out
+    assert 'nothing to decode' in text and 'not in the cache: 1 of 8' in text
 
 
 @pytest.mark.parametrize('changes, message', [

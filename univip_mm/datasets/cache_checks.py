@@ -70,13 +70,13 @@ def _check_names(cache: PixelCache, images: Sequence[dict],
     """Raise ValueError if ids belong to files of other names."""
     found = 0
     for image in images:
-        name = cache.name(image['id'])
-        if name is None:
+        entry = cache.entry(image['id'])
+        if entry is None:
             continue
-        if name != image['file_name']:
+        if entry.name != image['file_name']:
             raise ValueError(
                 f"the pixel cache '{cache.path}' was made for other images: "
-                f"id {image['id']} is '{name}' there, but "
+                f"id {image['id']} is '{entry.name}' there, but "
                 f"'{image['file_name']}' in '{ann_file}'; {_CURE}")
         found += 1
     if not found:

@@ -298,8 +298,7 @@ def _find_earlier(task: _Task, cache: Optional[PixelCache]
     entry = None if cache is None else cache.entry(task.image_id)
     if cache is None or entry is None or not _is_unchanged(task, entry):
         return None
-    pixels = cache.find(task.image_id)
-    return None if pixels is None else (pixels, entry.source)
+    return cache.pixels(entry), entry.source
 
 
 def _decode(task: _Task) -> Union[tuple[np.ndarray, Source], str]:

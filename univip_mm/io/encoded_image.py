@@ -46,6 +46,14 @@ class EncodedImage:
             self._pixels = decode_image(data)
             self.shape = self._pixels.shape
 
+    @classmethod
+    def of_pixels(cls, pixels: np.ndarray) -> 'EncodedImage':
+        """Return an image whose pixels (H, W, 3) uint8 BGR are known."""
+        image = cls.__new__(cls)
+        image._pixels = pixels
+        image.shape = pixels.shape
+        return image
+
     def _read_shape(self) -> bool:
         """Read the shape of a JPEG; return False if only OpenCV reads it."""
         header = read_segments(self._data)
@@ -63,6 +71,8 @@ class EncodedImage:
 
     def decode(self, min_scale: float = 1.0) -> np.ndarray:
         """Decode the image to pixels (H, W, 3) uint8, BGR.
+
+        The result can be read-only.
 
         Args:
             min_scale (float): Smallest allowed scale of the result. With

@@ -8,6 +8,7 @@ entry for each image, then the file names. All numbers are little-endian.
 """
 import errno
 import hashlib
+import math
 import mmap
 import os
 import struct
@@ -18,7 +19,6 @@ from typing import IO, NamedTuple, Optional
 import numpy as np
 
 from .atomic import PathLike
-from .encoded_image import EncodedImage
 from .files import open_regular
 from .images import read_bytes
 
@@ -108,47 +108,28 @@ class PixelCache:
         if _checksum(index) != self._index_sum:
             raise _damaged(self.path, 'its index has a wrong checksum')
 
-    def find(self, image_id: int,
-             source_size: Optional[int] = None) -> Optional[np.ndarray]:
-        """Return the pixels (H, W, 3) uint8 BGR, read-only, or None.
-
-        Args:
-            image_id (int): Image id in the COCO json.
-            source_size (int, optional): Bytes of the image file. The result
-                is None if the pixels are of a file of another size.
-        """
-        at = self._position(image_id)
-        if at is None:
-            return None
-        offset, height, width, size, *_ = self._entries[at].item()
-        if source_size not in (None, size):
-            return None
-        count = 3 * height * width
-        if offset + count > self._index_at:
-            raise _damaged(self.path, f'the image {image_id} is cut off')
+    def pixels(self, entry: Entry) -> np.ndarray:
+        """Return the pixels (H, W, 3) uint8 BGR of an entry, read-only."""
+        self._open()
+        if entry.end > self._index_at:
+            raise _damaged(self.path, f"'{entry.name}' is cut off")
         assert self._map is not None
-        return np.frombuffer(self._map, np.uint8, count, offset).reshape(
-            height, width, 3)
+        shape = entry.height, entry.width, 3
+        return np.frombuffer(
+            self._map, np.uint8, math.prod(shape), entry.offset
+        ).reshape(shape)
 
     def entry(self, image_id: int) -> Optional[Entry]:
         """Return the entry of an image, or None if there is none."""
         at = self._position(image_id)
         if at is None:
             return None
-        offset, height, width, size, mtime, digest, _ = (
+        offset, height, width, size, mtime, digest, end = (
             self._entries[at].item())
-        return Entry(image_id, self._name(at), offset, height, width,
+        start = int(self._entries['name_end'][at - 1]) if at else 0
+        return Entry(image_id, bytes(self._names[start:end]).decode(),
+                     offset, height, width,
                      Source(size, mtime, bytes(digest).hex()))
-
-    def name(self, image_id: int) -> Optional[str]:
-        """Return the file name of an image, or None if there is none."""
-        at = self._position(image_id)
-        return None if at is None else self._name(at)
-
-    def _name(self, at: int) -> str:
-        ends = self._entries['name_end']
-        start = int(ends[at - 1]) if at else 0
-        return bytes(self._names[start:int(ends[at])]).decode()
 
     def _position(self, image_id: int) -> Optional[int]:
         self._open()
@@ -196,26 +177,6 @@ class PixelCache:
             raise _damaged(self.path, f'{len(mapped)} instead of '
                            f'{end + names} bytes')
         return number, names, index_sum
-
-
-class CachedImage(EncodedImage):
-    """Image of a cache, instead of its file.
-
-    Args:
-        pixels (np.ndarray): The image (H, W, 3) uint8, BGR, read-only.
-    """
-
-    def __init__(self, pixels: np.ndarray) -> None:
-        self._cached = pixels
-        self.shape = pixels.shape
-
-    def decode(self, min_scale: float = 1.0,
-               bottom: Optional[int] = None) -> np.ndarray:
-        """Return all pixels (H, W, 3) uint8 BGR, read-only."""
-        return self._cached
-
-    def file_for_device(self) -> None:
-        """Return None: the pixels are decoded already."""
 
 
 def source_stat(path: PathLike) -> tuple[int, int]:

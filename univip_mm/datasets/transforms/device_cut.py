@@ -28,6 +28,6 @@ def uncut_sample(pixels: np.ndarray, scale: tuple[float, float],
     x1, y1 = table[:, :2].min(axis=0)
     x2, y2 = table[:, 2:4].max(axis=0)
     table[:, :4] -= (x1, y1, x1, y1)
-    part = torch.from_numpy(pixels[y1:y2, x1:x2]).clone(
-        memory_format=torch.contiguous_format)
-    return [part, torch.from_numpy(table)]
+    # The pixels can be read-only, which PyTorch's tensors cannot.
+    part = pixels[y1:y2, x1:x2].copy()
+    return [torch.from_numpy(part), torch.from_numpy(table)]

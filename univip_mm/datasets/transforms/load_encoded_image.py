@@ -15,7 +15,7 @@ from ...io.images import (
     read_bytes,
     reason_of,
 )
-from ...io.pixel_cache import CachedImage, PixelCache, source_stat
+from ...io.pixel_cache import PixelCache, is_source_of
 from ...registry import TRANSFORMS
 from ..file_backends import backend_args_of, is_local
 
@@ -84,18 +84,16 @@ class LoadEncodedImage(BaseTransform):
         return results
 
     def _find_cached(self, results: dict) -> Optional[EncodedImage]:
-        """Return the cached image, or None if it has to be read.
+        """Return the cached image, or None if its file has to be read.
 
-        A file that is missing or has another size now is not used from the
-        cache, so that it is reported or decoded as without a cache.
+        The file of an image that is missing or changed is read, so that it is
+        reported or decoded as without a cache.
         """
         cache = self.caches[results.get('source', 0)]
-        try:
-            size = source_stat(results['img_path'])[0]
-        except OSError:
+        entry = cache.entry(results['img_id'])
+        if entry is None or not is_source_of(entry, results['img_path']):
             return None
-        pixels = cache.find(results['img_id'], size)
-        return None if pixels is None else CachedImage(pixels)
+        return EncodedImage.of_pixels(cache.pixels(entry))
 
     def __repr__(self) -> str:
         return (f'{type(self).__name__}(reduce={self.reduce}, '
