@@ -55,6 +55,37 @@ def test_device_cuts_the_views_of_the_worker(folder, univip_scope, workers,
     assert all((a - b).abs().mean() < 0.5 for a, b in zip(*views))
 
 
+@pytest.mark.parametrize('workers', [0, 1])
+def test_device_decodes_the_images_of_the_worker(folder, univip_scope,
+                                                 workers):
+    batches = [next(iter(DataLoader(
+        data_set(folder, dict(decode=decode), cut='device'), batch_size=8,
+        num_workers=workers, collate_fn=collate_views)))
+        for decode in ('worker', 'device')]
+    assert set(batches[1]['inputs']) == {
+        'pixels', 'table', 'sizes', 'files', 'lengths'}
+    assert batches[1]['inputs']['pixels'].numel() == 0
+    preprocessor = UniVIPDataPreprocessor(mean=[0] * 3, std=[1] * 3)
+    views = [preprocessor(x)['inputs'] for x in batches]
+    assert len(views[0]) == 5 and all(map(torch.equal, *views))
+    # A batch is not modified: a replay can preprocess it again.
+    again = preprocessor(batches[1])['inputs']
+    assert all(map(torch.equal, again, views[1]))
+
+
+def test_batch_mixes_files_and_decoded_images(folder, univip_scope):
+    data = data_set(folder, dict(decode='device'), cut='device')
+    jpeg, other = data[0], data[1]
+    assert jpeg['inputs'][0].ndim == 1
+    plain = data_set(folder, cut='device')[1]
+    mixed = collate_views([jpeg, plain, other])['inputs']
+    assert [x > 0 for x in mixed['lengths']] == [True, False, True]
+    preprocessor = UniVIPDataPreprocessor(mean=[0] * 3, std=[1] * 3)
+    views = preprocessor(dict(inputs=mixed, data_samples=None))['inputs']
+    assert all(torch.equal(x[1], x[2]) for x in views)
+    assert not torch.equal(views[0][0], views[0][1])
+
+
 def test_plain_views_are_collated_as_by_the_host(folder, univip_scope):
     samples = [data_set(folder)[i] for i in range(3)]
     ours, theirs = collate_views(samples), default_collate(samples)

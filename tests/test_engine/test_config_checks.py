@@ -24,11 +24,20 @@ def test_check_config_needs_a_collate_function_for_device_cuts():
         check_config(cfg)
 
 
+def test_check_config_needs_device_cuts_for_device_decoding():
+    cfg = demo_config(**{f'{LOAD}.decode': 'device'})
+    with pytest.raises(ValueError, match="set cut='device' too"):
+        check_config(cfg)
+    cfg.merge_from_dict({f'{CROP}.cut': 'device'})
+    check_config(cfg)
+
+
 @pytest.mark.parametrize('name', ALL)
 def test_check_config_accepts_all_configs(name):
     check_config(demo_config(name))
 
 
+LOAD = 'train_dataloader.dataset.pipeline.0'
 CROP = 'train_dataloader.dataset.pipeline.1'
 
 

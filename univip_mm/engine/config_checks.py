@@ -61,6 +61,20 @@ def check_config(cfg: Config) -> None:
     for path, part in dicts_in(cfg.get('param_scheduler'), 'param_scheduler'):
         _check_schedule(part, path)
     _check_collate(cfg.train_dataloader)
+    _check_decode(cfg.train_dataloader)
+
+
+def _check_decode(loader: dict) -> None:
+    """Check that images that the device decodes are also cut there."""
+    for path, part in dicts_in(loader.get('dataset'),
+                               'train_dataloader.dataset'):
+        steps = [x for x in part.get('pipeline') or [] if isinstance(x, dict)]
+        if (any(x.get('decode') == 'device' for x in steps)
+                and not any(x.get('cut') == 'device' for x in steps)):
+            raise ValueError(
+                f"{path}.pipeline: LoadEncodedImage has decode='device', but "
+                "OverlapSceneCrop cuts the views in the worker: set "
+                "cut='device' too")
 
 
 def _check_collate(loader: dict) -> None:

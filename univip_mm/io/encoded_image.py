@@ -1,4 +1,6 @@
 """Images that are decoded on demand, at the scale in use."""
+from typing import Optional
+
 import numpy as np
 import simplejpeg
 
@@ -27,6 +29,8 @@ class EncodedImage:
             False.
         fast_dct (bool): Use libjpeg's faster, less exact integer transform.
             Defaults to False.
+        for_device (bool): The training device is to decode the file. Defaults
+            to False.
 
     Attributes:
         shape (tuple[int, int, int]): (H, W, 3) of the full image.
@@ -37,10 +41,11 @@ class EncodedImage:
     """
 
     def __init__(self, data: bytes, reduce: bool = False,
-                 fast_dct: bool = False) -> None:
+                 fast_dct: bool = False, for_device: bool = False) -> None:
         self._data = data
         self._reduce = reduce
         self._fast_dct = fast_dct
+        self._for_device = for_device
         self._pixels = None
         if not (is_jpeg(data) and self._read_shape()):
             self._pixels = decode_image(data)
@@ -68,6 +73,17 @@ class EncodedImage:
         check_pixels(height, width)
         self.shape = (height, width, 3)
         return space in ('YCbCr', 'Gray')
+
+    def file_for_device(self) -> Optional[bytes]:
+        """Return the file if the training device is to decode it, or None.
+
+        Only complete, upright JPEGs that are gray or YCbCr qualify. A file
+        without an end is decoded here, so that the worker reports it.
+        """
+        if (self._pixels is None and self._for_device
+                and self._data[-2:] == b'\xff\xd9'):
+            return self._data
+        return None
 
     def decode(self, min_scale: float = 1.0) -> np.ndarray:
         """Decode the image to pixels (H, W, 3) uint8, BGR.

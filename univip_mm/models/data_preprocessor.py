@@ -17,6 +17,7 @@ from .augment_params import (
     sample_from_seeds,
     sample_params,
 )
+from .jpeg_decoder import JpegDecoder
 from .pixel_params import (
     PixelParams,
     compute_pixel_params,
@@ -101,6 +102,7 @@ class UniVIPDataPreprocessor(ImgDataPreprocessor):
         self.register_buffer('_scale', 255 / self.std, persistent=False)
         self.register_buffer('_shift', -self.mean / self.std, persistent=False)
         self._generator: Optional[torch.Generator] = None
+        self.jpeg_decoder = JpegDecoder()
 
     def forward(self, data: dict, training: bool = False) -> dict:
         """Normalize a collated batch, and augment it in training.
@@ -116,6 +118,9 @@ class UniVIPDataPreprocessor(ImgDataPreprocessor):
             dict: ``inputs`` of the same form in float32, and
             ``data_samples``.
         """
+        if isinstance(data['inputs'], dict) and 'files' in data['inputs']:
+            data = dict(data, inputs=self.jpeg_decoder.add_images(
+                data['inputs'], self.mean.device))
         data = self.cast_data(data)
         inputs = data['inputs']
         if isinstance(inputs, dict):

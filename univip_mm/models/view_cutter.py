@@ -1,8 +1,11 @@
 """Cut and resize views out of images, on the training device."""
+import logging
 from collections.abc import Sequence
 from itertools import groupby
+from typing import Optional
 
 import torch
+from mmengine.logging import print_log
 from torch import Tensor
 
 # Columns of a table of views.
@@ -10,6 +13,8 @@ BASE, ROW, COLUMN, CHANNEL, X1, Y1, X2, Y2 = range(8)
 # Values that are computed at once, with indices of 8 bytes each.
 _CHUNK_VALUES = dict(cpu=2**18, other=2**24)
 _A = -0.75  # coefficient of OpenCV's bicubic interpolation
+
+_kernel_failed = False
 
 
 def cut_batch(pixels: Tensor, table: Tensor,
@@ -41,7 +46,8 @@ def cut_views(pixels: Tensor, table: Tensor, size: int) -> Tensor:
     Like ``cv2.resize(crop, (size, size), interpolation=cv2.INTER_CUBIC)``,
     without antialiasing, and without a pixel outside of the box. OpenCV
     rounds its weights: of photographs, one value in 17,000 differs by one
-    level. No value is read on the host.
+    level. No value is read on the host. On a GPU, one Triton kernel cuts all
+    views; without Triton, PyTorch operations do.
 
     Args:
         pixels (Tensor): Values of all images, (total,) uint8.
@@ -54,10 +60,36 @@ def cut_views(pixels: Tensor, table: Tensor, size: int) -> Tensor:
     Returns:
         Tensor: The views (N, 3, size, size) uint8.
     """
+    if pixels.is_cuda and len(table):
+        views_of_kernel = _cut_by_kernel(pixels, table, size)
+        if views_of_kernel is not None:
+            return views_of_kernel
     limit = _CHUNK_VALUES['cpu' if pixels.device.type == 'cpu' else 'other']
     chunk = max(1, limit // (3 * size * size))
     views = [_cut(pixels, part, size) for part in table.split(chunk)]
     return views[0] if len(views) == 1 else torch.cat(views)
+
+
+def _cut_by_kernel(pixels: Tensor, table: Tensor,
+                   size: int) -> Optional[Tensor]:
+    """Cut by the Triton kernel; return None if the kernel fails."""
+    global _kernel_failed
+    if _kernel_failed:
+        return None
+    try:
+        from .view_cutter_triton import cut
+        return cut(pixels, table, size)
+    except torch.cuda.OutOfMemoryError:
+        raise
+    except Exception as e:  # Triton raises errors of many types
+        _kernel_failed = True
+        print_log(
+            f'cut_views: the Triton kernel failed ({type(e).__name__}: {e}). '
+            'PyTorch operations are used, which are slower. To use the Triton '
+            'kernel, install the package triton, a C compiler (gcc) and the '
+            'headers of Python (python3-dev)',
+            logger='current', level=logging.WARNING)
+    return None
 
 
 def _cut(pixels: Tensor, table: Tensor, size: int) -> Tensor:

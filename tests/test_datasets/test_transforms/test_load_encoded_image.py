@@ -99,3 +99,21 @@ def test_load_encoded_image_is_registered():
     built = TRANSFORMS.build(
         dict(type='univip_mm.LoadEncodedImage', reduce=True))
     assert 'reduce=True' in repr(built)
+
+
+def test_only_complete_plain_jpegs_go_to_the_device():
+    data = encode()
+    assert EncodedImage(data, for_device=True).file_for_device() == data
+    assert EncodedImage(data).file_for_device() is None
+    for other in (data[:-1], data + b'\0', cv2.imencode(
+            '.png', photograph())[1].tobytes()):
+        image = EncodedImage(other, for_device=True)
+        assert image.file_for_device() is None
+
+
+@pytest.mark.parametrize('options, message', [
+    (dict(decode='gpu'), "must be 'worker' or 'device'"),
+    (dict(decode='device', reduce=True), 'no reduce')])
+def test_load_refuses_bad_decode_options(options, message):
+    with pytest.raises(ValueError, match=message):
+        LoadEncodedImage(**options)

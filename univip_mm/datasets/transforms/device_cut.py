@@ -31,3 +31,17 @@ def uncut_sample(pixels: np.ndarray, scale: tuple[float, float],
     # The pixels can be read-only, which PyTorch's tensors cannot.
     part = pixels[y1:y2, x1:x2].copy()
     return [torch.from_numpy(part), torch.from_numpy(table)]
+
+
+def undecoded_sample(file: bytes,
+                     views: Sequence[tuple[Box, int]]) -> list[Tensor]:
+    """Return a JPEG file and the boxes of its views, for the device.
+
+    Returns:
+        list[Tensor]: The file (length,) uint8 and (V, 5) int64: box within
+        the image, and side of the view.
+    """
+    table = np.array([[*box, size] for box, size in views])
+    # A copy: PyTorch warns of read-only memory.
+    data = np.frombuffer(file, np.uint8).copy()
+    return [torch.from_numpy(data), torch.from_numpy(table)]

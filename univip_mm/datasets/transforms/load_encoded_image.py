@@ -45,6 +45,13 @@ class LoadEncodedImage(BaseTransform):
             are not in the cache are read from their files. Required keys:
             ``img_id``, and ``source``, the number of the ``ann_file``, if
             there are several. Defaults to None.
+        decode (str): 'worker', or 'device' to let the training device decode
+            plain JPEGs, with ``OverlapSceneCrop(cut='device')``. The worker
+            still decodes other files, and uses ``cache``. The pixels of a GPU
+            differ by a few gray levels. A GPU does not detect damage inside a
+            complete file. The proposal search decoded every file strictly,
+            and unreadable files were dropped then, so this concerns only
+            files that were damaged later. Defaults to 'worker'.
 
     Attributes:
         caches (list[PixelCache]): The caches.
@@ -52,20 +59,30 @@ class LoadEncodedImage(BaseTransform):
     Raises:
         UnreadableImageError: The file cannot be read, is not regular, or is
             not an image.
-        ValueError: ``cache`` is used together with ``reduce`` or
-            ``fast_dct``, or is damaged.
+        ValueError: ``decode`` is unknown, ``cache`` or ``decode='device'`` is
+            used together with ``reduce`` or ``fast_dct``, or ``cache`` is
+            damaged.
     """
 
     def __init__(self, reduce: bool = False, fast_dct: bool = False,
                  backend_args: Optional[dict] = None,
-                 cache: Union[str, Sequence[str], None] = None) -> None:
+                 cache: Union[str, Sequence[str], None] = None,
+                 decode: str = 'worker') -> None:
         if cache is not None and (reduce or fast_dct):
             raise ValueError(
                 'LoadEncodedImage: a cache has the exact pixels at full size, '
                 'which reduce and fast_dct would change: remove these '
                 'options, or remove cache')
+        if decode not in ('worker', 'device'):
+            raise ValueError(f"LoadEncodedImage: decode is '{decode}', but "
+                             "must be 'worker' or 'device'")
+        if decode == 'device' and (reduce or fast_dct):
+            raise ValueError(
+                "LoadEncodedImage: decode='device' has no reduce and no "
+                "fast_dct: remove these options, or use decode='worker'")
         paths = [cache] if isinstance(cache, (str, os.PathLike)) else cache
         self.caches = [PixelCache(path) for path in paths or ()]
+        self.decode = decode
         self.reduce = reduce
         self.fast_dct = fast_dct
         self.backend_args = backend_args
@@ -78,7 +95,8 @@ class LoadEncodedImage(BaseTransform):
                 data = _read(results['img_path'], self.backend_args)
             except OSError as e:
                 raise UnreadableImageError(reason_of(e), str(e)) from e
-            image = EncodedImage(data, self.reduce, self.fast_dct)
+            image = EncodedImage(data, self.reduce, self.fast_dct,
+                                 for_device=self.decode == 'device')
         size = image.shape[:2]
         results.update(img=image, img_shape=size, ori_shape=size)
         return results
@@ -97,7 +115,7 @@ class LoadEncodedImage(BaseTransform):
 
     def __repr__(self) -> str:
         return (f'{type(self).__name__}(reduce={self.reduce}, '
-                f'fast_dct={self.fast_dct}, '
+                f"fast_dct={self.fast_dct}, decode='{self.decode}', "
                 f'cache={[cache.path for cache in self.caches]})')
 
 

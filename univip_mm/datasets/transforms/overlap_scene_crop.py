@@ -20,7 +20,7 @@ from .box_sampling import (
     sample_crop,
     shorter_side,
 )
-from .device_cut import uncut_sample
+from .device_cut import uncut_sample, undecoded_sample
 
 
 class ScenePair(NamedTuple):
@@ -243,6 +243,9 @@ class OverlapSceneCrop(BaseTransform):
         views += [(box, self.instance_size) for box in instances]
         height, width = image.shape[:2]
         if isinstance(image, EncodedImage):
+            file = image.file_for_device() if self.cut == 'device' else None
+            if file is not None:
+                return undecoded_sample(file, views)
             # Below this scale, a view would be enlarged from too few pixels.
             image = image.decode(
                 max(size / shorter_side(box) for box, size in views))
