@@ -103,8 +103,8 @@ def test_part_of_the_image_is_only_what_the_views_need(folder, univip_scope):
 
 
 def test_pictures_show_the_views_that_the_device_cuts(folder, univip_scope):
-    opened = [open_views(data_set(folder, cut=cut)).dataset
-              for cut in ('worker', 'device')]
+    opened = [open_views(data_set(folder, dict(decode=way), cut=way)).dataset
+              for way in ('worker', 'device')]
     for ours, theirs in zip(opened[0][1]['img'], opened[1][1]['img']):
         assert (ours == theirs).all()
 

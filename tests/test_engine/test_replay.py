@@ -1,6 +1,7 @@
 """Replay files: write one in a training, then compute the losses again."""
 import json
 
+import cv2
 import pytest
 import torch
 from mmengine.config import Config
@@ -62,12 +63,16 @@ def test_compute_equals_training_bit_for_bit(trained):
         f'{i}.jpg' for i in range(4)]
 
 
+@pytest.mark.parametrize('decoded', [True, False])
 def test_replay_keeps_images_that_the_device_cuts(cfg, univip_scope,
-                                                  tmp_path):
+                                                  tmp_path, decoded):
     model = MODELS.build(cfg.model)
     state = replay.random_state(model.data_preprocessor)
     images = [torch.randint(0, 256, (50, 60 + i, 3), dtype=torch.uint8)
               for i in range(2)]
+    if not decoded:
+        images = [torch.from_numpy(cv2.imencode('.jpg', x.numpy())[1].ravel())
+                  for x in images]
     boxes = torch.tensor([[0, 0, 40, 40, 64]] * 2 + [[5, 5, 30, 35, 32]] * 4)
     batch = collate_views([
         dict(inputs=[x, boxes], data_samples=DataSample(

@@ -67,9 +67,9 @@ class JpegDecoder:
         base = parts[0].numel()
         for i, image in zip(rows, self._decode(files, needed, device)):
             table[i, :, :4] = torch.tensor(image.layout(base))
-            image = image.pixels
-            base += image.numel()
-            parts.append(image.reshape(-1).to(device, non_blocking=True))
+            base += image.pixels.numel()
+            parts.append(
+                image.pixels.reshape(-1).to(device, non_blocking=True))
         return dict(pixels=torch.cat(parts), table=table,
                     sizes=inputs['sizes'])
 
