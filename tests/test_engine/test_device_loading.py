@@ -5,6 +5,10 @@ from tiny import run_tool, watched, write_config
 PIPELINE = 'train_dataloader.dataset.pipeline'
 CUT = f'{PIPELINE}.1.cut=device'
 DECODE = f'{PIPELINE}.0.decode=device'
+# Batch norm over two images amplifies one gray level to another training,
+# also with such noise in the worker. So use all images and small steps.
+STEADY = ['train_dataloader.batch_size=8', 'auto_scale_lr.enable=False',
+          'optim_wrapper.optimizer.lr=1e-5']
 
 
 def losses(work_dir):
@@ -16,10 +20,10 @@ def test_training_on_device_cuts_equals_the_workers(coco_folder, tmp_path):
     runs = dict(worker=[], cut=[CUT], decode=[CUT, DECODE])
     for name, options in runs.items():
         run_tool('train', config, '--work-dir', tmp_path / name,
-                 *(['--cfg-options', *options] if options else []))
-    expected = losses(tmp_path / 'worker')
+                 '--cfg-options', *STEADY, *options)
     # One value in 10,000 differs by one gray level.
-    assert losses(tmp_path / 'cut') == pytest.approx(expected, abs=1e-2)
+    expected = pytest.approx(losses(tmp_path / 'worker'), abs=2e-2)
+    assert losses(tmp_path / 'cut') == expected
     assert losses(tmp_path / 'decode') == losses(tmp_path / 'cut')
 
 
