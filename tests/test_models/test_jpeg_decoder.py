@@ -2,9 +2,10 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from mmengine.structures import BaseDataElement
 
 from univip_mm.io.images import UnreadableImageError
-from univip_mm.models import jpeg_decoder
+from univip_mm.models import UniVIPDataPreprocessor, jpeg_decoder
 from univip_mm.models.jpeg_decoder import JpegDecoder
 from univip_mm.models.view_cutter import cut_batch
 
@@ -108,21 +109,50 @@ def test_decoder_never_reads_past_an_image_that_is_too_small(gpu, monkeypatch):
     assert decoder.num_fallbacks == 3
 
 
-def test_decoder_counts_damaged_files_and_goes_on():
-    damaged = FILES[0][:-300] + b'\xff\xd9'
+def cut_off(data):
+    """Return a file without its last rows, but with an end marker."""
+    return data[:-300] + b'\xff\xd9'
+
+
+@pytest.mark.parametrize('on_gpu', [False, True])
+def test_decoder_replaces_unreadable_files(on_gpu, request, logged):
+    files = [FILES[0], cut_off(FILES[1]), FILES[2], b'\xff\xd8\xff\xd9']
+    if on_gpu:
+        gpu = request.getfixturevalue('gpu')
+        gpu.bad.update(len(files[i]) for i in (1, 3))
+    batch = batch_of([FILES[0], FILES[1], FILES[2], FILES[1]])
+    batch.update(files=torch.frombuffer(
+        bytearray(b''.join(files)), dtype=torch.uint8),
+        lengths=list(map(len, files)))
     decoder = JpegDecoder()
-    batch = dict(batch_of(FILES[:1]), lengths=[len(damaged)],
-                 files=torch.frombuffer(bytearray(damaged),
-                                        dtype=torch.uint8))
-    views = cut_batch(**decoder.add_images(batch, CPU))
-    assert decoder.num_damaged == 1
-    # The upper rows are intact.
-    gaps = views[0][:, :, :8].int() - views_by_opencv(FILES[:1])[:, :, :8]
-    assert gaps.abs().max() <= 1
+    for _ in range(2):
+        found = decoder.add_images(batch, CPU, [f'{i}.jpg' for i in range(4)])
+        views = cut_batch(**found)[0].int()
+        expected = views_by_opencv([FILES[0], FILES[2], FILES[2], FILES[0]])
+        assert (views - expected).abs().max() <= 1
+    assert decoder.num_unreadable == 4
+    assert decoder.num_fallbacks == (4 if on_gpu else 0)
+    warnings = [x for x in logged if 'was replaced' in x]
+    assert len(warnings) == 1 and "'1.jpg'" in warnings[0]
 
 
-def test_decoder_names_the_cure_for_unreadable_files():
-    batch = dict(batch_of(FILES[:1]), lengths=[4],
-                 files=torch.tensor([255, 216, 255, 217], dtype=torch.uint8))
-    with pytest.raises(UnreadableImageError, match="set LoadEncodedImage"):
-        JpegDecoder().add_images(batch, CPU)
+def test_preprocessor_names_a_batch_of_unreadable_files():
+    batch = dict(batch_of([FILES[0], FILES[0]]), lengths=[4, 4],
+                 files=torch.tensor([255, 216, 255, 217] * 2,
+                                    dtype=torch.uint8))
+    samples = [BaseDataElement(metainfo=dict(img_path=f'{i}\n.jpg'))
+               for i in range(2)]
+    with pytest.raises(UnreadableImageError, match='check the files') as e:
+        UniVIPDataPreprocessor()(dict(inputs=batch, data_samples=samples))
+    assert r"'0\n.jpg'" in str(e.value) and '\n' not in str(e.value)
+
+
+def test_decoder_replaces_a_file_with_a_decoded_image():
+    pixels = torch.from_numpy(opencv(FILES[2]))
+    batch = batch_of([FILES[0], FILES[2]])
+    batch['table'][1, :, :4] = torch.tensor([0, pixels.shape[1] * 3, 3, 1])
+    bad = cut_off(FILES[0])
+    batch.update(pixels=pixels.flatten(), lengths=[len(bad), 0],
+                 files=torch.frombuffer(bytearray(bad), dtype=torch.uint8))
+    views = cut_batch(**JpegDecoder().add_images(batch, CPU))[0].int()
+    assert (views - views_by_opencv([FILES[2]] * 2)).abs().max() <= 1

@@ -69,6 +69,7 @@ def test_chunks_do_not_change_the_views(monkeypatch):
     assert abs(gap).max() <= 1
 
 
+# As in test_sinkhorn_solver: Triton's interpreter is chosen at its import.
 INTERPRET = """
 import importlib.util, sys
 import torch

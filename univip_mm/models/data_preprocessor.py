@@ -120,7 +120,9 @@ class UniVIPDataPreprocessor(ImgDataPreprocessor):
         """
         if isinstance(data['inputs'], dict) and 'files' in data['inputs']:
             data = dict(data, inputs=self.jpeg_decoder.add_images(
-                data['inputs'], self.mean.device))
+                data['inputs'], self.mean.device, paths=[
+                    x.get('img_path', f'image {i} of the batch') for i, x in
+                    enumerate(data.get('data_samples') or [])]))
         data = self.cast_data(data)
         inputs = data['inputs']
         if isinstance(inputs, dict):

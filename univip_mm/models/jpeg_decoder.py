@@ -1,16 +1,15 @@
 """Decode the JPEG files of a batch on the training device."""
 import logging
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Optional
+from typing import Any, NamedTuple, Optional, Union
 
-import numpy as np
-import simplejpeg
 import torch
 from mmengine.logging import print_log
 from torch import Tensor
 
 from ..io.encoded_image import EncodedImage
 from ..io.images import UnreadableImageError
+from ..utils.text import printable
 
 
 class _Image(NamedTuple):
@@ -26,23 +25,32 @@ class _Image(NamedTuple):
         return [base + 2 * height * width, width, 1, -height * width]
 
 
+_Result = Union[_Image, UnreadableImageError]
+
+
 class JpegDecoder:
     """Decoder of JPEG files: nvJPEG on a GPU, otherwise the worker's decoder.
 
     Files that nvJPEG cannot read are decoded on the CPU and counted. The
-    pixels of nvJPEG differ from the CPU's by a few gray levels.
+    pixels of nvJPEG differ from the CPU's by a few gray levels. nvJPEG does
+    not report damage inside a complete file, so only the CPU detects damage.
+
+    A file that the CPU cannot decode either is replaced with the next image
+    of the batch, with its boxes. Such files are counted, not recorded in the
+    data set's ``skipped``: the log warns of the 1st, 10th, 100th and so on.
 
     Attributes:
-        num_files (int): Files decoded so far.
-        num_fallbacks (int): Files that a GPU was to decode, but a CPU did.
-        num_damaged (int): Files with damage inside, used as far as decoded.
+        num_files (int): Files of all batches so far.
+        num_fallbacks (int): Files that a GPU was to decode, but could not.
+        num_unreadable (int): Files that were replaced.
     """
 
     def __init__(self) -> None:
-        self.num_files = self.num_fallbacks = self.num_damaged = 0
+        self.num_files = self.num_fallbacks = self.num_unreadable = 0
         self._available = True
 
-    def add_images(self, inputs: dict, device: torch.device) -> dict:
+    def add_images(self, inputs: dict, device: torch.device,
+                   paths: Sequence[str] = ()) -> dict:
         """Decode the files of a batch, and append them to its pixels.
 
         Args:
@@ -50,12 +58,14 @@ class JpegDecoder:
                 :func:`~univip_mm.datasets.collate_views`, on the CPU. With
                 ``files`` and ``lengths``, it is not modified.
             device (torch.device): Device of the result's pixels.
+            paths (Sequence[str]): Path of each image, for messages. Defaults
+                to ().
 
         Returns:
             dict: ``pixels``, ``table`` and ``sizes``, without files.
 
         Raises:
-            UnreadableImageError: A file cannot be decoded at all.
+            UnreadableImageError: No image of the batch can be decoded.
         """
         table = inputs['table'].clone()
         lengths = inputs['lengths']
@@ -65,20 +75,46 @@ class JpegDecoder:
                   for i in rows]
         parts = [inputs['pixels'].to(device, non_blocking=True)]
         base = parts[0].numel()
+        errors = {}
         for i, image in zip(rows, self._decode(files, needed, device)):
+            if isinstance(image, UnreadableImageError):
+                errors[i] = image
+                continue
             table[i, :, :4] = torch.tensor(image.layout(base))
             base += image.pixels.numel()
             parts.append(
                 image.pixels.reshape(-1).to(device, non_blocking=True))
+        if errors:
+            self._replace(table, errors, paths)
         return dict(pixels=torch.cat(parts), table=table,
                     sizes=inputs['sizes'])
 
+    def _replace(self, table: Tensor, errors: dict[int, UnreadableImageError],
+                 paths: Sequence[str]) -> None:
+        """Replace the rows of unreadable images with rows of others."""
+        readable = [i for i in range(len(table)) if i not in errors]
+        for i, error in errors.items():
+            name = f"'{printable(paths[i])}'" if paths else f'image {i}'
+            text = f"LoadEncodedImage(decode='device'): {name} ({error})"
+            if not readable:
+                raise UnreadableImageError(
+                    error.reason, f'{text} and the other {len(errors) - 1} '
+                    'images of the batch cannot be decoded: check the files')
+            table[i] = table[min(readable, key=lambda j: (j - i) % len(table))]
+            self.num_unreadable += 1
+            if _is_power_of_10(self.num_unreadable):
+                print_log(
+                    f'{text} cannot be decoded and was replaced with another '
+                    f'image of its batch, number {self.num_unreadable} so far '
+                    'on this rank: repair or remove the file',
+                    logger='current', level=logging.WARNING)
+
     def _decode(self, files: Sequence[Tensor],
                 needed: Sequence[tuple[int, int]],
-                device: torch.device) -> list['_Image']:
+                device: torch.device) -> list[_Result]:
         self.num_files += len(files)
         if not _is_gpu(device):
-            return [self._decode_on_cpu(x) for x in files]
+            return [_decode_on_cpu(x) for x in files]
         found = self._decode_on_gpu(files, device)
         # A smaller image than the header says would be read past its end.
         found = [
@@ -95,7 +131,7 @@ class JpegDecoder:
                 "LoadEncodedImage(decode='worker')",
                 logger='current', level=logging.WARNING)
         self.num_fallbacks += failed
-        return [self._decode_on_cpu(file) if image is None
+        return [_decode_on_cpu(file) if image is None
                 else _Image(image, planar=True)
                 for file, image in zip(files, found)]
 
@@ -108,18 +144,23 @@ class JpegDecoder:
         if images is None:  # one bad file fails the call
             images = [_try_nvjpeg(x, device) for x in files]
             # Without nvJPEG, do not try each file of each batch.
-            self._available = any(x is not None for x in images)
+            self._available = (
+                any(x is not None for x in images)
+                or self.num_files - len(files) > self.num_fallbacks)
         return images
 
-    def _decode_on_cpu(self, file: Tensor) -> '_Image':
-        data = file.numpy().tobytes()
-        try:
-            pixels = EncodedImage(data).decode()
-        except UnreadableImageError as e:
-            # Too late to choose another image, as a worker does.
-            self.num_damaged += 1
-            pixels = _decode_damaged(data, e)
-        return _Image(torch.from_numpy(pixels), planar=False)
+
+def _decode_on_cpu(file: Tensor) -> _Result:
+    """Decode a file as the worker does; return the error of a bad file."""
+    try:
+        pixels = EncodedImage(file.numpy().tobytes()).decode()
+    except UnreadableImageError as e:
+        return e
+    return _Image(torch.from_numpy(pixels), planar=False)
+
+
+def _is_power_of_10(number: int) -> bool:
+    return str(number).strip('0') == '1'
 
 
 def _is_gpu(device: torch.device) -> bool:
@@ -135,13 +176,3 @@ def _try_nvjpeg(files: Any, device: torch.device) -> Any:
         raise
     except Exception:  # errors differ between versions of torchvision
         return None
-
-
-def _decode_damaged(data: bytes, error: UnreadableImageError) -> np.ndarray:
-    try:
-        return simplejpeg.decode_jpeg(data, 'BGR', strict=False)
-    except Exception:  # any error of a parser
-        raise UnreadableImageError(
-            error.reason, "a file that the worker did not decode; set "
-            "LoadEncodedImage(decode='worker'), which skips such files"
-        ) from error

@@ -39,7 +39,8 @@ def _cut_kernel(pixels, table, views, SIZE: tl.constexpr,
     x1, y1 = tl.load(row + 4), tl.load(row + 5)
     width, height = tl.load(row + 6) - x1, tl.load(row + 7) - y1
     # As in view_cutter: positions in float64.
-    x_ratio, y_ratio = width.to(tl.float64) / SIZE, height.to(tl.float64) / SIZE
+    x_ratio = width.to(tl.float64) / SIZE
+    y_ratio = height.to(tl.float64) / SIZE
     x = (((at % SIZE).to(tl.float64) + 0.5) * x_ratio - 0.5).to(tl.float32)
     y = (((at // SIZE).to(tl.float64) + 0.5) * y_ratio - 0.5).to(tl.float32)
     x_first, y_first = tl.floor(x), tl.floor(y)
