@@ -2,6 +2,8 @@
 import copy
 import math
 
+import cv2
+import numpy as np
 import pytest
 import torch
 from mmengine.logging import MessageHub
@@ -10,7 +12,13 @@ from mmengine.structures import BaseDataElement
 from tiny import run_tool, univip_config, watched, write_config
 
 from univip_mm.engine.fused_optimizer import use_fused
-from univip_mm.models import SinkhornOTLoss, sinkhorn, sinkhorn_solver
+from univip_mm.models import (
+    SinkhornOTLoss,
+    sinkhorn,
+    sinkhorn_solver,
+    view_cutter,
+)
+from univip_mm.models.jpeg_decoder import JpegDecoder
 from univip_mm.registry import MODELS
 
 pytestmark = pytest.mark.skipif(
@@ -49,6 +57,44 @@ def test_data_preprocessor_matches_cpu(channels_last):
         gaps = (found.cpu() - expected).abs()
         # Rounding can move a value across the threshold of solarization.
         assert (gaps > 1e-3).float().mean() < 1e-3
+
+
+def jpegs_and_boxes():
+    """Return JPEG files of smooth images, and a batch to cut them."""
+    files, table = [], torch.zeros(B, 3, 8, dtype=torch.int64)
+    for i in range(B):
+        small = np.random.default_rng(i).integers(
+            0, 256, (6, 8, 3), np.uint8)
+        image = cv2.resize(small, (120 + i, 100), interpolation=cv2.INTER_AREA)
+        files.append(cv2.imencode('.jpg', image)[1].ravel())
+        table[i, :, 4:] = torch.tensor(
+            [[0, 0, 120, 100], [5, 9, 70, 80], [30, 40, 47, 60]])
+    return dict(pixels=torch.empty(0, dtype=torch.uint8), table=table,
+                sizes=[64, 64, 32], lengths=list(map(len, files)),
+                files=torch.from_numpy(np.concatenate(files)))
+
+
+@pytest.mark.parametrize('kernel', [True, False])
+def test_views_cut_on_gpu_match_cpu(kernel, monkeypatch):
+    monkeypatch.setattr(view_cutter, '_kernel_failed', not kernel)
+    decoded = JpegDecoder().add_images(jpegs_and_boxes(), torch.device('cpu'))
+    expected = view_cutter.cut_batch(**decoded)
+    found = view_cutter.cut_batch(
+        decoded['pixels'].cuda(), decoded['table'].cuda(), decoded['sizes'])
+    assert view_cutter._kernel_failed is not kernel
+    gaps = torch.cat([(a.cpu().int() - b.int()).abs().flatten()
+                      for a, b in zip(found, expected)])
+    assert gaps.max() <= 1 and (gaps > 0).float().mean() < 1e-3
+
+
+def test_jpegs_decoded_on_gpu_match_cpu():
+    preprocessor = MODELS.build(dict(
+        type='UniVIPDataPreprocessor', mean=[0] * 3, std=[1] * 3))
+    expected = preprocessor(dict(inputs=jpegs_and_boxes()))['inputs']
+    found = preprocessor.cuda()(dict(inputs=jpegs_and_boxes()))['inputs']
+    assert preprocessor.jpeg_decoder.num_fallbacks == 0
+    for a, b in zip(found, expected):
+        assert a.is_cuda and (a.cpu() - b).abs().mean() < 2
 
 
 def test_sinkhorn_ot_loss_matches_float64_on_cpu():

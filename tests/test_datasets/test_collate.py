@@ -33,8 +33,8 @@ def data_set(folder, load=None, **crop):
     return data
 
 
-@pytest.mark.parametrize('workers', [0, 1])
-@pytest.mark.parametrize('load', [{}, dict(reduce=True)])
+@pytest.mark.parametrize('workers, load', [
+    (1, {}), (0, dict(reduce=True))])
 def test_device_cuts_the_views_of_the_worker(folder, univip_scope, workers,
                                              load):
     batches = [next(iter(DataLoader(
