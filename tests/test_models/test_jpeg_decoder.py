@@ -2,6 +2,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from host_waits import recorded_waits
 from mmengine.structures import BaseDataElement
 
 from univip_mm.io.images import UnreadableImageError
@@ -79,8 +80,11 @@ def test_decoder_matches_opencv():
 
 def test_decoder_reads_planar_images_of_a_gpu(gpu, logged):
     decoder = JpegDecoder()
+    with recorded_waits() as waits:
+        decoder.add_images(batch_of(FILES), CPU)
+    assert not waits
     assert_views(decoder, FILES)
-    assert decoder.num_fallbacks == 0 and len(gpu.calls) == 1 and not logged
+    assert decoder.num_fallbacks == 0 and len(gpu.calls) == 2 and not logged
 
 
 def test_decoder_counts_files_that_a_gpu_cannot_read(gpu, logged):
@@ -112,6 +116,12 @@ def test_decoder_never_reads_past_an_image_that_is_too_small(gpu, monkeypatch):
 def cut_off(data):
     """Return a file without its last rows, but with an end marker."""
     return data[:-300] + b'\xff\xd9'
+
+
+def test_decoder_expects_three_channels(gpu, monkeypatch):
+    monkeypatch.setattr(jpeg_decoder, '_try_nvjpeg', lambda files, device: [
+        torch.zeros(1, 200, 200, dtype=torch.uint8)] * len(files))
+    assert_views(JpegDecoder(), FILES)
 
 
 @pytest.mark.parametrize('on_gpu', [False, True])

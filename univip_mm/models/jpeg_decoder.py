@@ -10,6 +10,7 @@ from torch import Tensor
 from ..io.encoded_image import EncodedImage
 from ..io.images import UnreadableImageError
 from ..utils.text import printable
+from .view_cutter import X2, Y2
 
 
 class _Image(NamedTuple):
@@ -71,8 +72,7 @@ class JpegDecoder:
         lengths = inputs['lengths']
         rows = [i for i, length in enumerate(lengths) if length]
         files = inputs['files'].split([lengths[i] for i in rows])
-        needed = [(int(table[i, :, 7].max()), int(table[i, :, 6].max()))
-                  for i in rows]
+        needed = table.numpy()[rows][..., [Y2, X2]].max(axis=1).tolist()
         parts = [inputs['pixels'].to(device, non_blocking=True)]
         base = parts[0].numel()
         errors = {}
@@ -110,7 +110,7 @@ class JpegDecoder:
                     logger='current', level=logging.WARNING)
 
     def _decode(self, files: Sequence[Tensor],
-                needed: Sequence[tuple[int, int]],
+                needed: Sequence[Sequence[int]],
                 device: torch.device) -> list[_Result]:
         self.num_files += len(files)
         if not _is_gpu(device):
@@ -118,7 +118,7 @@ class JpegDecoder:
         found = self._decode_on_gpu(files, device)
         # A smaller image than the header says would be read past its end.
         found = [
-            x if x is not None and x.shape[1] >= height
+            x if x is not None and len(x) == 3 and x.shape[1] >= height
             and x.shape[2] >= width else None
             for x, (height, width) in zip(found, needed)]
         failed = sum(x is None for x in found)
