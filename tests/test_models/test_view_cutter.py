@@ -90,17 +90,17 @@ def test_kernel_matches_pytorch_in_interpreter(tmp_path):
     table = torch.tensor(
         [table_row(image, box) for box in boxes]
         + [[image.size + 2 * 90 * 120, 120, 1, -90 * 120, *boxes[0]]])
-    torch.save((pixels, table, 33), tmp_path / 'batch.pth')
+    torch.save((pixels, table, 17), tmp_path / 'batch.pth')
     subprocess.run(
         [sys.executable, '-c', INTERPRET,
          view_cutter.__file__.replace('.py', '_triton.py'),
          tmp_path / 'batch.pth', tmp_path / 'views.pth'],
         env=dict(os.environ, TRITON_INTERPRET='1'), check=True)
     views = torch.load(tmp_path / 'views.pth')
-    gap = (views.int() - cut_views(pixels, table, 33).int()).abs()
+    gap = (views.int() - cut_views(pixels, table, 17).int()).abs()
     assert gap.max() <= 1 and (gap > 0).float().mean() < 1e-3
     assert torch.equal(views[0], views[3])
-    assert abs(views[1].int().numpy() - opencv(image, boxes[1], 33)).max() <= 1
+    assert abs(views[1].int().numpy() - opencv(image, boxes[1], 17)).max() <= 1
 
 
 def test_kernel_compiles_for_a_gpu(tmp_path, monkeypatch):
