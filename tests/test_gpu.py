@@ -65,7 +65,7 @@ def jpegs_and_boxes():
     for i in range(B):
         small = np.random.default_rng(i).integers(
             0, 256, (6, 8, 3), np.uint8)
-        image = cv2.resize(small, (120 + i, 100), interpolation=cv2.INTER_AREA)
+        image = cv2.resize(small, (120 + i, 100))
         files.append(cv2.imencode('.jpg', image)[1].ravel())
         table[i, :, 4:] = torch.tensor(
             [[0, 0, 120, 100], [5, 9, 70, 80], [30, 40, 47, 60]])
