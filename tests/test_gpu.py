@@ -60,11 +60,11 @@ def test_data_preprocessor_matches_cpu(channels_last):
 
 
 def jpegs_and_boxes():
-    """Return JPEG files of smooth images, and a batch to cut them."""
+    """Return a batch of JPEG files of smooth images with soft colors."""
     files, table = [], torch.zeros(B, 3, 8, dtype=torch.int64)
     for i in range(B):
         small = np.random.default_rng(i).integers(
-            0, 256, (6, 8, 3), np.uint8)
+            80, 176, (6, 8, 3), np.uint8)
         image = cv2.resize(small, (120 + i, 100))
         files.append(cv2.imencode('.jpg', image)[1].ravel())
         table[i, :, 4:] = torch.tensor(
