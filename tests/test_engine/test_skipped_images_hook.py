@@ -8,6 +8,7 @@ from mmengine.logging import MMLogger
 from univip_mm.engine import SkippedImagesHook
 from univip_mm.engine.hooks import skipped_images_hook
 from univip_mm.io.images import (
+    CUT_OFF,
     EMPTY,
     MISSING,
     REASONS,
@@ -36,6 +37,15 @@ class Data:
         return dict(img_path=f'{index}.jpg')
 
 
+class Model(torch.nn.Module):
+    """Model whose preprocessor decodes images."""
+
+    def __init__(self):
+        super().__init__()
+        self.data_preprocessor = torch.nn.Module()
+        self.data_preprocessor.jpeg_decoder = SimpleNamespace(unreadable={})
+
+
 class Loader(list):
     """Loader of 20 batches."""
 
@@ -60,7 +70,7 @@ def run(tmp_path, monkeypatch):
         def __init__(self, dataset, **options):
             self.hook = SkippedImagesHook(**options)
             self.runner = SimpleNamespace(
-                train_dataloader=Loader(dataset), saved=[],
+                train_dataloader=Loader(dataset), saved=[], model=Model(),
                 logger=MMLogger.get_current_instance(),
                 log_dir=str(tmp_path), work_dir=str(tmp_path), iter=0)
 
@@ -142,6 +152,26 @@ def test_max_unreadable_stops_within_epoch(run):
         ('stopped.pth', False, dict(epoch=5, iter=100))]
     assert text.endswith("; saved 'stopped.pth', from which --resume "
                          'continues')
+
+
+def test_files_that_the_device_cannot_decode_count(run, logged, monkeypatch):
+    training = run(Data(200, {7: EMPTY}))
+    decoder = training.runner.model.data_preprocessor.jpeg_decoder
+    decoder.unreadable['a.jpg'] = CUT_OFF
+    training.end_epoch()
+    training.end_epoch()
+    assert training.listed == ['7.jpg\tthe file is empty',
+                               'a.jpg\tthe file ends before the image does']
+    assert '1 of 200 images (0.50%) could not be decoded' in logged[0]
+    assert 'a.jpg' in logged[0] and '1 of 200 images (0.50%)' in logged[1]
+    # The same file and another one on another rank.
+    monkeypatch.setattr(skipped_images_hook, 'all_gather_object', lambda x: [
+        x, {'a.jpg': CUT_OFF, 'b.jpg': CUT_OFF}])
+    decoder.unreadable['c.jpg'] = CUT_OFF
+    with pytest.raises(TooManyUnreadableError, match=(
+            '1 of 200 .*; 3 of 200 images .1.50%. .*a.jpg, c.jpg, b.jpg')):
+        training.end_epoch()
+    assert len(training.listed) == 4
 
 
 def test_not_searched_images_stop_before_first_step(run):

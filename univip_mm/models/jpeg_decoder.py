@@ -37,21 +37,23 @@ class JpegDecoder:
     not report damage inside a complete file, so only the CPU detects damage.
 
     A file that the CPU cannot decode either is replaced with the next image
-    of the batch, with its boxes. Such files are counted, not recorded in the
-    data set's ``skipped``: the log warns of the 1st, 10th, 100th and so on.
+    of the batch, with its boxes. :class:`SkippedImagesHook` reports and counts
+    such files.
 
     Attributes:
         num_files (int): Files of all batches so far.
         num_fallbacks (int): Files that a GPU was to decode, but could not.
-        num_unreadable (int): Files that were replaced.
+        unreadable (dict[str, str]): Files that were replaced: the reason by
+            path. Control characters of a path are escaped.
     """
 
     def __init__(self) -> None:
-        self.num_files = self.num_fallbacks = self.num_unreadable = 0
+        self.num_files = self.num_fallbacks = 0
+        self.unreadable: dict[str, str] = {}
         self._available = True
 
     def add_images(self, inputs: dict, device: torch.device,
-                   paths: Sequence[str] = ()) -> dict:
+                   paths: Optional[Sequence[str]] = None) -> dict:
         """Decode the files of a batch, and append them to its pixels.
 
         Args:
@@ -59,8 +61,8 @@ class JpegDecoder:
                 :func:`~univip_mm.datasets.collate_views`, on the CPU. With
                 ``files`` and ``lengths``, it is not modified.
             device (torch.device): Device of the result's pixels.
-            paths (Sequence[str]): Path of each image, for messages. Defaults
-                to ().
+            paths (Sequence[str], optional): Path of each image, to name
+                unreadable ones. Defaults to None: their numbers.
 
         Returns:
             dict: ``pixels``, ``table`` and ``sizes``, without files.
@@ -85,29 +87,23 @@ class JpegDecoder:
             parts.append(
                 image.pixels.reshape(-1).to(device, non_blocking=True))
         if errors:
-            self._replace(table, errors, paths)
+            self._replace(table, errors, paths or range(len(table)))
         return dict(pixels=torch.cat(parts), table=table,
                     sizes=inputs['sizes'])
 
     def _replace(self, table: Tensor, errors: dict[int, UnreadableImageError],
-                 paths: Sequence[str]) -> None:
+                 names: Sequence) -> None:
         """Replace the rows of unreadable images with rows of others."""
         readable = [i for i in range(len(table)) if i not in errors]
         for i, error in errors.items():
-            name = f"'{printable(paths[i])}'" if paths else f'image {i}'
-            text = f"LoadEncodedImage(decode='device'): {name} ({error})"
+            name = printable(names[i])
             if not readable:
                 raise UnreadableImageError(
-                    error.reason, f'{text} and the other {len(errors) - 1} '
-                    'images of the batch cannot be decoded: check the files')
+                    error.reason, f"'{name}' and the other "
+                    f'{len(errors) - 1} images of the batch cannot be '
+                    'decoded: check the files')
             table[i] = table[min(readable, key=lambda j: (j - i) % len(table))]
-            self.num_unreadable += 1
-            if _is_power_of_10(self.num_unreadable):
-                print_log(
-                    f'{text} cannot be decoded and was replaced with another '
-                    f'image of its batch, number {self.num_unreadable} so far '
-                    'on this rank: repair or remove the file',
-                    logger='current', level=logging.WARNING)
+            self.unreadable.setdefault(name, error.reason)
 
     def _decode(self, files: Sequence[Tensor],
                 needed: Sequence[Sequence[int]],
@@ -157,10 +153,6 @@ def _decode_on_cpu(file: Tensor) -> _Result:
     except UnreadableImageError as e:
         return e
     return _Image(torch.from_numpy(pixels), planar=False)
-
-
-def _is_power_of_10(number: int) -> bool:
-    return str(number).strip('0') == '1'
 
 
 def _is_gpu(device: torch.device) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from mmengine.dist import all_reduce, barrier, get_rank
+from mmengine.dist import all_gather_object, all_reduce, barrier, get_rank
 from mmengine.hooks import Hook
 
 from ...datasets.wrappers import leaves
@@ -14,6 +14,7 @@ from ...io.atomic import open_to_append
 from ...io.images import REASONS, TOO_SMALL, TooManyUnreadableError
 from ...registry import HOOKS
 from ...utils.text import printable
+from ...utils.unwrap import unwrap_model
 from .safe_checkpoint_hook import save_checkpoint_atomically
 
 FILE = 'skipped_images.txt'
@@ -32,7 +33,9 @@ class SkippedImagesHook(Hook):
     path are escaped.
 
     Images that the proposal search could not read count towards the limit,
-    which is checked before the first iteration. Images smaller than the data
+    which is checked before the first iteration. So do files that only the
+    decoder of ``LoadEncodedImage(decode='device')`` found unreadable. Images
+    smaller than the data
     set's ``min_image_size`` are reported, but do not count. The data set can
     be in the wrappers of :func:`univip_mm.datasets.wrappers.leaves`; data sets
     that record no skipped images have no limit, and the log says so.
@@ -70,6 +73,8 @@ class SkippedImagesHook(Hook):
         self._not_searched = 0
         self._own: Any = None  # of this rank, (images,) uint8
         self._of_all: Any = None
+        # Of all ranks: reason by path. Batches have no index of an image.
+        self._undecoded: dict[str, str] = {}
 
     def before_train(self, runner) -> None:
         """Check the images that the proposal search could not read."""
@@ -101,6 +106,8 @@ class SkippedImagesHook(Hook):
     def after_train_epoch(self, runner) -> None:
         """Check, and log the images skipped so far."""
         self._check(runner, runner.iter)
+        if self._undecoded:
+            runner.logger.warning(self._describe_undecoded(runner))
         if self._of_all is None or not self._of_all.any():
             return
         small = self._of_all == TOO_SMALL_CODE
@@ -123,7 +130,10 @@ class SkippedImagesHook(Hook):
         own = torch.cat([x.skipped for x in data_sets])
         if self._own is None:
             self._own, self._of_all = own * 0, own * 0
-        is_new = (own != self._own).any().float()
+        undecoded = _undecoded(runner)
+        is_new = (own != self._own).any() or any(
+            path not in self._undecoded for path in undecoded)
+        is_new = torch.tensor(float(is_new))
         all_reduce(is_new, op='max')
         if not is_new:
             return
@@ -133,17 +143,43 @@ class SkippedImagesHook(Hook):
         self._append(runner, [
             f'{path}\t{REASONS[self._of_all[index] - 1]}'
             for index, path in zip(new, _paths(data_sets, new))])
+        late = self._merge_undecoded(undecoded)
+        # The view sheet decodes in a worker, so a file can be in both records.
+        listed = set(_paths(
+            data_sets, self._of_all.nonzero().flatten().tolist()
+        )) if self._undecoded else set()
+        self._append(runner, [f'{path}\t{reason}' for path, reason in
+                              late.items() if path not in listed])
         unreadable = self._of_all * (self._of_all != TOO_SMALL_CODE)
-        number = int(unreadable.count_nonzero()) + self._not_searched
+        number = (int(unreadable.count_nonzero()) + self._not_searched
+                  + len(self._undecoded.keys() - listed))
         total = _total(runner) + self._not_searched
         if number > self.max_unreadable * total:
             text = self._describe(runner, unreadable, 'cannot be read')
+            if self._undecoded:
+                text += f'; {self._describe_undecoded(runner)}'
             if self._not_searched:
                 text += (f'; the proposal search could not read '
                          f'{self._not_searched} others')
             raise TooManyUnreadableError(
                 f'{text}. {self._cure(runner, number / total)}'
                 + _save(runner, done))
+
+    def _merge_undecoded(self, own: dict[str, str]) -> dict[str, str]:
+        """Merge the files that the decoders of all ranks could not read.
+
+        Returns:
+            dict[str, str]: Reason by path of the new ones.
+        """
+        new = {path: reason for part in all_gather_object(own)
+               for path, reason in part.items() if path not in self._undecoded}
+        self._undecoded.update(new)
+        return new
+
+    def _describe_undecoded(self, runner) -> str:
+        return (f'{_share(len(self._undecoded), _total(runner))} could not be '
+                'decoded in the training process and were replaced by others '
+                f'of their batch: {_first(list(self._undecoded))}')
 
     def _append(self, runner, lines: Sequence[str]) -> None:
         if get_rank() != 0 or not lines:
@@ -179,6 +215,14 @@ def _recording(runner) -> list[Any]:
     """Return the training's data sets that record skipped images."""
     return [x for x in leaves(runner.train_dataloader.dataset)
             if hasattr(x, 'skipped')]
+
+
+def _undecoded(runner) -> dict[str, str]:
+    """Return this rank's files that its decoder could not read."""
+    preprocessor = getattr(unwrap_model(runner.model), 'data_preprocessor',
+                           None)
+    decoder = getattr(preprocessor, 'jpeg_decoder', None)
+    return decoder.unreadable if decoder else {}
 
 
 def _total(runner) -> int:
