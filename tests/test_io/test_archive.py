@@ -1,13 +1,18 @@
 """Tests of the files in archives; the standard library is the oracle."""
 import os
+import shutil
 import tarfile
 import zipfile
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 from univip_mm.io import archive as module
 from univip_mm.io.archive import Archive, is_file, split_path
+from univip_mm.io.image_folder import list_folder
+from univip_mm.io.images import read_image
 
 FILES = {'a/1.jpg': b'one' * 400, 'a/2.jpg': b'', 'b c/ü.png': os.urandom(900)}
 
@@ -22,7 +27,7 @@ def write(path):
         for name, data in FILES.items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_bytes(data)
-        with tarfile.open(path, 'w') as file:
+        with tarfile.open(path, 'w', format=tarfile.GNU_FORMAT) as file:
             for name in FILES:
                 file.add(folder / name, f'./{name}')
     return str(path)
@@ -77,3 +82,21 @@ def test_split_path_keeps_folders_with_the_name_of_an_archive(tmp_path):
     (tmp_path / 'x.zip').mkdir()
     assert split_path(tmp_path / 'x.zip' / '1.jpg') is None
     assert split_path('/data/1.jpg') is None
+
+
+def test_archive_is_listed_and_read_like_its_folder(tmp_path):
+    folder = tmp_path / 'images'
+    (folder / 'a').mkdir(parents=True)
+    for i, name in enumerate(('1.jpg', 'a/2.png', 'a/.3.jpg', 'x.txt')):
+        pixels = np.full((8 + i, 9, 3), 90, np.uint8)
+        data = cv2.imencode('.jpg', pixels)[1].tobytes()
+        (folder / name).write_bytes(data)
+    expected = list_folder(folder)
+    for kind in ('zip', 'tar'):
+        path = shutil.make_archive(str(tmp_path / kind), kind, tmp_path,
+                                   'images')
+        assert list_folder(f'{path}/images') == expected
+        for image in expected['images']:
+            np.testing.assert_array_equal(
+                read_image(f"{path}/images/{image['file_name']}"),
+                read_image(folder / image['file_name']))

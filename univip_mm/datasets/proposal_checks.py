@@ -1,10 +1,10 @@
 """Checks that a data set's images, proposals and pipeline fit together."""
-import os
 from collections.abc import Sequence
 from typing import Callable, Optional
 
 import numpy as np
 
+from ..io.archive import is_file
 from ..io.coco_json import image_path, sample_images
 from ..proposals import ProposalFile
 
@@ -49,7 +49,7 @@ def check_rules(proposals: ProposalFile,
 def check_image_folder(folder: str, images: Sequence[dict]) -> None:
     """Raise FileNotFoundError if none of about ten images exists."""
     sample = sample_images(images)
-    if not any(os.path.isfile(image_path(folder, image['file_name']))
+    if not any(is_file(image_path(folder, image['file_name']))
                for image in sample):
         raise FileNotFoundError(
             f"no image '{sample[0]['file_name']}' below '{folder}', nor any "

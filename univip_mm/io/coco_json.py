@@ -12,6 +12,7 @@ from urllib.parse import unquote
 
 from ..utils.errors import warn
 from ..utils.text import excerpt
+from .archive import is_file
 from .atomic import PathLike
 from .files import read_json
 
@@ -97,7 +98,7 @@ def image_path(folder: PathLike, file_name: str) -> str:
     for name in (file_name, slashed, unquote(slashed)):
         if not points_outside(name):
             candidate = os.path.join(folder, name)
-            if os.path.isfile(candidate):
+            if is_file(candidate):
                 return candidate
     return os.path.join(folder, slashed)
 

@@ -2,6 +2,7 @@
 import logging
 import os
 import os.path as osp
+import re
 from collections import Counter
 from collections.abc import Iterator
 from functools import cache
@@ -12,6 +13,7 @@ import numpy as np
 
 from ..utils.progress import track
 from ..utils.text import printable
+from .archive import open_archive, split_path
 from .atomic import PathLike
 from .coco_json import points_outside
 from .files import NotRegularError
@@ -72,6 +74,8 @@ def list_folder(folder: PathLike) -> dict:
     decodes the format. The images are ordered by name and numbered from 1. An
     image with an unreadable header is listed without its size.
 
+    ``folder`` can be an archive, or a folder in it.
+
     Symbolic links are followed, but not to a folder that contains them, and
     no folder or linked file is listed twice. Hidden files and folders,
     ``SYSTEM_FOLDERS``, other suffixes, and paths that are not regular files
@@ -85,15 +89,18 @@ def list_folder(folder: PathLike) -> dict:
         FileNotFoundError: The folder cannot be opened, or has no image.
     """
     folder = os.fspath(folder)
+    in_archive = split_path(folder) is not None
     try:
-        os.scandir(folder).close()
+        if not in_archive:
+            os.scandir(folder).close()
     except OSError as e:
         raise FileNotFoundError(f"the image folder '{folder}' cannot be "
                                 f'opened ({e.strerror}): check the path'
                                 ) from None
     left_out = _LeftOut()
     images: list[dict] = []
-    names = _find_images(folder, left_out)
+    find = _find_archived if in_archive else _find_images
+    names = find(folder, left_out)
     for name in track(sorted(names, key=_parts), desc='listing'):
         try:
             size = read_size(osp.join(folder, name)) or ()
@@ -155,6 +162,26 @@ def _find_images(folder: str, left_out: _LeftOut) -> Iterator[str]:
                 yield name
         todo += reversed(subfolders)
     yield from _linked_images(linked, visited, left_out)
+
+
+def _find_archived(folder: str, left_out: _LeftOut) -> Iterator[str]:
+    """Yield the images in an archive below ``folder``, relative to it."""
+    archive, below = split_path(folder) or (folder, '')
+    start = f'{below}/' if below else ''
+    for full in open_archive(archive).names():
+        if not full.startswith(start):
+            continue
+        name = full[len(start):]
+        *parents, own_name = _parts(name)
+        if any(part[:1] == '.' or part.lower() in SYSTEM_FOLDERS
+               for part in parents):
+            left_out.add('hidden or system paths', name)
+        elif points_outside(name) or '..' in re.split(r'[/\\]', name):
+            left_out.add('names like a path outside the folder', name)
+        elif reason := _reason_against_file(own_name):
+            left_out.add(reason, name)
+        else:
+            yield name
 
 
 def _linked_images(linked: list[tuple[str, str]], visited: set[str],

@@ -15,6 +15,7 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
+from .archive import open_archive, split_path
 from .atomic import PathLike
 from .exif import ORIENTATION, orientation_of, swaps_sides
 from .files import NotRegularError, open_regular
@@ -89,10 +90,17 @@ def read_image(path: PathLike) -> np.ndarray:
 def read_bytes(path: PathLike) -> bytes:
     """Read a regular file of at most ``MAX_BYTES``; never block.
 
+    The file can be in an archive: 'x.zip/name' or 'x.tar/name'.
+
     Raises:
         OSError: The file is missing, not regular, or cannot be read.
         UnreadableImageError: The file is too large.
     """
+    if parts := split_path(path):
+        archive, name = open_archive(parts[0]), parts[1]
+        if (size := archive.size(name)) > MAX_BYTES:
+            raise UnreadableImageError(TOO_MANY_BYTES, str(size))
+        return archive.read(name)
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
         if size > MAX_BYTES:
@@ -162,7 +170,7 @@ def read_size(path: PathLike) -> Optional[tuple[int, int]]:
         NotRegularError: The path is not a regular file.
     """
     try:
-        with open_regular(path) as file, warnings.catch_warnings():
+        with _open(path) as file, warnings.catch_warnings():
             warnings.simplefilter('ignore')  # they do not name the file
             with Image.open(file) as image:
                 width, height = image.size
@@ -178,6 +186,11 @@ def read_size(path: PathLike) -> Optional[tuple[int, int]]:
         raise
     except Exception:  # any error of a parser
         return None
+
+
+def _open(path: PathLike) -> IO[bytes]:
+    return (io.BytesIO(read_bytes(path)) if split_path(path) else
+            open_regular(path))
 
 
 def _has_orientation(image: Image.Image, file: IO[bytes]) -> bool:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Optional
 
+from ..io.archive import is_file
 from ..io.atomic import PathLike
 from ..io.coco_json import image_path, sample_images
 from ..io.files import read_json
@@ -93,7 +94,8 @@ def check_folder(folder: PathLike, images: Sequence[dict]) -> None:
     """Raise ValueError if none of about ten images exists in the folder."""
     sample = sample_images(images)
     paths = [image_path(folder, image['file_name']) for image in sample]
-    if paths and not any(map(os.path.lexists, paths)):
+    if paths and not any(
+            os.path.lexists(path) or is_file(path) for path in paths):
         raise ValueError(
             f"none of {len(sample)} images is below '{folder}' (for example "
             f"'{sample[0]['file_name']}'): check --img-prefix")
