@@ -14,6 +14,7 @@ from ..io.files import NotRegularError
 from ..io.images import UnreadableImageError
 from ..registry import DATASETS
 from ..utils.text import printable
+from .file_backends import check_loader
 from .transforms.load_encoded_image import check_local_file
 
 _report = partial(print_log, logger='current', level=logging.WARNING)
@@ -94,6 +95,7 @@ class CocoMultiLabel(BaseDataset):
                 f"annotated images of '{self.ann_file}' has no image: set a "
                 'larger part')
         folder = self.data_prefix.get('img_path', '')
+        check_loader(folder, self.pipeline.transforms)
         return [
             dict(img_path=image_path(folder, image['file_name']),
                  img_id=image['id'], gt_label=sorted(labels[image['id']]),

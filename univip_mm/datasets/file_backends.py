@@ -3,9 +3,11 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import Any, Optional
 
+from mmcv.transforms import LoadImageFromFile
 from mmengine.fileio import get_file_backend
 from mmengine.fileio.backends import backends, prefix_to_backends
 
+from ..io.archive import split_path
 from ..io.urls import is_url
 
 SAMPLES = 3  # images to try; a web server may answer slowly
@@ -21,6 +23,15 @@ def is_local(path: str, backend_args: Optional[dict]) -> bool:
     """Return True if a path is read from the local disk."""
     backend = (backend_args or {}).get('backend', 'local')
     return backend in ('local', 'disk') and not is_url(path)
+
+
+def check_loader(folder: str, transforms: Sequence) -> None:
+    """Raise ValueError if the host's loader would have to read an archive."""
+    if split_path(folder) and any(isinstance(x, LoadImageFromFile)
+                                  for x in transforms):
+        raise ValueError(
+            f"LoadImageFromFile cannot read the archive '{folder}': use "
+            'LoadEncodedImage in the pipeline, or unpack the archive')
 
 
 def check_file_backend(paths: Sequence[str],

@@ -27,7 +27,12 @@ from ..proposals import ProposalFile
 from ..registry import DATASETS
 from ..utils.text import printable
 from .cache_checks import check_cache_options, check_caches
-from .file_backends import backend_args_of, check_file_backend, is_local
+from .file_backends import (
+    backend_args_of,
+    check_file_backend,
+    check_loader,
+    is_local,
+)
 from .proposal_checks import check_image_folder, check_image_ids, check_rules
 from .size_check import check_boxes_fit, check_dropped
 from .transforms.load_encoded_image import LoadEncodedImage, check_local_file
@@ -187,6 +192,7 @@ class ProposalCocoDataset(BaseDataset):
         check_cache_options(self.pipeline.transforms, len(self.ann_file),
                             folder, local)
         if local:
+            check_loader(folder, self.pipeline.transforms)
             check_image_folder(folder, images)
             check_boxes_fit(images, folder, ann_file, proposals)
         elif any(isinstance(x, LOADERS) for x in self.pipeline.transforms):

@@ -215,7 +215,8 @@ class Archive:
         try:
             with tarfile.open(fileobj=self._file, mode='r:') as archive:
                 while (member := archive.next()) is not None:
-                    archive.members = []  # otherwise, it keeps them all
+                    # Otherwise, it keeps all members in memory.
+                    vars(archive)['members'] = []
                     name = _normal(member.name)
                     if member.islnk() and _normal(member.linkname) in rows:
                         rows[name] = rows[_normal(member.linkname)]

@@ -18,4 +18,5 @@ def check_not_url(path: PathLike, option: str) -> None:
     """Raise ValueError if an option that needs a local file has a URL."""
     if is_url(path):
         raise ValueError(f"{option} is the URL '{path}', but must be a path "
-                         'on the local disk: copy the data there')
+                         'on the local disk: copy the data there; '
+                         'only data_prefix.img_path can be a URL')
