@@ -95,7 +95,8 @@ class CocoMultiLabel(BaseDataset):
                 f"annotated images of '{self.ann_file}' has no image: set a "
                 'larger part')
         folder = self.data_prefix.get('img_path', '')
-        check_loader(folder, self.pipeline.transforms)
+        check_loader(folder, self.pipeline.transforms,
+                     'unpack the archive for CocoMultiLabel')
         return [
             dict(img_path=image_path(folder, image['file_name']),
                  img_id=image['id'], gt_label=sorted(labels[image['id']]),

@@ -7,7 +7,7 @@ from mmcv.transforms import LoadImageFromFile
 from mmengine.fileio import get_file_backend
 from mmengine.fileio.backends import backends, prefix_to_backends
 
-from ..io.archive import split_path
+from ..io.archive import has_archive_name, split_path
 from ..io.urls import is_url
 
 SAMPLES = 3  # images to try; a web server may answer slowly
@@ -25,13 +25,12 @@ def is_local(path: str, backend_args: Optional[dict]) -> bool:
     return backend in ('local', 'disk') and not is_url(path)
 
 
-def check_loader(folder: str, transforms: Sequence) -> None:
+def check_loader(folder: str, transforms: Sequence, cure: str) -> None:
     """Raise ValueError if the host's loader would have to read an archive."""
     if split_path(folder) and any(isinstance(x, LoadImageFromFile)
                                   for x in transforms):
-        raise ValueError(
-            f"LoadImageFromFile cannot read the archive '{folder}': use "
-            'LoadEncodedImage in the pipeline, or unpack the archive')
+        raise ValueError(f"LoadImageFromFile cannot read the archive "
+                         f"'{folder}': {cure}")
 
 
 def check_file_backend(paths: Sequence[str],
@@ -74,10 +73,13 @@ def check_file_backend(paths: Sequence[str],
             reasons.append('there is no such entry')
         except Exception as e:  # each file backend has its own errors
             reasons.append(_describe(e))
+    cure = ('check data_prefix.img_path, backend_args of the loader, and the '
+            'network')
+    if has_archive_name(paths[0]):
+        cure = 'an archive must be on the local disk, so copy it there'
     raise FileNotFoundError(
         f"none of the first {len(reasons)} images can be read with the file "
-        f"backend '{name}', such as '{paths[0]}' ({reasons[0]}): check "
-        'data_prefix.img_path, backend_args of the loader, and the network')
+        f"backend '{name}', such as '{paths[0]}' ({reasons[0]}): {cure}")
 
 
 def _describe(error: Exception) -> str:

@@ -40,6 +40,8 @@ from .transforms.load_encoded_image import LoadEncodedImage, check_local_file
 Paths = Union[str, Sequence[str]]
 LOADERS = (LoadImageFromFile, LoadEncodedImage)
 MAX_FAILURES = 50  # unreadable images in a row
+_LOCAL = ('copy the file there, and set its absolute path if data_root is a '
+          'URL')
 _report = partial(print_log, logger='current', level=logging.WARNING)
 
 
@@ -182,8 +184,8 @@ class ProposalCocoDataset(BaseDataset):
     def _load_source(self, ann_file: str, proposal_file: str,
                      folder: str) -> list[dict]:
         """Check one json and its proposals, and list its usable images."""
-        check_not_url(ann_file, 'ann_file')
-        check_not_url(proposal_file, 'proposal_file')
+        check_not_url(ann_file, 'ann_file', _LOCAL)
+        check_not_url(proposal_file, 'proposal_file', _LOCAL)
         images = read_coco(ann_file, _report)['images']
         proposals = ProposalFile(proposal_file)
         check_image_ids(images, ann_file, proposals)
@@ -192,7 +194,8 @@ class ProposalCocoDataset(BaseDataset):
         check_cache_options(self.pipeline.transforms, len(self.ann_file),
                             folder, local)
         if local:
-            check_loader(folder, self.pipeline.transforms)
+            check_loader(folder, self.pipeline.transforms,
+                         'use LoadEncodedImage in the pipeline')
             check_image_folder(folder, images)
             check_boxes_fit(images, folder, ann_file, proposals)
         elif any(isinstance(x, LOADERS) for x in self.pipeline.transforms):

@@ -3,22 +3,22 @@ import errno
 import hashlib
 import json
 import os
-import posixpath
 import re
 import struct
-import tarfile
-import zipfile
 import zlib
 from collections.abc import Iterator
+from multiprocessing import parent_process
 from typing import Optional
 
 import numpy as np
 
 from ..utils.errors import warn
+from .archive_members import normal_name, tar_members, zip_members
 from .atomic import PathLike, atomic_write
 from .files import open_regular
 
 _SUFFIX = re.compile(r'\.(?:zip|tar|tar\.gz|tgz)(?=/|$)', re.IGNORECASE)
+_KIND = b'{"magic": "univip_mm archive index'  # start of every index
 _MAGIC = 'univip_mm archive index 1'
 _HEAD = 4096  # bytes of the index before its table
 # Rows of the table: hash, start of the data (zip: of the local header),
@@ -26,6 +26,11 @@ _HEAD = 4096  # bytes of the index before its table
 # the name. Rows are contiguous, so that a search does not copy them.
 _HASH, _START, _PACKED, _SIZE, _DEFLATED, _NAME, _LENGTH = range(7)
 _OPENED: dict[str, 'Archive'] = {}
+
+
+def has_archive_name(path: PathLike) -> bool:
+    """Return True if a part of a path ends like an archive."""
+    return _SUFFIX.search(os.fspath(path)) is not None
 
 
 def split_path(path: PathLike) -> Optional[tuple[str, str]]:
@@ -37,15 +42,21 @@ def split_path(path: PathLike) -> Optional[tuple[str, str]]:
     for match in _SUFFIX.finditer(path):
         archive = path[:match.end()]
         if archive in _OPENED or os.path.isfile(archive):
-            return archive, _normal(path[match.end():])
+            return archive, normal_name(path[match.end():])
     return None
 
 
 def open_archive(path: str) -> 'Archive':
-    """Return the archive, opened once per process."""
-    if path not in _OPENED:
-        _OPENED[path] = Archive(path)
-    return _OPENED[path]
+    """Return the archive, opened once per process, and again if it changes.
+
+    Raises:
+        ValueError: As :class:`Archive`.
+        OSError: The archive cannot be opened.
+    """
+    archive = _OPENED.get(path)
+    if archive is None or archive.stamp != _stamp(os.stat(path)):
+        archive = _OPENED[path] = Archive(path)
+    return archive
 
 
 def is_file(path: PathLike) -> bool:
@@ -56,11 +67,30 @@ def is_file(path: PathLike) -> bool:
     return open_archive(parts[0]).find(parts[1]) is not None
 
 
+def folder_of(path: PathLike, name: str) -> Optional[str]:
+    """Return the folder in an archive with ``name`` below it, or None.
+
+    ``path`` is any path in the archive.
+    """
+    parts = split_path(path)
+    if parts is None:
+        return None
+    for found in open_archive(parts[0]).names():
+        if f'/{found}'.endswith(f'/{name}'):
+            return os.path.join(
+                parts[0], found[:-len(name)].rstrip('/')).rstrip('/')
+    return None
+
+
 class Archive:
     """Files of a zip or an uncompressed tar, found through an index.
 
     The index is kept beside the archive, as ``ARCHIVE.index``, and rebuilt if
-    the archive has another size or time. All processes share its pages.
+    the archive has another size or time. All processes share its pages. A
+    file of this name that is no index stays as it is.
+
+    Attributes:
+        stamp (list[int]): Size, bytes, and time of the last change, ns.
 
     Raises:
         ValueError: The archive is compressed as a whole, damaged, encrypted,
@@ -74,8 +104,7 @@ class Archive:
             raise ValueError(f"'{path}' is compressed, so its files cannot be "
                              'found without reading all: gunzip it to a .tar')
         self._file = open_regular(path)
-        status = os.fstat(self._file.fileno())
-        self._stamp = [status.st_size, status.st_mtime_ns]
+        self.stamp = _stamp(os.fstat(self._file.fileno()))
         self._is_zip = path.lower().endswith('.zip')
         if not self._load():
             self._build()
@@ -143,19 +172,17 @@ class Archive:
 
     def _load(self) -> bool:
         """Map the index; return False if it is missing, old or damaged."""
-        path = f'{self.path}.index'
         try:
-            with open_regular(path) as file:
+            with open_regular(f'{self.path}.index') as file:
                 head = json.loads(file.read(_HEAD))
-                size = os.fstat(file.fileno()).st_size
-                count, length = head['files'], head['names']
-                if (head['magic'] != _MAGIC or head['archive'] != self._stamp
-                        or size != _HEAD + 56 * count + length):
-                    return False
-                pages = np.memmap(file, np.uint8, 'r')
+                data = np.memmap(file, np.uint8, 'r')[_HEAD:]
+            if head['magic'] != _MAGIC or head['archive'] != self.stamp or (
+                    head['sum'] != zlib.crc32(data)):
+                return False
+            self._set(data, head['files'])
         except (OSError, ValueError, KeyError, TypeError):
             return False
-        self._set(pages[_HEAD:], count)
+        _warn_once(head['remark'])
         return True
 
     def _set(self, data: np.ndarray, count: int) -> None:
@@ -166,78 +193,53 @@ class Archive:
 
     def _build(self) -> None:
         """Build the index and write it beside the archive."""
-        rows = self._zip_rows() if self._is_zip else self._tar_rows()
-        names = [_encode(name) for name in rows]
-        table = np.zeros((7, len(rows)), '<u8')
-        if rows:
-            table[_START:_DEFLATED + 1] = np.array(list(rows.values())).T
+        list_members = zip_members if self._is_zip else tar_members
+        members, remark = list_members(self._file, self.path)
+        _warn_once(remark)
+        names = [_encode(name) for name in members]
+        table = np.zeros((7, len(members)), '<u8')
+        if members:
+            table[_START:_DEFLATED + 1] = np.array(list(members.values())).T
             table[_HASH] = [_hash(name) for name in names]
             table[_LENGTH] = list(map(len, names))
             table[_NAME] = np.cumsum(table[_LENGTH]) - table[_LENGTH]
             table = table[:, np.argsort(table[_HASH], kind='stable')]
-        blob = b''.join(names)
-        head = json.dumps(dict(magic=_MAGIC, archive=self._stamp,
-                               files=len(rows), names=len(blob)))
-        data = np.ascontiguousarray(table).tobytes() + blob
+        data = np.ascontiguousarray(table).tobytes() + b''.join(names)
+        self._set(np.frombuffer(data, np.uint8), len(members))
+        head = json.dumps(dict(
+            magic=_MAGIC, archive=self.stamp, files=len(members),
+            sum=zlib.crc32(data), remark=remark))
+        self._keep(head.encode().ljust(_HEAD) + data)
+
+    def _keep(self, data: bytes) -> None:
+        """Write the index, but not over a file that is none."""
+        path = f'{self.path}.index'
         try:
-            with atomic_write(f'{self.path}.index') as file:
-                file.write(head.encode().ljust(_HEAD) + data)
+            if os.path.lexists(path) and not _is_index(path):
+                raise OSError(errno.EEXIST, f"another file is at '{path}'")
+            with atomic_write(path) as file:
+                file.write(data)
         except OSError as e:
-            warn(f"the index of '{self.path}' cannot be kept beside it "
-                 f'({e.strerror}): each process builds its own')
-        self._set(np.frombuffer(data, np.uint8), len(rows))
-
-    def _zip_rows(self) -> dict[str, tuple]:
-        rows = {}
-        try:
-            with zipfile.ZipFile(self._file) as archive:
-                infos = archive.infolist()
-        except zipfile.BadZipFile as e:
-            raise ValueError(f"'{self.path}' is damaged or cut short ({e}): "
-                             'copy it again') from None
-        for info in infos:
-            if info.is_dir():
-                continue
-            if info.flag_bits & 1 or info.compress_type not in (0, 8):
-                reason = ('encrypted' if info.flag_bits & 1 else
-                          f'compressed with method {info.compress_type}')
-                raise ValueError(
-                    f"'{info.filename}' of '{self.path}' is {reason}: make a "
-                    'zip with stored or deflated files')
-            rows[_normal(info.filename)] = (
-                info.header_offset, info.compress_size, info.file_size,
-                int(info.compress_type == 8))
-        return rows
-
-    def _tar_rows(self) -> dict[str, tuple]:
-        rows: dict[str, tuple] = {}
-        reason, end = '', 0
-        try:
-            with tarfile.open(fileobj=self._file, mode='r:') as archive:
-                while (member := archive.next()) is not None:
-                    # Otherwise, it keeps all members in memory.
-                    vars(archive)['members'] = []
-                    name = _normal(member.name)
-                    if member.islnk() and _normal(member.linkname) in rows:
-                        rows[name] = rows[_normal(member.linkname)]
-                    elif member.isreg() and member.sparse is None:
-                        rows[name] = (member.offset_data, member.size,
-                                      member.size, 0)
-                    end = archive.offset
-        except (tarfile.TarError, EOFError) as e:
-            reason = str(e)
-        if not rows and reason:
-            raise ValueError(f"'{self.path}' is not an uncompressed tar file "
-                             f'({reason}): gunzip it or copy it again')
-        if reason or end + tarfile.BLOCKSIZE > self._stamp[0]:
-            warn(f"'{self.path}' is cut short after {len(rows)} files: copy "
-                 'it again')
-        return rows
+            _warn_once(f"the index of '{self.path}' cannot be kept beside it "
+                       f'({e.strerror}): each process builds its own')
 
 
-def _normal(name: str) -> str:
-    name = posixpath.normpath(name.lstrip('/'))
-    return '' if name == '.' else name
+def _is_index(path: str) -> bool:
+    try:
+        with open_regular(path, follow=False) as file:
+            return file.read(len(_KIND)) == _KIND
+    except OSError:
+        return False
+
+
+def _stamp(status: os.stat_result) -> list[int]:
+    return [status.st_size, status.st_mtime_ns]
+
+
+def _warn_once(text: str) -> None:
+    """Log a warning, not in each worker process."""
+    if text and parent_process() is None:
+        warn(text)
 
 
 def _encode(name: str) -> bytes:

@@ -14,9 +14,9 @@ def join_path(folder: str, path: PathLike) -> str:
     return os.fspath(path) if is_url(path) else os.path.join(folder, path)
 
 
-def check_not_url(path: PathLike, option: str) -> None:
+def check_not_url(path: PathLike, option: str,
+                  cure: str = 'copy the data there') -> None:
     """Raise ValueError if an option that needs a local file has a URL."""
     if is_url(path):
         raise ValueError(f"{option} is the URL '{path}', but must be a path "
-                         'on the local disk: copy the data there; '
-                         'only data_prefix.img_path can be a URL')
+                         f'on the local disk: {cure}')

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Optional
 
-from ..io.archive import is_file
+from ..io.archive import folder_of, is_file
 from ..io.atomic import PathLike
 from ..io.coco_json import image_path, sample_images
 from ..io.files import read_json
@@ -96,6 +96,10 @@ def check_folder(folder: PathLike, images: Sequence[dict]) -> None:
     paths = [image_path(folder, image['file_name']) for image in sample]
     if paths and not any(
             os.path.lexists(path) or is_file(path) for path in paths):
+        name = sample[0]['file_name']
+        found = folder_of(folder, name)
+        cure = f"set --img-prefix to '{found}'" if found else (
+            'check --img-prefix')
         raise ValueError(
             f"none of {len(sample)} images is below '{folder}' (for example "
-            f"'{sample[0]['file_name']}'): check --img-prefix")
+            f"'{name}'): {cure}")

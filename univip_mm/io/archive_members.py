@@ -1,0 +1,138 @@
+"""List of the files in a zip file or an uncompressed tar file."""
+import posixpath
+import stat
+import tarfile
+import zipfile
+from typing import IO, NamedTuple
+
+_ENCRYPTED = 1  # flag of a zip member
+_UTF8 = 1 << 11  # flag of a zip member
+# Errors of zipfile for directories that are damaged, and not only cut short.
+_ZIP_ERRORS = (zipfile.BadZipFile, NotImplementedError, ValueError, OSError)
+
+
+class Member(NamedTuple):
+    """File in an archive.
+
+    Attributes:
+        start (int): Position of the data, bytes; in a zip, position of the
+            local header before the data.
+        packed (int): Bytes in the archive.
+        size (int): Bytes of the file.
+        deflated (int): 1 if the data is deflated, else 0.
+    """
+    start: int
+    packed: int
+    size: int
+    deflated: int
+
+
+def zip_members(file: IO[bytes], path: str) -> tuple[dict[str, Member], str]:
+    """List the files of a zip.
+
+    Folders and symbolic links are left out. Of several files with the same
+    name, the last is listed.
+
+    Args:
+        file (IO[bytes]): The open zip.
+        path (str): Its path, for messages.
+
+    Returns:
+        tuple: Files by name, and a remark for the log, '' if there is none.
+
+    Raises:
+        ValueError: The zip is damaged or encrypted, or a file has another
+            compression than deflate.
+    """
+    try:
+        with zipfile.ZipFile(file) as archive:
+            infos = archive.infolist()
+    except _ZIP_ERRORS as e:
+        raise ValueError(f"'{path}' is damaged or cut short ({e}): copy it "
+                         'again') from None
+    members, links = {}, 0
+    for info in infos:
+        if info.is_dir():
+            continue
+        if stat.S_ISLNK(info.external_attr >> 16):
+            links += 1
+            continue
+        if info.flag_bits & _ENCRYPTED or info.compress_type not in (
+                zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            reason = ('encrypted' if info.flag_bits & _ENCRYPTED else
+                      f'compressed with method {info.compress_type}')
+            raise ValueError(
+                f"'{info.filename}' of '{path}' is {reason}: make a zip with "
+                'stored or deflated files')
+        members[normal_name(_zip_name(info))] = Member(
+            info.header_offset, info.compress_size, info.file_size,
+            int(info.compress_type == zipfile.ZIP_DEFLATED))
+    return members, _remark_on_links(links, path)
+
+
+def _zip_name(info: zipfile.ZipInfo) -> str:
+    r"""Return a name as other programs unpack it.
+
+    Some programs write UTF-8 without the flag for UTF-8, or ``a\b`` for
+    ``a/b``.
+    """
+    name = info.filename.replace('\\', '/')
+    if info.flag_bits & _UTF8 or name.isascii():
+        return name
+    try:
+        return name.encode('cp437').decode()
+    except UnicodeError:
+        return name
+
+
+def tar_members(file: IO[bytes], path: str) -> tuple[dict[str, Member], str]:
+    """List the files of an uncompressed tar, and its hard links.
+
+    Everything else is left out, such as symbolic links. A tar that is cut
+    short has the files before the cut, and the remark reports the cut.
+
+    Args, return values and errors are those of :func:`zip_members`.
+    """
+    members: dict[str, Member] = {}
+    links, problem = 0, ''
+    end = 0
+    try:
+        with tarfile.open(fileobj=file, mode='r:', encoding='utf-8',
+                          errors='surrogateescape') as archive:
+            while (found := archive.next()) is not None:
+                # Otherwise, it keeps all members in memory.
+                vars(archive)['members'] = []
+                end = archive.offset
+                name = normal_name(found.name)
+                target = normal_name(found.linkname)
+                if found.islnk() and target in members:
+                    members[name] = members[target]
+                elif found.isreg() and found.sparse is None:
+                    members[name] = Member(found.offset_data, found.size,
+                                           found.size, 0)
+                elif not found.isdir():
+                    links += 1
+            end = archive.offset
+    except (tarfile.TarError, EOFError, ValueError) as e:
+        problem = str(e)
+    if not members and problem:
+        raise ValueError(f"'{path}' is not an uncompressed tar file "
+                         f'({problem}): gunzip it or copy it again')
+    file.seek(end)
+    # An empty block ends a tar; tarfile stops at a damaged header too.
+    if problem or file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+        return members, (f"'{path}' is damaged or cut short after "
+                         f'{len(members)} files: copy it again')
+    return members, _remark_on_links(links, path)
+
+
+def _remark_on_links(number: int, path: str) -> str:
+    return '' if not number else (
+        f"{number} links or special files of '{path}' cannot be read: pack "
+        'the images themselves')
+
+
+def normal_name(name: str) -> str:
+    """Return a name without '.', '//' and a '/' at either end."""
+    name = posixpath.normpath(name.lstrip('/'))
+    return '' if name == '.' else name
