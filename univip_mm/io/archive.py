@@ -17,7 +17,8 @@ from .archive_members import normal_name, tar_members, zip_members
 from .atomic import PathLike, atomic_write
 from .files import open_regular
 
-_SUFFIX = re.compile(r'\.(?:zip|tar|tar\.gz|tgz)(?=/|$)', re.IGNORECASE)
+_SUFFIX = re.compile(
+    r'\.(?:zip|tar|tar\.(?:gz|bz2|xz|zst)|tgz|tbz2|txz)(?=/|$)', re.I)
 _KIND = b'{"magic": "univip_mm archive index'  # start of every index
 _MAGIC = 'univip_mm archive index 1'
 _HEAD = 4096  # bytes of the index before its table
@@ -100,9 +101,10 @@ class Archive:
 
     def __init__(self, path: str) -> None:
         self.path = path
-        if path.lower().endswith(('.gz', '.tgz')):
-            raise ValueError(f"'{path}' is compressed, so its files cannot be "
-                             'found without reading all: gunzip it to a .tar')
+        if not path.lower().endswith(('.zip', '.tar')):
+            raise ValueError(
+                f"'{path}' is compressed as a whole, so that no file can be "
+                'read alone: decompress it to a .tar')
         self._file = open_regular(path)
         self.stamp = _stamp(os.fstat(self._file.fileno()))
         self._is_zip = path.lower().endswith('.zip')
