@@ -1,16 +1,18 @@
 import functools
 import http.server
 import json
+import shutil
 import sys
 import threading
 
+import numpy as np
 import pytest
 from mmengine.fileio.backends import backends, prefix_to_backends
 from mmengine.fileio.backends.base import BaseStorageBackend
 
-from univip_mm.datasets import ProposalCocoDataset
+from univip_mm.datasets import CocoMultiLabel, ProposalCocoDataset
 from univip_mm.datasets.file_backends import check_file_backend
-from univip_mm.io.images import NoReadableImageError
+from univip_mm.io.images import NoReadableImageError, read_image
 from univip_mm.registry import TRANSFORMS
 
 
@@ -37,7 +39,7 @@ def server(coco_folder):
     with http.server.ThreadingHTTPServer(
             ('127.0.0.1', 0), functools.partial(
                 Handler, directory=str(coco_folder))) as found:
-        thread = threading.Thread(target=found.serve_forever)
+        thread = threading.Thread(target=found.serve_forever, args=(.02, ))
         thread.start()
         yield f'http://127.0.0.1:{found.server_address[1]}', found
         found.shutdown()
@@ -75,6 +77,45 @@ def test_images_are_read_from_web_server(coco_folder, server, loader):
         dataset.set_epoch(0, 0)
     assert remote.get_data_info(2)['img_path'] == f'{server[0]}/images/3.jpg'
     assert (remote[2]['img'][0] == local[2]['img'][0]).all()
+
+
+@pytest.mark.parametrize('cls', [ProposalCocoDataset, CocoMultiLabel])
+def test_data_root_can_be_a_url(coco_folder, server, cls):
+    files = dict(ann_file=annotated(coco_folder))
+    if cls is ProposalCocoDataset:
+        files['proposal_file'] = str(coco_folder / 'train.npz')
+    options = dict(data_root=server[0], data_prefix=dict(img_path='images'),
+                   pipeline=[TRANSFORMS.build(dict(type='LoadImageFromFile'))])
+    dataset = cls(**files, **options)
+    assert dataset.get_data_info(2)['img_path'] == f'{server[0]}/images/3.jpg'
+    np.testing.assert_array_equal(
+        dataset[2]['img'], read_image(coco_folder / 'images/3.jpg'))
+    for option, path in files.items():
+        name = path.rpartition('/')[2]
+        with pytest.raises(ValueError) as e:
+            cls(**dict(files, **{option: name}), **options)
+        assert str(e.value) == (
+            f"{option} is the URL '{server[0]}/{name}', but must be a path on "
+            'the local disk: copy the file there, and set its absolute path '
+            'if data_root is a URL')
+
+
+def annotated(folder):
+    """Write a json with an object in each image; return its path."""
+    images = json.loads((folder / 'train.json').read_text())['images']
+    objects = [dict(id=x['id'], image_id=x['id'], category_id=1,
+                    bbox=[0, 0, 9, 9], area=81, iscrowd=0) for x in images]
+    (folder / 'all.json').write_text(json.dumps(dict(
+        images=images, annotations=objects,
+        categories=[dict(id=1, name='cat')])))
+    return str(folder / 'all.json')
+
+
+def test_archive_on_a_server_is_refused(coco_folder, server):
+    shutil.make_archive(str(coco_folder / 'x'), 'zip', coco_folder / 'images')
+    with pytest.raises(FileNotFoundError) as e:
+        build(coco_folder, f'{server[0]}/x.zip')
+    assert 'an archive must be on the local disk, so copy' in str(e.value)
 
 
 def test_missing_images_of_server_are_named(coco_folder, server):

@@ -12,9 +12,10 @@ from ..io.coco_annotations import read_annotations, read_categories
 from ..io.coco_json import image_path, read_coco
 from ..io.files import NotRegularError
 from ..io.images import UnreadableImageError
+from ..io.urls import check_not_url, join_path
 from ..registry import DATASETS
 from ..utils.text import printable
-from .file_backends import check_loader
+from .file_backends import COPY_FILE, check_loader
 from .transforms.load_encoded_image import check_local_file
 
 _report = partial(print_log, logger='current', level=logging.WARNING)
@@ -53,6 +54,9 @@ class CocoMultiLabel(BaseDataset):
             unknown; ``part`` is not a range in [0, 1], or has no image.
     """
 
+    ann_file: str
+    data_prefix: dict
+
     def __init__(self, ann_file: str, data_root: str = '',
                  data_prefix: Optional[dict] = None, split: str = 'train',
                  part: Sequence[float] = (0, 1), pipeline: Sequence = (),
@@ -71,8 +75,16 @@ class CocoMultiLabel(BaseDataset):
             data_prefix=data_prefix or dict(img_path=''),
             pipeline=list(pipeline), **kwargs)
 
+    def _join_prefix(self) -> None:
+        """Join the paths with ``data_root``; MMEngine cannot join URLs."""
+        self.ann_file = join_path(self.data_root or '', self.ann_file)
+        self.data_prefix = {
+            key: join_path(self.data_root or '', path)
+            for key, path in self.data_prefix.items()}
+
     def load_data_list(self) -> list[dict]:
         """Load the annotated images of the part, with their classes."""
+        check_not_url(self.ann_file, 'ann_file', COPY_FILE)
         content = read_coco(self.ann_file, _report)
         labels = self._read_labels(content)
         images = sorted((x for x in content['images'] if x['id'] in labels),

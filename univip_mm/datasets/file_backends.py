@@ -10,6 +10,9 @@ from mmengine.fileio.backends import backends, prefix_to_backends
 from ..io.archive import has_archive_name, split_path
 from ..io.urls import is_url
 
+# How to use a json or a proposal file whose path is a URL.
+COPY_FILE = ('copy the file there, and set its absolute path if data_root is '
+             'a URL')
 SAMPLES = 3  # images to try; a web server may answer slowly
 
 

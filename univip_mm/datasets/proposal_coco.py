@@ -28,6 +28,7 @@ from ..registry import DATASETS
 from ..utils.text import printable
 from .cache_checks import check_cache_options, check_caches
 from .file_backends import (
+    COPY_FILE,
     backend_args_of,
     check_file_backend,
     check_loader,
@@ -40,8 +41,6 @@ from .transforms.load_encoded_image import LoadEncodedImage, check_local_file
 Paths = Union[str, Sequence[str]]
 LOADERS = (LoadImageFromFile, LoadEncodedImage)
 MAX_FAILURES = 50  # unreadable images in a row
-_LOCAL = ('copy the file there, and set its absolute path if data_root is a '
-          'URL')
 _report = partial(print_log, logger='current', level=logging.WARNING)
 
 
@@ -184,8 +183,8 @@ class ProposalCocoDataset(BaseDataset):
     def _load_source(self, ann_file: str, proposal_file: str,
                      folder: str) -> list[dict]:
         """Check one json and its proposals, and list its usable images."""
-        check_not_url(ann_file, 'ann_file', _LOCAL)
-        check_not_url(proposal_file, 'proposal_file', _LOCAL)
+        check_not_url(ann_file, 'ann_file', COPY_FILE)
+        check_not_url(proposal_file, 'proposal_file', COPY_FILE)
         images = read_coco(ann_file, _report)['images']
         proposals = ProposalFile(proposal_file)
         check_image_ids(images, ann_file, proposals)

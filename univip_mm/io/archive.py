@@ -179,7 +179,7 @@ class Archive:
                 head = json.loads(file.read(_HEAD))
                 data = np.memmap(file, np.uint8, 'r')[_HEAD:]
             if head['magic'] != _MAGIC or head['archive'] != self.stamp or (
-                    head['sum'] != zlib.crc32(data)):
+                    head['sum'] != zlib.crc32(data.data)):
                 return False
             self._set(data, head['files'])
         except (OSError, ValueError, KeyError, TypeError):
