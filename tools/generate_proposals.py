@@ -64,7 +64,8 @@ def parse_args() -> argparse.Namespace:
         description=__doc__, epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add('--img-prefix', required=True, help='folder of the images')
+    add('--img-prefix', required=True,
+        help='folder of the images, can be in a .zip or .tar')
     add('--ann-file', help='COCO json that lists the images (default: list '
         'all images below --img-prefix, and write the list of the readable '
         'images to a json beside OUT)')

@@ -42,7 +42,8 @@ def parse_args() -> argparse.Namespace:
     add('--ann-file',
         help='COCO json: report the recall of its annotated boxes, if any')
     add('--img-prefix',
-        help='folder of the images: draw some images; needs --ann-file')
+        help='folder of the images, can be in a .zip or .tar: draw some '
+        'images; needs --ann-file')
     add('--num-instances', type=int, default=4, metavar='K',
         help='count the images with fewer than K boxes (default: %(default)s)')
     add('--show-number', '-n', type=int, default=9, metavar='N',

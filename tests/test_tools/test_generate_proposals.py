@@ -4,6 +4,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from pathlib import Path
 
@@ -101,10 +102,17 @@ def test_ranks_share_images_and_survive_kill(folder):
     (['--max-aspect-ratio', 'inf'], 'max_aspect_ratio is inf'),
     (['--out', 'train.json/a.npz'], 'cannot write'),
     (['--img-prefix', 'http://host/images'], 'must be a path on the local'),
+    (['--img-prefix', 'x.zip'], "x.zip' is damaged or cut short"),
+    (['--img-prefix', 'x.tgz'], 'decompress it to a .tar'),
+    (['--img-prefix', 'x.tar'], "set --img-prefix to 'x.tar/deep'"),
     (['--workers', '0'], 'workers is 0'),
     (['--launcher', 'slurm'], 'srun did not start')])
 def test_user_errors_are_one_line(folder, options, message, monkeypatch):
     monkeypatch.chdir(folder)
+    for name in ('x.zip', 'x.tgz'):
+        (folder / name).write_text('none')
+    with tarfile.open('x.tar', 'w') as file:
+        file.addfile(tarfile.TarInfo('deep/1.jpg'))
     arguments = command(folder, 'a.npz', *options)[2:]
     assert message in error_of('generate_proposals', *arguments)
 
@@ -116,6 +124,21 @@ def test_folder_without_json_is_listed(folder, capsys):
     assert 'found 16 images' in output and 'searched 16 images' in output
     assert (folder / 'own.images.json').is_file()
     assert len(ProposalFile(folder / 'own.npz')) == 16
+
+
+def test_archive_gives_the_proposals_of_its_folder(tmp_path):
+    folder = make_coco_folder(tmp_path, number=3, side=70)
+    shutil.make_archive(str(folder / 'x'), 'zip', folder / 'images')
+    for name in ('images', 'x.zip'):
+        run_tool('generate_proposals', '--img-prefix', folder / name, '--out',
+                 folder / f'{name}.npz', '--workers', '1')
+    assert (folder / 'images.images.json').read_bytes() == (
+        folder / 'x.zip.images.json').read_bytes()
+    found, expected = (np.load(folder / f'{name}.npz')
+                       for name in ('x.zip', 'images'))
+    assert len(expected['boxes'])
+    for key in ('image_ids', 'offsets', 'boxes'):
+        np.testing.assert_array_equal(found[key], expected[key])
 
 
 @pytest.mark.timeout(60)

@@ -22,6 +22,7 @@ import numpy as np
 
 os.environ['UNIVIP_HOST'] = 'none'  # see univip_mm/__init__.py
 
+from univip_mm.io.archive import split_path
 from univip_mm.io.boxes import ProposalRules, filter_boxes, obeys_shape_rules
 from univip_mm.io.coco_json import read_coco
 from univip_mm.io.images import read_image
@@ -73,6 +74,9 @@ def parse_args() -> argparse.Namespace:
 def load(args: argparse.Namespace) -> tuple[dict, list, Path]:
     """Read the json; return it, its first images, and their folder."""
     root = Path(args.data_root)
+    if split_path(root / args.img_prefix):
+        raise ValueError("--img-prefix is an archive, which the baselines "
+                         'cannot read: set a folder')
     content = read_coco(root / args.ann_file)
     images = content['images'][:args.num_images]
     return content, images, root / args.img_prefix

@@ -16,6 +16,7 @@ from byol_pipeline import decode
 
 from univip_mm import proposals
 from univip_mm.datasets import ProposalCocoDataset
+from univip_mm.io.archive import split_path
 from univip_mm.io.cache_writer import cache_pixels
 from univip_mm.io.coco_json import read_coco
 
@@ -67,6 +68,9 @@ def find_images(args: argparse.Namespace) -> Images:
     """Return the images of the command line; make missing proposals."""
     ann_file = Path(args.data_root, args.ann_file)
     folder = Path(args.data_root, args.img_prefix)
+    if split_path(folder):
+        raise ValueError(f"--img-prefix is the archive '{folder}', which the "
+                         'baselines cannot read: set a folder')
     path = Path(args.proposal_file or Path(args.work_dir, 'proposals.npz'))
     if not args.proposal_file and not path.exists():
         proposals.generate_proposals(read_coco(ann_file)['images'], folder,
