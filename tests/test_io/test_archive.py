@@ -165,6 +165,14 @@ def test_archive_is_built_and_read_by_several_processes(path):
     assert names == [os.path.basename(path), f'{os.path.basename(path)}.index']
 
 
+def test_archive_reads_no_more_bytes_than_it_has(tmp_path, monkeypatch):
+    rows = {'1.jpg': (100, 1 << 61, 5, 0), '2.jpg': (1 << 61, 9, 5, 0)}
+    monkeypatch.setattr(module, 'tar_members', lambda *_: (rows, ''))
+    archive = Archive(write(tmp_path / 'x.tar'))
+    assert archive.read('1.jpg') == Path(archive.path).read_bytes()[100:]
+    assert archive.read('2.jpg') == b''
+
+
 def test_archive_finds_each_of_many_files(tmp_path, monkeypatch):
     rows = {f'{i}.jpg': (i, i + 1, i + 2, 0) for i in range(20000)}
     monkeypatch.setattr(module, 'tar_members', lambda *_: (rows, ''))

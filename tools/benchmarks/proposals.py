@@ -289,7 +289,8 @@ def main() -> None:
         machine=f'{platform.machine()}, {os.cpu_count()} cores',
         date=date.today().isoformat(), opencv=cv2.__version__)
     for part in args.parts:
-        figures[part] = MEASURE[part](args)
+        with one_line_errors():
+            figures[part] = MEASURE[part](args)
         print(f'\n{part}')
         for name, value in figures[part].items():
             if isinstance(value, dict):

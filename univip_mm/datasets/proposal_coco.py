@@ -77,7 +77,8 @@ class ProposalCocoDataset(BaseDataset):
             below ``data_root``.
         data_root (str): Folder of the data set. Defaults to ''.
         data_prefix (dict): ``img_path`` is the folder of the images, below
-            ``data_root``. Defaults to ``dict(img_path='')``.
+            ``data_root``. The folder can be a .zip or .tar, or in one.
+            Defaults to ``dict(img_path='')``.
         pipeline (Sequence): Transforms. An ``OverlapSceneCrop`` must have the
             rules that the proposals were made with. Defaults to ().
         min_image_size (int): Smallest side of an image, pixels. Defaults to

@@ -150,6 +150,7 @@ class Archive:
             if len(head) < 30 or head[:4] != b'PK\3\4':
                 raise self._error(errno.EIO, 'damaged zip', name)
             start += 30 + sum(struct.unpack('<HH', head[26:]))
+        packed = min(packed, max(self.stamp[0] - start, 0))
         data = os.pread(handle, packed, start)
         if not deflated:
             return data

@@ -5,6 +5,7 @@ import tarfile
 import zipfile
 from typing import IO, NamedTuple
 
+_MAX = 1 << 62  # bytes; larger numbers are damage
 _ENCRYPTED = 1  # flag of a zip member
 _UTF8 = 1 << 11  # flag of a zip member
 # Errors of zipfile for directories that are damaged, and not only cut short.
@@ -54,7 +55,9 @@ def zip_members(file: IO[bytes], path: str) -> tuple[dict[str, Member], str]:
     for info in infos:
         if info.is_dir():
             continue
-        if stat.S_ISLNK(info.external_attr >> 16):
+        sizes = info.header_offset, info.compress_size, info.file_size
+        if (stat.S_ISLNK(info.external_attr >> 16)
+                or not 0 <= min(sizes) <= max(sizes) < _MAX):
             links += 1
             continue
         if info.flag_bits & _ENCRYPTED or info.compress_type not in (
@@ -65,8 +68,7 @@ def zip_members(file: IO[bytes], path: str) -> tuple[dict[str, Member], str]:
                 f"'{info.filename}' of '{path}' is {reason}: make a zip with "
                 'stored or deflated files')
         members[normal_name(_zip_name(info))] = Member(
-            info.header_offset, info.compress_size, info.file_size,
-            int(info.compress_type == zipfile.ZIP_DEFLATED))
+            *sizes, int(info.compress_type == zipfile.ZIP_DEFLATED))
     return members, _remark_on_links(links, path)
 
 
@@ -107,7 +109,8 @@ def tar_members(file: IO[bytes], path: str) -> tuple[dict[str, Member], str]:
                 target = normal_name(found.linkname)
                 if found.islnk() and target in members:
                     members[name] = members[target]
-                elif found.isreg() and found.sparse is None:
+                elif (found.isreg() and found.sparse is None
+                      and 0 <= found.size < _MAX):
                     members[name] = Member(found.offset_data, found.size,
                                            found.size, 0)
                 elif not found.isdir():
