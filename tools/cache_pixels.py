@@ -40,7 +40,8 @@ def parse_args() -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add('--ann-file', required=True, help='COCO json that lists the images')
-    add('--img-prefix', required=True, help='folder of the images')
+    add('--img-prefix', required=True,
+        help='folder of the images, can be in a .zip or .tar')
     add('--out', required=True, help='pixel cache to write; 3 bytes per '
         'pixel, about 100 GB for train2017 of COCO')
     add('--max-gb', type=float, metavar='GB', help='largest size of the '

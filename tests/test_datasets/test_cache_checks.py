@@ -1,11 +1,13 @@
 import json
 import os
 import pickle
+import shutil
+import zipfile
 
 import numpy as np
 import pytest
 import torch
-from image_bytes import photograph
+from image_bytes import encode, photograph
 from PIL import Image
 from tiny import make_coco_folder
 
@@ -17,9 +19,9 @@ from univip_mm.io.images import MISSING, REASONS
 CROP = dict(type='OverlapSceneCrop', scene_size=32, instance_size=16)
 
 
-def make_cache(root, name='train.pixels'):
+def make_cache(root, name='train.pixels', folder='images'):
     """Cache the images of ``train.json``, and return the path."""
-    cache_pixels(read_coco(root / 'train.json')['images'], root / 'images',
+    cache_pixels(read_coco(root / 'train.json')['images'], root / folder,
                  root / name, workers=1)
     return str(root / name)
 
@@ -96,6 +98,25 @@ def test_joined_data_sets_have_a_cache_each(tmp_path):
                       build(tmp_path, **joined))
     with pytest.raises(ValueError, match='has 1 files, but ann_file has 2'):
         build(tmp_path, caches[0], **joined)
+
+
+def test_images_of_an_archive_are_cached(coco_folder):
+    expected = build(coco_folder)
+    path = shutil.make_archive(str(coco_folder / 'im'), 'zip',
+                               coco_folder / 'images')
+    shutil.move(coco_folder / 'images', coco_folder / 'im')
+    prefix = dict(img_path='im.zip')
+    cache = make_cache(coco_folder, folder='im.zip')
+    cached = build(coco_folder, cache, data_prefix=prefix)
+    os.utime(path, (1, 1))  # equal content, for example of a copy
+    again = build(coco_folder, cache, data_prefix=prefix)
+    shutil.move(coco_folder / 'im', coco_folder / 'images')
+    check_equal_views(cached, expected)
+    check_equal_views(again, expected)
+    with zipfile.ZipFile(path, 'a') as file, pytest.warns(UserWarning):
+        file.writestr('1.jpg', encode())
+    with pytest.raises(ValueError, match=r"1 of 8 files .*1\.jpg"):
+        build(coco_folder, cache, data_prefix=prefix)
 
 
 def test_stale_cache_is_refused(coco_folder):

@@ -18,6 +18,7 @@ from typing import IO, NamedTuple, Optional
 
 import numpy as np
 
+from .archive import open_archive, split_path
 from .atomic import PathLike
 from .files import open_regular
 from .images import read_bytes
@@ -182,10 +183,15 @@ class PixelCache:
 def source_stat(path: PathLike) -> tuple[int, int]:
     """Return bytes and time of the last change (ns) of an image file.
 
+    A file in an archive has the time of the archive.
+
     Raises:
         OSError: The file is missing, or no file can have this name.
     """
     try:
+        if parts := split_path(path):
+            archive = open_archive(parts[0])
+            return archive.size(parts[1]), archive.stamp[1]
         stat = os.stat(path)
     except ValueError as e:  # a zero byte or a lone surrogate
         raise OSError(errno.EINVAL, f'invalid file name: {e}') from None
