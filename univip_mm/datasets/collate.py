@@ -50,17 +50,16 @@ def _is_uncut(inputs: list) -> bool:
 
 def _join(images: Sequence[Tensor]) -> Tensor:
     """Join all values in one tensor, which a worker shares without a copy."""
-    if not images:
-        return torch.empty(0, dtype=torch.uint8)
-    flat = [image.flatten() for image in images]
-    out = None
-    if get_worker_info() is not None:
+    total = sum(image.numel() for image in images)
+    out = torch.empty(0 if get_worker_info() else total, dtype=torch.uint8)
+    if get_worker_info() and total:
         # As PyTorch's default_collate allocates its batches.
-        first, total = flat[0], sum(map(len, flat))
-        storage = getattr(first, '_typed_storage', first.storage)()
-        out = first.new(storage._new_shared(total, device=first.device))
+        storage = getattr(out, '_typed_storage', out.storage)()
+        out = out.new(storage._new_shared(total, device=out.device))
         out.resize_(total)
-    return torch.cat(flat, out=out)
+    for part, image in zip(out.split([x.numel() for x in images]), images):
+        part.view(image.shape).copy_(image)
+    return out
 
 
 def _table_of_views(shapes: Sequence[Sequence[int]], boxes: Tensor) -> Tensor:
