@@ -17,7 +17,7 @@ from univip_mm.io.coco_json import read_coco
 from univip_mm.io.urls import check_not_url
 from univip_mm.proposals.start_checks import check_folder, check_images
 from univip_mm.utils.errors import ALL_ERRORS, one_line_errors
-from univip_mm.utils.text import printable
+from univip_mm.utils.text import printable, size_text
 
 SHOWN = 20  # unreadable images
 
@@ -28,7 +28,7 @@ example:
       --out /local_disk/train2017.pixels
 
 then, with the same config as before:
-  bash tools/dist_train.sh configs/univip_r50_coco.py 8 --cfg-options \
+  bash tools/dist_train.sh configs/univip_r50_coco.py 8 --cfg-options \\
       train_dataloader.dataset.pipeline.0.cache=/local_disk/train2017.pixels
 '''
 
@@ -62,9 +62,9 @@ def main() -> None:
                          'the command to resume', ALL_ERRORS):
         for option in ('--ann-file', '--img-prefix', '--out'):
             check_not_url(getattr(args, option[2:].replace('-', '_')), option)
-        if args.max_gb is not None and not args.max_gb > 0:
-            raise ValueError(f'--max-gb is {args.max_gb}, but must be '
-                             'positive')
+        if args.max_gb is not None and not 0 < args.max_gb < 1e9:
+            raise ValueError(f'--max-gb is {args.max_gb}, but must be a '
+                             'positive number of gigabytes')
         images = read_coco(args.ann_file)['images']
         check_images(images)
         check_folder(args.img_prefix, images)
@@ -93,7 +93,7 @@ def report(args: argparse.Namespace, number: int, outcome: CacheOutcome,
               'are unreadable')
     print(f'pixel cache: {printable(args.out)}, {outcome.total} of {number} '
           f'images ({outcome.total / number:.1%}), '
-          f'{os.path.getsize(args.out) / 1e9:.2f} GB')
+          f'{size_text(os.path.getsize(args.out))}')
 
 
 if __name__ == '__main__':

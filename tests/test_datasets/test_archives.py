@@ -11,7 +11,13 @@ from test_file_backends import annotated, build
 
 from univip_mm.datasets import CocoMultiLabel
 from univip_mm.io import archive
-from univip_mm.io.images import CUT_OFF, MISSING, REASONS
+from univip_mm.io.images import (
+    CUT_OFF,
+    MISSING,
+    NOT_READ,
+    REASONS,
+    UnreadableImageError,
+)
 from univip_mm.registry import TRANSFORMS
 
 
@@ -65,7 +71,7 @@ def test_missing_file_of_an_archive_is_counted(packed):
     assert reasons_of(archived) == reasons_of(folder) == {2: MISSING}
 
 
-def test_tar_cut_short_counts_as_the_files_cut_short(packed, caplog):
+def test_tar_cut_short_counts_as_the_files_cut_short(packed, logged):
     with tarfile.open(packed / 'im.tar', 'w') as tar:
         for i in range(1, 9):
             tar.add(packed / f'images/{i}.jpg', f'{i}.jpg')
@@ -76,7 +82,7 @@ def test_tar_cut_short_counts_as_the_files_cut_short(packed, caplog):
     os.truncate(packed / 'images/7.jpg', middle)
     (packed / 'images/8.jpg').unlink()
     folder, archived = build(packed), build(packed, 'im.tar')
-    assert caplog.text.count('cut short after 7 files') == 1
+    assert sum('cut short after 7 files' in x for x in logged) == 1
     assert views_of(archived) == views_of(folder)
     assert reasons_of(archived) == reasons_of(folder) == {
         6: CUT_OFF, 7: MISSING}
@@ -95,7 +101,11 @@ def test_archive_that_cannot_be_used_is_refused(packed):
             annotated(packed), data_root=str(packed),
             data_prefix=dict(img_path='im.zip/images'),
             pipeline=[TRANSFORMS.build(dict(type='LoadImageFromFile'))])
+    zipped = build(packed, 'im.zip/images')
     os.truncate(packed / 'im.zip', 900)
+    with pytest.raises(UnreadableImageError, match='im.zip.*cut short') as e:
+        zipped.pipeline.transforms[0](zipped.get_data_info(0))
+    assert e.value.reason == NOT_READ
     with pytest.raises(ValueError, match='im.zip.* is damaged or cut short'):
         build(packed, 'im.zip/images')
     with tarfile.open(packed / 'im.tar.gz', 'w:gz') as tar:

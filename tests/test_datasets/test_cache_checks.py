@@ -2,6 +2,7 @@ import json
 import os
 import pickle
 import shutil
+import time
 import zipfile
 
 import numpy as np
@@ -12,6 +13,7 @@ from PIL import Image
 from tiny import make_coco_folder
 
 from univip_mm.datasets import ProposalCocoDataset
+from univip_mm.datasets.transforms import LoadEncodedImage
 from univip_mm.io.cache_writer import cache_pixels
 from univip_mm.io.coco_json import read_coco
 from univip_mm.io.images import MISSING, REASONS
@@ -88,15 +90,46 @@ def test_file_that_changes_in_a_training_is_read(coco_folder):
     assert cached.skipped[0]
 
 
+@pytest.mark.parametrize('change', [
+    lambda path: os.truncate(path, 1000),
+    lambda path: open(path, 'r+b').write(bytes(5000)),
+])
+def test_cache_that_is_written_over_is_not_used(coco_folder, change, logged):
+    """Reading a map beyond the end of its file would kill the process."""
+    cache = make_cache(coco_folder)
+    cached = build(coco_folder, cache)
+    cached[0]
+    time.sleep(0.01)  # the clock of a file system has steps
+    change(cache)
+    del logged[:]
+    check_equal_views(cached, build(coco_folder))
+    assert sum('was written over' in x for x in logged) == 1
+
+
+def test_cache_can_be_replaced_in_a_training(coco_folder):
+    cached = build(coco_folder, make_cache(coco_folder))
+    make_cache(coco_folder, 'other.pixels')
+    os.replace(coco_folder / 'other.pixels', coco_folder / 'train.pixels')
+    check_equal_views(cached, build(coco_folder))
+    assert cached.pipeline.transforms[0].caches[0]
+
+
+@pytest.mark.parametrize('cache', [[], '', 40, True, [['x']], ['x', 3]])
+def test_wrong_cache_is_refused(cache):
+    with pytest.raises(ValueError, match='must be the path of a pixel cache'):
+        LoadEncodedImage(cache=cache)
+
+
 def test_joined_data_sets_have_a_cache_each(tmp_path):
     caches = [make_cache(make_coco_folder(tmp_path / x, side=side))
               for x, side in (('a', 160), ('b', 200))]
     joined = dict(ann_file=['a/train.json', 'b/train.json'],
                   proposal_file=['a/train.npz', 'b/train.npz'],
                   data_prefix=dict(img_path=['a/images', 'b/images']))
-    check_equal_views(build(tmp_path, caches, **joined),
-                      build(tmp_path, **joined))
-    with pytest.raises(ValueError, match='has 1 files, but ann_file has 2'):
+    plain = build(tmp_path, **joined)
+    check_equal_views(build(tmp_path, caches, **joined), plain)
+    check_equal_views(build(tmp_path, [None, caches[1]], **joined), plain)
+    with pytest.raises(ValueError, match='have 1 and 2 entries'):
         build(tmp_path, caches[0], **joined)
 
 

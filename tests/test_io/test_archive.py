@@ -15,7 +15,7 @@ import pytest
 from univip_mm.io import archive as module
 from univip_mm.io.archive import (
     Archive,
-    folder_of,
+    cure_of_folder,
     is_file,
     open_archive,
     split_path,
@@ -108,7 +108,7 @@ def test_archive_rebuilds_a_damaged_index(path):
 
 
 @pytest.mark.parametrize('kind', ['file', 'folder', 'link', 'no permission'])
-def test_archive_keeps_its_index_in_memory(path, kind, monkeypatch, caplog):
+def test_archive_keeps_its_index_in_memory(path, kind, monkeypatch):
     index = Path(f'{path}.index')
     own = Path(path).with_name('mine')
     own.write_text('{"mine": 1}')
@@ -123,21 +123,21 @@ def test_archive_keeps_its_index_in_memory(path, kind, monkeypatch, caplog):
             raise PermissionError(13, 'Permission denied')
         monkeypatch.setattr(module, 'atomic_write', refuse)
     assert content(path) == FILES
-    assert len(caplog.records) == 1
-    assert f"the index of '{path}' cannot be kept" in caplog.text
+    remark, = Archive(path).remarks
+    assert f"the index of '{path}' cannot be kept" in remark
     assert own.read_text() == '{"mine": 1}'
     assert kind != 'file' or index.read_text() == '{"mine": 1}'
 
 
-def test_archive_cut_short(tmp_path, caplog):
+def test_archive_cut_short(tmp_path):
     tar = write(tmp_path / 'x.tar')
     os.truncate(tar, 512 + 100)
     for _ in range(2):  # also with the kept index
         archive = Archive(tar)
         assert archive.read('a/1.jpg') == FILES['a/1.jpg'][:100]
         assert archive.find('b c/ü.png') is None
-        assert caplog.text.count("x.tar' is damaged or cut short after 1") == 1
-        caplog.clear()
+        remark, = archive.remarks
+        assert "x.tar' is damaged or cut short after 1" in remark
 
 
 def test_archive_with_damaged_data(tmp_path):
@@ -210,10 +210,15 @@ def test_archive_compressed_as_a_whole_is_refused(tmp_path, suffix):
         list_folder(path.with_name('y.tar'))
 
 
-def test_folder_of_names_the_folder_with_an_image(path):
-    assert folder_of(path, '1.jpg') == f'{path}/a'
-    assert folder_of(f'{path}/elsewhere', 'a/1.jpg') == path
-    assert folder_of(path, '.jpg') is folder_of('/data', '1.jpg') is None
+def test_cure_names_the_folder_with_an_image(path, tmp_path):
+    def cure(folder, name):
+        return cure_of_folder(folder, name, '--x')
+
+    assert cure(path, '1.jpg') == f"set --x to '{path}/a'"
+    assert cure(f'{path}/elsewhere', 'a/1.jpg') == f"set --x to '{path}'"
+    assert cure(path, '.jpg') == cure(tmp_path, '1.jpg') == 'check --x'
+    assert cure(tmp_path / 'b.zip/c', '1.jpg') == (
+        f"'{tmp_path}/b.zip' does not exist, check --x")
 
 
 def test_archived_image_that_is_too_large_is_refused(path, monkeypatch):

@@ -102,7 +102,7 @@ def test_max_bytes_keeps_the_first_images(photographs):
     assert cache.ids.tolist() == [98, 99, 100]
     cache, outcome = cache_of(photographs, max_bytes=3 * BYTES + 200)
     assert outcome.decoded == 0
-    with pytest.raises(ValueError, match='smaller than the first image'):
+    with pytest.raises(ValueError, match='less than the pixels of'):
         cache_of(photographs, max_bytes=100)
 
 
@@ -156,7 +156,7 @@ def test_other_file_is_not_replaced(photographs):
 def test_full_disk_is_reported_before_the_work(photographs, monkeypatch):
     monkeypatch.setattr(shutil, 'disk_usage',
                         lambda _: SimpleNamespace(free=10**6))
-    with pytest.raises(ValueError, match='0.0 GB free.*max-gb'):
+    with pytest.raises(ValueError, match='1.0 MB free.*max-gb'):
         cache_of(photographs)
 
 

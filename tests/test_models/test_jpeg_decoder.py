@@ -5,7 +5,7 @@ import torch
 from host_waits import recorded_waits
 from mmengine.structures import BaseDataElement
 
-from univip_mm.io.images import CUT_OFF, NO_IMAGE, UnreadableImageError
+from univip_mm.io.images import CUT_OFF, NO_IMAGE, NoReadableImageError
 from univip_mm.models import UniVIPDataPreprocessor, jpeg_decoder
 from univip_mm.models.jpeg_decoder import JpegDecoder
 from univip_mm.models.view_cutter import cut_batch
@@ -150,7 +150,7 @@ def test_preprocessor_names_a_batch_of_unreadable_files():
                                     dtype=torch.uint8))
     samples = [BaseDataElement(metainfo=dict(img_path=f'{i}\n.jpg'))
                for i in range(2)]
-    with pytest.raises(UnreadableImageError, match='check the files') as e:
+    with pytest.raises(NoReadableImageError, match='2 of 2 images') as e:
         UniVIPDataPreprocessor()(dict(inputs=batch, data_samples=samples))
     assert r"'0\n.jpg'" in str(e.value) and '\n' not in str(e.value)
 

@@ -346,7 +346,7 @@ def test_damaged_journal_lines_are_searched_again(
 
 
 def test_wrong_folder_raises_and_writes_nothing(coco_folder, images):
-    with pytest.raises(ValueError, match='none of 8 images is below'):
+    with pytest.raises(ValueError, match='none of 8 images that were tried'):
         generate_proposals(images, coco_folder / 'elsewhere',
                            coco_folder / 'out.npz', SEARCH, workers=1)
     assert not (coco_folder / 'out.npz').exists()

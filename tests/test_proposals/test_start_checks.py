@@ -39,7 +39,7 @@ def test_search_fails_before_first_image(tmp_path, monkeypatch):
     (tmp_path / 'b.npz').mkdir()
     with pytest.raises(ValueError, match='which is a folder'):
         generate_proposals(IMAGES, tmp_path, tmp_path / 'b.npz', Search())
-    with pytest.raises(ValueError, match='none of 2 images is below'):
+    with pytest.raises(ValueError, match='none of 2 images that were tried'):
         generate_proposals(IMAGES, tmp_path, tmp_path / 'c.npz', Search())
     assert [x.name for x in tmp_path.iterdir()] == ['b.npz']
 

@@ -16,16 +16,17 @@ def test_summary_has_numbers_and_unreadable_images(coco_folder, capsys):
     text = capsys.readouterr().out
     assert 'decoded 7 images' in text
     assert 'not cached: 3.jpg: not an image' in text
-    assert '7 of 8 images (87.5%), 0.00 GB' in text
+    assert '7 of 8 images (87.5%), 0.7 MB' in text
     run_tool('cache_pixels', *options(coco_folder))
     text = capsys.readouterr().out
     assert 'nothing to decode' in text and 'not in the cache: 1 of 8' in text
 
 
 @pytest.mark.parametrize('changes, message', [
-    ({'max-gb': 0}, '--max-gb is 0.0, but must be positive'),
-    ({'max-gb': 'nan'}, 'must be positive'),
-    ({'img-prefix': 'nowhere'}, 'none of 8 images'),
+    ({'max-gb': 0}, '--max-gb is 0.0, but must be a positive number'),
+    ({'max-gb': 'inf'}, 'must be a positive number'),
+    ({'max-gb': 0.00001}, 'allows 0.0 MB, less than the pixels'),
+    ({'img-prefix': 'nowhere'}, "'nowhere' does not exist, check"),
     ({'img-prefix': 's3://bucket'}, '--img-prefix is the URL'),
     ({'workers': 0}, 'workers is 0'),
 ])

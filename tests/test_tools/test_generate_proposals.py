@@ -98,7 +98,7 @@ def test_ranks_share_images_and_survive_kill(folder):
     (['--min-size', '0'], 'min_size is 0'),
     (['--ann-file', 'none.json'], "no annotation file 'none.json'"),
     (['--out', 'a.json'], 'must end in .npz'),
-    (['--img-prefix', 'nowhere'], 'none of 16 images is below'),
+    (['--img-prefix', 'nowhere'], 'none of 16 images that were tried'),
     (['--max-aspect-ratio', 'inf'], 'max_aspect_ratio is inf'),
     (['--out', 'train.json/a.npz'], 'cannot write'),
     (['--img-prefix', 'http://host/images'], 'must be a path on the local'),

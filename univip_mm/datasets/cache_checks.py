@@ -34,11 +34,13 @@ def check_cache_options(transforms: Sequence[Any], number: int,
         caches = getattr(transform, 'caches', ())
         if caches and len(caches) != number:
             raise ValueError(
-                f'{type(transform).__name__}.cache has {len(caches)} files, '
-                f'but ann_file has {number}: set one cache for each ann_file')
-        if caches and not local:
+                f'{type(transform).__name__}.cache and ann_file have '
+                f'{len(caches)} and {number} entries: set one cache, or None, '
+                'for each ann_file')
+        if any(caches) and not local:
+            path = next(filter(None, caches)).path
             raise ValueError(
-                f"the pixel cache '{caches[0].path}' needs images on the "
+                f"the pixel cache '{path}' needs images on the "
                 f"local disk, but they are at '{folder}': remove cache of "
                 'LoadEncodedImage, or copy the images')
 
@@ -59,15 +61,26 @@ def check_caches(transforms: Sequence[Any], source: int,
         FileNotFoundError: A cache is missing.
     """
     for transform in transforms:
-        for cache in getattr(transform, 'caches', ())[source:source + 1]:
-            cache.check()
-            _check_names(cache, images, ann_file)
-            _check_files(cache, images, folder)
+        caches = getattr(transform, 'caches', ())
+        cache = caches[source] if caches else None
+        if cache is None:
+            continue
+        cache.check()
+        found = _check_names(cache, images, ann_file)
+        _check_files(cache, images, folder)
+        print_log(
+            f"the pixel cache '{printable(cache.path)}' has {found} of "
+            f"{len(images)} images of '{printable(ann_file)}'",
+            logger='current')
 
 
 def _check_names(cache: PixelCache, images: Sequence[dict],
-                 ann_file: str) -> None:
-    """Raise ValueError if ids belong to files of other names."""
+                 ann_file: str) -> int:
+    """Raise ValueError if ids belong to files of other names.
+
+    Returns:
+        int: Number of images in the cache.
+    """
     found = 0
     for image in images:
         entry = cache.entry(image['id'])
@@ -82,9 +95,7 @@ def _check_names(cache: PixelCache, images: Sequence[dict],
     if not found:
         raise ValueError(f"the pixel cache '{cache.path}' has none of the "
                          f"{len(images)} images of '{ann_file}': {_CURE}")
-    print_log(
-        f"the pixel cache '{printable(cache.path)}' has {found} of "
-        f"{len(images)} images of '{printable(ann_file)}'", logger='current')
+    return found
 
 
 def _check_files(cache: PixelCache, images: Sequence[dict],

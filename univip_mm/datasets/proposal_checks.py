@@ -4,7 +4,7 @@ from typing import Callable, Optional
 
 import numpy as np
 
-from ..io.archive import folder_of, is_file
+from ..io.archive import cure_of_folder, is_file
 from ..io.coco_json import image_path, sample_images
 from ..proposals import ProposalFile
 
@@ -52,12 +52,10 @@ def check_image_folder(folder: str, images: Sequence[dict]) -> None:
     if not any(is_file(image_path(folder, image['file_name']))
                for image in sample):
         name = sample[0]['file_name']
-        found = folder_of(folder, name)
-        cure = (f"set data_prefix.img_path to '{found}'" if found else
-                'check data_root and data_prefix.img_path')
+        cure = cure_of_folder(folder, name, 'data_prefix.img_path')
         raise FileNotFoundError(
             f"no image '{name}' below '{folder}', nor any of "
-            f'{len(sample) - 1} other images: {cure}')
+            f'{len(sample) - 1} others that were tried: {cure}')
 
 
 def _describe(rules: Optional[dict]) -> str:

@@ -12,6 +12,7 @@ from mmcv.transforms import LoadImageFromFile
 from mmengine.dataset import BaseDataset
 from mmengine.logging import print_log
 
+from ..io.archive import report_archive
 from ..io.coco_json import image_path, read_coco
 from ..io.images import (
     MISSING,
@@ -196,6 +197,7 @@ class ProposalCocoDataset(BaseDataset):
         if local:
             check_loader(folder, self.pipeline.transforms,
                          'use LoadEncodedImage in the pipeline')
+            report_archive(folder, _report)
             check_image_folder(folder, images)
             check_boxes_fit(images, folder, ann_file, proposals)
         elif any(isinstance(x, LOADERS) for x in self.pipeline.transforms):

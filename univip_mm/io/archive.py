@@ -7,12 +7,11 @@ import re
 import struct
 import zlib
 from collections.abc import Iterator
-from multiprocessing import parent_process
-from typing import Optional
+from pathlib import Path
+from typing import Callable, Optional
 
 import numpy as np
 
-from ..utils.errors import warn
 from .archive_members import normal_name, tar_members, zip_members
 from .atomic import PathLike, atomic_write
 from .files import open_regular
@@ -20,7 +19,7 @@ from .files import open_regular
 _SUFFIX = re.compile(
     r'\.(?:zip|tar|tar\.(?:gz|bz2|xz|zst)|tgz|tbz2|txz)(?=/|$)', re.I)
 _KIND = b'{"magic": "univip_mm archive index'  # start of every index
-_MAGIC = 'univip_mm archive index 1'
+_MAGIC = 'univip_mm archive index 2'
 _HEAD = 4096  # bytes of the index before its table
 # Rows of the table: hash, start of the data (zip: of the local header),
 # bytes in the archive, bytes of the file, 1 if deflated, start and length of
@@ -68,19 +67,30 @@ def is_file(path: PathLike) -> bool:
     return open_archive(parts[0]).find(parts[1]) is not None
 
 
-def folder_of(path: PathLike, name: str) -> Optional[str]:
-    """Return the folder in an archive with ``name`` below it, or None.
+def report_archive(path: PathLike, report: Callable[[str], None]) -> None:
+    """Report what is wrong with the archive that a path is in, if any."""
+    if parts := split_path(path):
+        for remark in open_archive(parts[0]).remarks:
+            report(remark)
 
-    ``path`` is any path in the archive.
+
+def cure_of_folder(folder: PathLike, name: str, option: str) -> str:
+    """Return the cure if the file ``name`` is not below ``folder``.
+
+    ``option`` is what the user sets to the folder.
     """
-    parts = split_path(path)
+    parts = split_path(folder)
     if parts is None:
-        return None
+        path = Path(folder)
+        for part in (*reversed(path.parents), path):
+            if not part.exists():
+                return f"'{part}' does not exist, check {option}"
+        return f'check {option}'
     for found in open_archive(parts[0]).names():
         if f'/{found}'.endswith(f'/{name}'):
-            return os.path.join(
-                parts[0], found[:-len(name)].rstrip('/')).rstrip('/')
-    return None
+            right = os.path.join(parts[0], found[:-len(name)]).rstrip('/')
+            return f"set {option} to '{right}'"
+    return f'check {option}'
 
 
 class Archive:
@@ -92,6 +102,8 @@ class Archive:
 
     Attributes:
         stamp (list[int]): Size, bytes, and time of the last change, ns.
+        remarks (list[str]): What the user should know, such as that the
+            archive is cut short.
 
     Raises:
         ValueError: The archive is compressed as a whole, damaged, encrypted,
@@ -107,6 +119,7 @@ class Archive:
                 'read alone: decompress it to a .tar')
         self._file = open_regular(path)
         self.stamp = _stamp(os.fstat(self._file.fileno()))
+        self.remarks: list[str] = []
         self._is_zip = path.lower().endswith('.zip')
         if not self._load():
             self._build()
@@ -185,7 +198,7 @@ class Archive:
             self._set(data, head['files'])
         except (OSError, ValueError, KeyError, TypeError):
             return False
-        _warn_once(head['remark'])
+        self.remarks += head['remarks']
         return True
 
     def _set(self, data: np.ndarray, count: int) -> None:
@@ -198,7 +211,7 @@ class Archive:
         """Build the index and write it beside the archive."""
         list_members = zip_members if self._is_zip else tar_members
         members, remark = list_members(self._file, self.path)
-        _warn_once(remark)
+        self.remarks += filter(None, [remark])
         names = [_encode(name) for name in members]
         table = np.zeros((7, len(members)), '<u8')
         if members:
@@ -211,7 +224,7 @@ class Archive:
         self._set(np.frombuffer(data, np.uint8), len(members))
         head = json.dumps(dict(
             magic=_MAGIC, archive=self.stamp, files=len(members),
-            sum=zlib.crc32(data), remark=remark))
+            sum=zlib.crc32(data), remarks=self.remarks))
         self._keep(head.encode().ljust(_HEAD) + data)
 
     def _keep(self, data: bytes) -> None:
@@ -223,8 +236,9 @@ class Archive:
             with atomic_write(path) as file:
                 file.write(data)
         except OSError as e:
-            _warn_once(f"the index of '{self.path}' cannot be kept beside it "
-                       f'({e.strerror}): each process builds its own')
+            self.remarks.append(
+                f"the index of '{self.path}' cannot be kept beside it "
+                f'({e.strerror}): each process builds its own')
 
 
 def _is_index(path: str) -> bool:
@@ -237,12 +251,6 @@ def _is_index(path: str) -> bool:
 
 def _stamp(status: os.stat_result) -> list[int]:
     return [status.st_size, status.st_mtime_ns]
-
-
-def _warn_once(text: str) -> None:
-    """Log a warning, not in each worker process."""
-    if text and parent_process() is None:
-        warn(text)
 
 
 def _encode(name: str) -> bytes:

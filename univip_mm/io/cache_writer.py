@@ -14,6 +14,7 @@ import numpy as np
 
 from ..utils.parallel import map_unordered, number_of_workers
 from ..utils.progress import track
+from ..utils.text import size_text
 from .atomic import PathLike, replace_durably
 from .cache_journal import CacheJournal
 from .coco_json import image_path
@@ -121,7 +122,9 @@ def cache_pixels(images: Sequence[dict], img_prefix: PathLike, out: PathLike,
     sizes = _decoded_sizes(images, img_prefix, max_bytes)
     images = images[:len(sizes)]
     if not images:
-        raise ValueError('--max-gb is smaller than the first image')
+        raise ValueError(f'--max-gb allows {size_text(max_bytes or 0)}, less '
+                         'than the pixels of the first image: set a larger '
+                         'value')
     tasks = [
         _Task(x['id'], x['file_name'], image_path(img_prefix, x['file_name']),
               None if max_bytes is None else size)
@@ -249,8 +252,8 @@ def _check_disk_space(out: Path, needed: int, number: int) -> None:
     free = shutil.disk_usage(out.parent).free
     if free < needed:
         raise ValueError(
-            f"the disk of '{out}' has {free / 1e9:.1f} GB free, but the "
-            f'pixels of {number} images need {needed / 1e9:.1f} GB: free disk '
+            f"the disk of '{out}' has {size_text(free)} free, but the "
+            f'pixels of {number} images need {size_text(needed)}: free disk '
             'space, choose another --out, or set --max-gb')
 
 

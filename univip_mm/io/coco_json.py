@@ -121,7 +121,7 @@ def _read_object(path: Path) -> dict:
         content = read_json(path)
     except (FileNotFoundError, NotADirectoryError):
         raise FileNotFoundError(f"no annotation file '{path}': check ann_file "
-                                'and data_root') from None
+                                'and data_root, or --ann-file') from None
     except (OSError, ValueError) as e:
         reason = f'{type(e).__name__}: {e}'
         if isinstance(e, UnicodeDecodeError) and e.object[:2] == b'\x1f\x8b':

@@ -97,7 +97,11 @@ def read_bytes(path: PathLike) -> bytes:
         UnreadableImageError: The file is too large.
     """
     if parts := split_path(path):
-        archive, name = open_archive(parts[0]), parts[1]
+        name = parts[1]
+        try:
+            archive = open_archive(parts[0])
+        except ValueError as e:  # it was damaged while in use
+            raise UnreadableImageError(NOT_READ, str(e)) from None
         if (size := archive.size(name)) > MAX_BYTES:
             raise UnreadableImageError(TOO_MANY_BYTES, str(size))
         return archive.read(name)

@@ -35,6 +35,7 @@ _ENTRY = np.dtype([
     ('size', '<u8'), ('mtime', '<i8'), ('digest', 'u1', 16),
     ('name_end', '<u8')])
 _CURE = 'run tools/cache_pixels.py again'
+_NO_CACHE = 'it is not a finished pixel cache; is the path right?'
 
 
 class Source(NamedTuple):
@@ -86,10 +87,10 @@ class PixelCache:
 
     def __init__(self, path: PathLike) -> None:
         self.path = os.fspath(path)
-        self._map: Optional[mmap.mmap] = None
+        self._file: Optional[IO[bytes]] = None
 
     def __getstate__(self) -> dict:
-        return dict(path=self.path, _map=None)
+        return dict(path=self.path, _file=None)
 
     def __len__(self) -> int:
         self._open()
@@ -104,17 +105,24 @@ class PixelCache:
     def check(self) -> None:
         """Raise ValueError if the file is damaged, cut short or missing."""
         self._open()
-        assert self._map is not None
         index = self._map[self._index_at:]
         if _checksum(index) != self._index_sum:
             raise _damaged(self.path, 'its index has a wrong checksum')
+
+    def has_changed(self) -> bool:
+        """Return True if the file was written over since it was opened.
+
+        Reading a map beyond the end of its file would kill the process. A new
+        file of the same name is no change of the open one.
+        """
+        self._open()
+        return _stamp(self._file) != self._stamp
 
     def pixels(self, entry: Entry) -> np.ndarray:
         """Return the pixels (H, W, 3) uint8 BGR of an entry, read-only."""
         self._open()
         if entry.end > self._index_at:
             raise _damaged(self.path, f"'{entry.name}' is cut off")
-        assert self._map is not None
         shape = entry.height, entry.width, 3
         return np.frombuffer(
             self._map, np.uint8, math.prod(shape), entry.offset
@@ -141,11 +149,12 @@ class PixelCache:
 
     def _open(self) -> None:
         """Map the file and check its header and length."""
-        if self._map is not None:
+        if self._file is not None:
             return
         try:
-            with open_regular(self.path) as file:
-                mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            file = open_regular(self.path)
+            stamp = _stamp(file)
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except FileNotFoundError:
             raise FileNotFoundError(
                 f"no pixel cache '{self.path}': make it with "
@@ -159,13 +168,13 @@ class PixelCache:
         start += number * _ID.itemsize
         self._entries = np.frombuffer(mapped, _ENTRY, number, start)
         self._names = memoryview(mapped)[len(mapped) - names:]
-        self._map = mapped
+        self._map, self._stamp, self._file = mapped, stamp, file
 
     def _read_header(self, mapped: mmap.mmap) -> tuple[int, int, bytes]:
         """Return number of images, bytes of names, checksum of the index."""
         header = mapped[:_HEADER_SIZE]
         if header[:len(MAGIC)] != MAGIC:
-            raise _damaged(self.path, 'it is not a finished pixel cache')
+            raise _damaged(self.path, _NO_CACHE)
         packed = header[:_HEADER.size]
         if header[_HEADER.size:_HEADER.size + 4] != _crc(packed):
             raise _damaged(self.path, 'its header has a wrong checksum')
@@ -258,6 +267,12 @@ def _checksum(data: bytes) -> bytes:
 
 def _crc(data: bytes) -> bytes:
     return struct.pack('<I', zlib.crc32(data))
+
+
+def _stamp(file: Optional[IO[bytes]]) -> tuple[int, int]:
+    assert file is not None
+    stat = os.fstat(file.fileno())
+    return stat.st_size, stat.st_mtime_ns
 
 
 def _damaged(path: str, reason: str) -> ValueError:

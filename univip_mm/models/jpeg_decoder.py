@@ -8,7 +8,7 @@ from mmengine.logging import print_log
 from torch import Tensor
 
 from ..io.encoded_image import EncodedImage
-from ..io.images import UnreadableImageError
+from ..io.images import NoReadableImageError, UnreadableImageError
 from ..utils.text import printable
 from .view_cutter import X2, Y2
 
@@ -68,7 +68,7 @@ class JpegDecoder:
             dict: ``pixels``, ``table`` and ``sizes``, without files.
 
         Raises:
-            UnreadableImageError: No image of the batch can be decoded.
+            NoReadableImageError: No image of the batch can be decoded.
         """
         table = inputs['table'].clone()
         lengths = inputs['lengths']
@@ -98,10 +98,9 @@ class JpegDecoder:
         for i, error in errors.items():
             name = printable(names[i])
             if not readable:
-                raise UnreadableImageError(
-                    error.reason, f"'{name}' and the other "
-                    f'{len(errors) - 1} images of the batch cannot be '
-                    'decoded: check the files')
+                raise NoReadableImageError(
+                    f'{len(errors)} of {len(errors)} images of a batch cannot '
+                    f"be decoded, such as '{name}' ({error}): check the files")
             table[i] = table[min(readable, key=lambda j: (j - i) % len(table))]
             self.unreadable.setdefault(name, error.reason)
 
@@ -110,6 +109,12 @@ class JpegDecoder:
                 device: torch.device) -> list[_Result]:
         self.num_files += len(files)
         if not _is_gpu(device):
+            if self.num_files == len(files):
+                print_log(
+                    "LoadEncodedImage(decode='device') without a GPU: the "
+                    'training process decodes all files, which is slow; use '
+                    "decode='worker'", logger='current',
+                    level=logging.WARNING)
             return [_decode_on_cpu(x) for x in files]
         found = self._decode_on_gpu(files, device)
         # A smaller image than the header says would be read past its end.

@@ -5,11 +5,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Optional
 
-from ..io.archive import folder_of, is_file
+from ..io.archive import cure_of_folder, is_file, report_archive
 from ..io.atomic import PathLike
 from ..io.coco_json import image_path, sample_images
 from ..io.files import read_json
 from ..io.outputs import check_output_file
+from ..utils.errors import warn
 from ..utils.text import excerpt
 from .earlier import path_of_searched
 from .journal import journal_folder
@@ -91,15 +92,17 @@ def check_disk_space(out: Path, number: int, top_n: Optional[int]) -> None:
 
 
 def check_folder(folder: PathLike, images: Sequence[dict]) -> None:
-    """Raise ValueError if none of about ten images exists in the folder."""
+    """Raise ValueError if none of about ten images exists in the folder.
+
+    A damage of an archive is only reported.
+    """
+    report_archive(folder, warn)
     sample = sample_images(images)
     paths = [image_path(folder, image['file_name']) for image in sample]
     if paths and not any(
             os.path.lexists(path) or is_file(path) for path in paths):
         name = sample[0]['file_name']
-        found = folder_of(folder, name)
-        cure = f"set --img-prefix to '{found}'" if found else (
-            'check --img-prefix')
         raise ValueError(
-            f"none of {len(sample)} images is below '{folder}' (for example "
-            f"'{name}'): {cure}")
+            f"none of {len(sample)} images that were tried is below "
+            f"'{folder}' (for example '{name}'): "
+            + cure_of_folder(folder, name, '--img-prefix'))

@@ -12,6 +12,13 @@ def printable(text: object) -> str:
         for x in str(text))
 
 
+def size_text(number: int) -> str:
+    """Return a number of bytes as text, in MB (1e6) or GB (1e9)."""
+    if number >= 1e9:
+        return f'{number / 1e9:.1f} GB'
+    return f'{number / 1e6:.1f} MB'
+
+
 def excerpt(value: object, length: int = 80) -> str:
     """Return the start of a value's ``repr`` as printable text."""
     text = printable(repr(value))

@@ -1,10 +1,12 @@
 """Transform that reads an image file without decoding the pixels."""
+import logging
 import os
 from collections.abc import Sequence
 from typing import Callable, Optional, Union
 
 from mmcv.transforms import BaseTransform, LoadImageFromFile
 from mmengine.fileio import get
+from mmengine.logging import print_log
 
 from ...io.encoded_image import EncodedImage
 from ...io.images import (
@@ -17,6 +19,7 @@ from ...io.images import (
 )
 from ...io.pixel_cache import PixelCache, is_source_of
 from ...registry import TRANSFORMS
+from ...utils.text import printable
 from ..file_backends import backend_args_of, is_local
 
 
@@ -39,29 +42,27 @@ class LoadEncodedImage(BaseTransform):
             Defaults to False.
         backend_args (dict, optional): Arguments of the file backend, as in
             ``LoadImageFromFile``. Defaults to None.
-        cache (str or Sequence[str], optional): Pixel cache from
+        cache (str or Sequence[str or None], optional): Pixel cache from
             ``tools/cache_pixels.py``, one for each ``ann_file`` of the data
-            set. The path is used as it is, without ``data_root``. Images that
-            are not in the cache are read from their files. Required keys:
+            set, or None. The path is used as it is, without ``data_root``.
+            Images that are not in a cache are read from their files, and so
+            are all images of a cache that is written over. Required keys:
             ``img_id``, and ``source``, the number of the ``ann_file``, if
             there are several. Defaults to None.
         decode (str): 'worker', or 'device' to let the training device decode
             plain JPEGs, with ``OverlapSceneCrop(cut='device')``. The worker
             still decodes other files, and uses ``cache``. The pixels of a GPU
-            differ by a few gray levels. A GPU does not detect damage inside a
-            complete file. The proposal search decoded every file strictly,
-            and unreadable files were dropped then, so this concerns only
-            files that were damaged later. Defaults to 'worker'.
+            differ by a few gray levels, and a GPU does not detect damage
+            inside a complete file. Defaults to 'worker'.
 
     Attributes:
-        caches (list[PixelCache]): The caches.
+        caches (list[PixelCache or None]): The caches.
 
     Raises:
         UnreadableImageError: The file cannot be read, is not regular, or is
             not an image.
-        ValueError: ``decode`` is unknown, ``cache`` or ``decode='device'`` is
-            used together with ``reduce`` or ``fast_dct``, or ``cache`` is
-            damaged.
+        ValueError: ``decode`` is unknown, or ``cache`` is no path or damaged;
+            or one of both is used together with ``reduce`` or ``fast_dct``.
     """
 
     def __init__(self, reduce: bool = False, fast_dct: bool = False,
@@ -80,8 +81,7 @@ class LoadEncodedImage(BaseTransform):
             raise ValueError(
                 "LoadEncodedImage: decode='device' has no reduce and no "
                 "fast_dct: remove these options, or use decode='worker'")
-        paths = [cache] if isinstance(cache, (str, os.PathLike)) else cache
-        self.caches = [PixelCache(path) for path in paths or ()]
+        self.caches = [x and PixelCache(x) for x in _paths_of(cache)]
         self.decode = decode
         self.reduce = reduce
         self.fast_dct = fast_dct
@@ -107,7 +107,18 @@ class LoadEncodedImage(BaseTransform):
         The file of an image that is missing or changed is read, so that it is
         reported or decoded as without a cache.
         """
-        cache = self.caches[results.get('source', 0)]
+        source = results.get('source', 0)
+        cache = self.caches[source]
+        if cache is None:
+            return None
+        if cache.has_changed():
+            self.caches[source] = None
+            print_log(
+                f"the pixel cache '{printable(cache.path)}' was written over "
+                'while in use: this process reads the image files from now '
+                'on. Start the training again to use the cache',
+                logger='current', level=logging.WARNING)
+            return None
         entry = cache.entry(results['img_id'])
         if entry is None or not is_source_of(entry, results['img_path']):
             return None
@@ -116,7 +127,22 @@ class LoadEncodedImage(BaseTransform):
     def __repr__(self) -> str:
         return (f'{type(self).__name__}(reduce={self.reduce}, '
                 f"fast_dct={self.fast_dct}, decode='{self.decode}', "
-                f'cache={[cache.path for cache in self.caches]})')
+                f'cache={[x and x.path for x in self.caches]})')
+
+
+def _paths_of(cache: Union[str, Sequence[Optional[str]], None]
+              ) -> Sequence[Optional[str]]:
+    """Return the path of each cache, or None."""
+    if cache is None:
+        return ()
+    paths = [cache] if isinstance(cache, (str, os.PathLike)) else cache
+    if not (isinstance(paths, (list, tuple)) and paths and all(
+            x is None or x and isinstance(x, (str, os.PathLike))
+            for x in paths)):
+        raise ValueError(
+            f'LoadEncodedImage: cache is {cache!r}, but must be the path of a '
+            'pixel cache, or a list with a path or None for each ann_file')
+    return paths
 
 
 def check_local_file(transform: Callable, path: str) -> None:
