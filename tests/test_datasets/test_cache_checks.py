@@ -57,6 +57,7 @@ def test_views_are_equal_with_a_cache(coco_folder, logged):
     check_equal_views(cached, build(coco_folder))
 
 
+@pytest.mark.filterwarnings('error:The given NumPy array is not writable')
 def test_device_cuts_are_equal_with_a_cache(coco_folder):
     crop = {**CROP, 'cut': 'device'}
     cache = make_cache(coco_folder)
