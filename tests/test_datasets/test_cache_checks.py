@@ -73,9 +73,14 @@ def test_pixels_come_from_the_cache(coco_folder):
     cached = build(coco_folder, make_cache(coco_folder))
     path = coco_folder / 'images/1.jpg'
     stat = path.stat()
+    times = stat.st_atime_ns, stat.st_mtime_ns
     path.write_bytes(bytes(stat.st_size))
-    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    os.utime(path, ns=times)
     assert all(map(np.array_equal, cached[0]['img'], expected))
+    path.write_bytes(bytes(stat.st_size + 1))
+    os.utime(path, ns=times)
+    cached[0]
+    assert cached.skipped[0]
 
 
 def test_file_that_changes_in_a_training_is_read(coco_folder):
@@ -184,6 +189,15 @@ def test_foreign_cache_is_refused(coco_folder, tmp_path):
     path.write_text(json.dumps(content))
     with pytest.raises(ValueError, match='made for other images.*run tools'):
         build(coco_folder, other)
+    for image in content['images']:
+        image['id'] += 100
+    path.write_text(json.dumps(content))
+    strange = make_cache(coco_folder, 'strange.pixels')
+    for image in content['images']:
+        image['id'] -= 100
+    path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match='has none of the 8 images'):
+        build(coco_folder, strange)
     build(coco_folder, cache)
 
 

@@ -249,3 +249,8 @@ def test_archive_is_listed_and_read_like_its_folder(tmp_path):
                 read_image(folder / image['file_name']))
         with pytest.raises(FileNotFoundError, match='no image below'):
             list_folder(f'{path}/elsewhere')
+    with zipfile.ZipFile(tmp_path / 'up.zip', 'w') as file:
+        for name in ('../up.jpg', 'C:/up.jpg', 'b.jpg'):
+            file.writestr(name, data)
+    assert [x['file_name'] for x in list_folder(tmp_path / 'up.zip')['images']
+            ] == ['b.jpg']

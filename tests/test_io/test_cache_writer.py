@@ -203,6 +203,10 @@ def test_power_failure_costs_lines_after_the_sync(tmp_path, monkeypatch,
         again = CacheJournal(tmp_path / 'out')
         assert again.start() == [finished(i) for i in kept]
         again.close()
+    os.truncate(again.pixels, finished(2).end - 1)
+    again = CacheJournal(tmp_path / 'out')
+    assert again.start() == [finished(1)]
+    again.close()
 
 
 def test_all_formats_survive_a_copy_to_a_new_cache(tmp_path):

@@ -105,9 +105,11 @@ def test_decoder_asks_no_gpu_without_nvjpeg_again(gpu, logged):
     assert len(logged) == 1
 
 
-def test_decoder_never_reads_past_an_image_that_is_too_small(gpu, monkeypatch):
+@pytest.mark.parametrize('shape', [(3, 5, 200), (3, 200, 5)])
+def test_decoder_never_reads_past_an_image_that_is_too_small(
+        gpu, monkeypatch, shape):
     monkeypatch.setattr(jpeg_decoder, '_try_nvjpeg', lambda files, device: [
-        torch.zeros(3, 5, 5, dtype=torch.uint8)] * len(files))
+        torch.zeros(shape, dtype=torch.uint8)] * len(files))
     decoder = JpegDecoder()
     assert_views(decoder, FILES)
     assert decoder.num_fallbacks == 3
