@@ -112,6 +112,16 @@ def test_cache_that_is_written_over_is_not_used(coco_folder, change, logged):
     assert sum('was written over' in x for x in logged) == 1
 
 
+def test_cache_that_is_gone_in_a_new_worker_is_not_used(coco_folder, logged):
+    cache = make_cache(coco_folder)
+    cached = build(coco_folder, cache)
+    worker = pickle.loads(pickle.dumps(cached))
+    os.remove(cache)
+    check_equal_views(worker, build(coco_folder))
+    assert sum('no pixel cache' in x for x in logged) == 1
+    assert not worker.skipped.any()
+
+
 def test_cache_can_be_replaced_in_a_training(coco_folder):
     cached = build(coco_folder, make_cache(coco_folder))
     make_cache(coco_folder, 'other.pixels')

@@ -15,7 +15,8 @@ FILES = {
     'a.jpg': encode(), 'odd.jpg': encode(image=photograph(77, 101)),
     'gray.jpg': encode(mode='L'), 'cmyk.jpg': encode(mode='CMYK'),
     'turned.jpg': encode(exif=exif(6)), 'b.png': encode(format='PNG'),
-    'größe.jpg': encode(progressive=True)}
+    'größe.jpg': encode(progressive=True),
+    'caf\udce9.jpg': encode(quality=50)}  # not UTF-8
 
 
 @pytest.fixture

@@ -37,10 +37,10 @@ def check_cache_options(transforms: Sequence[Any], number: int,
                 f'{type(transform).__name__}.cache and ann_file have '
                 f'{len(caches)} and {number} entries: set one cache, or None, '
                 'for each ann_file')
-        if any(caches) and not local:
-            path = next(filter(None, caches)).path
+        used = [x.path for x in caches if x is not None]
+        if used and not local:
             raise ValueError(
-                f"the pixel cache '{path}' needs images on the "
+                f"the pixel cache '{used[0]}' needs images on the "
                 f"local disk, but they are at '{folder}': remove cache of "
                 'LoadEncodedImage, or copy the images')
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from .archive_members import normal_name, tar_members, zip_members
 from .atomic import PathLike, atomic_write
-from .files import open_regular
+from .files import open_regular, parse_json
 
 _SUFFIX = re.compile(
     r'\.(?:zip|tar|tar\.(?:gz|bz2|xz|zst)|tgz|tbz2|txz)(?=/|$)', re.I)
@@ -126,7 +126,10 @@ class Archive:
 
     def find(self, name: str) -> Optional[int]:
         """Return the number of a file in the index, or None."""
-        data = _encode(name)
+        try:
+            data = _encode(name)
+        except UnicodeEncodeError:  # no file can have this name
+            return None
         key = _hash(data)
         at = int(np.searchsorted(self._table[_HASH], key))
         while at < len(self) and self._table[_HASH, at] == key:
@@ -190,7 +193,7 @@ class Archive:
         """Map the index; return False if it is missing, old or damaged."""
         try:
             with open_regular(f'{self.path}.index') as file:
-                head = json.loads(file.read(_HEAD))
+                head = parse_json(file.read(_HEAD))
                 data = np.memmap(file, np.uint8, 'r')[_HEAD:]
             if head['magic'] != _MAGIC or head['archive'] != self.stamp or (
                     head['sum'] != zlib.crc32(data.data)):

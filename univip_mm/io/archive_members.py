@@ -53,7 +53,9 @@ def zip_members(file: IO[bytes], path: str) -> tuple[dict[str, Member], str]:
                          'again') from None
     members, links = {}, 0
     for info in infos:
-        if info.is_dir():
+        # zipfile cuts names at a zero byte; is_dir() fails for ''.
+        name = info.filename and normal_name(_zip_name(info))
+        if not name or info.is_dir():
             continue
         sizes = info.header_offset, info.compress_size, info.file_size
         if (stat.S_ISLNK(info.external_attr >> 16)
@@ -67,7 +69,7 @@ def zip_members(file: IO[bytes], path: str) -> tuple[dict[str, Member], str]:
             raise ValueError(
                 f"'{info.filename}' of '{path}' is {reason}: make a zip with "
                 'stored or deflated files')
-        members[normal_name(_zip_name(info))] = Member(
+        members[name] = Member(
             *sizes, int(info.compress_type == zipfile.ZIP_DEFLATED))
     return members, _remark_on_links(links, path)
 
@@ -107,6 +109,8 @@ def tar_members(file: IO[bytes], path: str) -> tuple[dict[str, Member], str]:
                 end = archive.offset
                 name = normal_name(found.name)
                 target = normal_name(found.linkname)
+                if not name:
+                    continue
                 if found.islnk() and target in members:
                     members[name] = members[target]
                 elif (found.isreg() and found.sparse is None

@@ -301,7 +301,11 @@ def _find_earlier(task: _Task, cache: Optional[PixelCache]
     entry = None if cache is None else cache.entry(task.image_id)
     if cache is None or entry is None or not _is_unchanged(task, entry):
         return None
-    return cache.pixels(entry), entry.source
+    try:
+        mtime = source_stat(task.path)[1]
+    except OSError:
+        return None
+    return cache.pixels(entry), entry.source._replace(mtime=mtime)
 
 
 def _decode(task: _Task) -> Union[tuple[np.ndarray, Source], str]:
@@ -310,7 +314,8 @@ def _decode(task: _Task) -> Union[tuple[np.ndarray, Source], str]:
         size, mtime = source_stat(task.path)
         data = read_bytes(task.path)
         if len(data) != size:
-            raise UnreadableImageError(NOT_READ, 'it changed while read')
+            raise UnreadableImageError(
+                NOT_READ, f'{len(data)} of {size} bytes can be read')
         pixels = EncodedImage(data).decode()
     except Exception as e:  # any error of a parser
         return f'{reason_of(e)} ({e})' if isinstance(

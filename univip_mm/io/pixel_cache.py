@@ -136,7 +136,7 @@ class PixelCache:
         offset, height, width, size, mtime, digest, end = (
             self._entries[at].item())
         start = int(self._entries['name_end'][at - 1]) if at else 0
-        return Entry(image_id, bytes(self._names[start:end]).decode(),
+        return Entry(image_id, _decode(self._names[start:end]),
                      offset, height, width,
                      Source(size, mtime, bytes(digest).hex()))
 
@@ -199,12 +199,19 @@ def source_stat(path: PathLike) -> tuple[int, int]:
     """
     try:
         if parts := split_path(path):
-            archive = open_archive(parts[0])
-            return archive.size(parts[1]), archive.stamp[1]
+            return _stat_in_archive(*parts)
         stat = os.stat(path)
     except ValueError as e:  # a zero byte or a lone surrogate
         raise OSError(errno.EINVAL, f'invalid file name: {e}') from None
     return stat.st_size, stat.st_mtime_ns
+
+
+def _stat_in_archive(path: str, name: str) -> tuple[int, int]:
+    try:
+        archive = open_archive(path)
+    except ValueError as e:  # it was damaged while in use
+        raise OSError(errno.EIO, str(e)) from None
+    return archive.size(name), archive.stamp[1]
 
 
 def is_source_of(entry: Entry, path: PathLike) -> bool:
@@ -222,15 +229,15 @@ def is_source_of(entry: Entry, path: PathLike) -> bool:
 
 
 def is_pixel_cache(path: PathLike) -> bool:
-    """Return True if a file starts as a cache does, damaged or not."""
+    """Return True if a file is empty or starts as a cache, damaged or not."""
     with open_regular(path) as file:
-        return file.read(len(MAGIC)) == MAGIC
+        return file.read(len(MAGIC)) in (MAGIC, b'')
 
 
 def write_index(file: IO[bytes], entries: Sequence[Entry]) -> None:
     """Write the index and the header of a file that has the pixels."""
     entries = sorted(entries)
-    names = [entry.name.encode() for entry in entries]
+    names = [_encode(entry.name) for entry in entries]
     table = np.zeros(len(entries), _ENTRY)
     for row, entry in zip(table, entries):
         row['offset'], row['height'], row['width'] = entry[2:5]
@@ -267,6 +274,15 @@ def _checksum(data: bytes) -> bytes:
 
 def _crc(data: bytes) -> bytes:
     return struct.pack('<I', zlib.crc32(data))
+
+
+def _encode(name: str) -> bytes:
+    # A file name can have bytes that are not UTF-8.
+    return name.encode('utf-8', 'surrogateescape')
+
+
+def _decode(name: memoryview) -> str:
+    return bytes(name).decode('utf-8', 'surrogateescape')
 
 
 def _stamp(file: Optional[IO[bytes]]) -> tuple[int, int]:

@@ -119,10 +119,10 @@ class UniVIPDataPreprocessor(ImgDataPreprocessor):
             ``data_samples``.
         """
         if isinstance(data['inputs'], dict) and 'files' in data['inputs']:
-            paths = [x.get('img_path', 'an image without img_path')
-                     for x in data.get('data_samples') or ()]
+            paths = [x.get('img_path') for x in data.get('data_samples') or ()]
             data = dict(data, inputs=self.jpeg_decoder.add_images(
-                data['inputs'], self.mean.device, paths))
+                data['inputs'], self.mean.device,
+                paths if all(paths) else None))
         data = self.cast_data(data)
         inputs = data['inputs']
         if isinstance(inputs, dict):

@@ -62,7 +62,7 @@ class JpegDecoder:
                 ``files`` and ``lengths``, it is not modified.
             device (torch.device): Device of the result's pixels.
             paths (Sequence[str], optional): Path of each image, to name
-                unreadable ones. Defaults to None: their numbers.
+                unreadable ones. Defaults to None: each counts anew.
 
         Returns:
             dict: ``pixels``, ``table`` and ``sizes``, without files.
@@ -87,22 +87,28 @@ class JpegDecoder:
             parts.append(
                 image.pixels.reshape(-1).to(device, non_blocking=True))
         if errors:
-            self._replace(table, errors, paths or range(len(table)))
+            self._replace(table, errors, paths)
         return dict(pixels=torch.cat(parts), table=table,
                     sizes=inputs['sizes'])
 
     def _replace(self, table: Tensor, errors: dict[int, UnreadableImageError],
-                 names: Sequence) -> None:
+                 paths: Optional[Sequence[str]]) -> None:
         """Replace the rows of unreadable images with rows of others."""
         readable = [i for i in range(len(table)) if i not in errors]
         for i, error in errors.items():
-            name = printable(names[i])
+            name = printable(paths[i]) if paths else (
+                f'image {len(self.unreadable) + 1} without img_path')
             if not readable:
                 raise NoReadableImageError(
-                    f'{len(errors)} of {len(errors)} images of a batch cannot '
-                    f"be decoded, such as '{name}' ({error}): check the files")
+                    f'none of the {len(errors)} images of a batch can be '
+                    f"decoded, such as '{name}' ({error}): check the files")
             table[i] = table[min(readable, key=lambda j: (j - i) % len(table))]
-            self.unreadable.setdefault(name, error.reason)
+            if name not in self.unreadable:
+                self.unreadable[name] = error.reason
+                print_log(
+                    f"skipped the image '{name}' ({error}): replaced with "
+                    'another image of its batch', logger='current',
+                    level=logging.WARNING)
 
     def _decode(self, files: Sequence[Tensor],
                 needed: Sequence[Sequence[int]],

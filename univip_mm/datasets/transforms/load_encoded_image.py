@@ -111,23 +111,26 @@ class LoadEncodedImage(BaseTransform):
         cache = self.caches[source]
         if cache is None:
             return None
-        if cache.has_changed():
+        try:
+            if cache.has_changed():
+                raise ValueError(f"the pixel cache '{cache.path}' was written "
+                                 'over while in use')
+            entry = cache.entry(results['img_id'])
+            if entry is None or not is_source_of(entry, results['img_path']):
+                return None
+            return EncodedImage.of_pixels(cache.pixels(entry))
+        except (OSError, ValueError) as e:  # since the check at the start
             self.caches[source] = None
             print_log(
-                f"the pixel cache '{printable(cache.path)}' was written over "
-                'while in use: this process reads the image files from now '
-                'on. Start the training again to use the cache',
+                f'{printable(e)}. This process reads the image files from now '
+                'on; start the training again to use a cache',
                 logger='current', level=logging.WARNING)
             return None
-        entry = cache.entry(results['img_id'])
-        if entry is None or not is_source_of(entry, results['img_path']):
-            return None
-        return EncodedImage.of_pixels(cache.pixels(entry))
 
     def __repr__(self) -> str:
         return (f'{type(self).__name__}(reduce={self.reduce}, '
                 f"fast_dct={self.fast_dct}, decode='{self.decode}', "
-                f'cache={[x and x.path for x in self.caches]})')
+                f'cache={[getattr(x, "path", None) for x in self.caches]})')
 
 
 def _paths_of(cache: Union[str, Sequence[Optional[str]], None]

@@ -155,14 +155,17 @@ class SkippedImagesHook(Hook):
                   + len(self._undecoded.keys() - listed))
         total = _total(runner) + self._not_searched
         if number > self.max_unreadable * total:
-            text = self._describe(runner, unreadable, 'cannot be read')
+            texts = []
+            if unreadable.any():
+                texts.append(
+                    self._describe(runner, unreadable, 'cannot be read'))
             if self._undecoded:
-                text += f'; {self._describe_undecoded(runner)}'
+                texts.append(self._describe_undecoded(runner))
             if self._not_searched:
-                text += (f'; the proposal search could not read '
-                         f'{self._not_searched} others')
+                texts.append('the proposal search could not read '
+                             f'{self._not_searched} others')
             raise TooManyUnreadableError(
-                f'{text}. {self._cure(runner, number / total)}'
+                f'{"; ".join(texts)}. {self._cure(runner, number / total)}'
                 + _save(runner, done))
 
     def _merge_undecoded(self, own: dict[str, str]) -> dict[str, str]:
