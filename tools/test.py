@@ -24,6 +24,7 @@ from univip_mm.engine.rank_check import (
     errors_on_all_ranks,
 )
 from univip_mm.io.outputs import check_output_file, check_output_folder
+from univip_mm.utils.command import make_parser
 from univip_mm.utils.distributed import leave
 from univip_mm.utils.errors import one_line_errors
 from univip_mm.utils.processes import end_with_launcher
@@ -41,9 +42,7 @@ the untrained network, as a baseline:
 
 def parse_args() -> argparse.Namespace:
     """Return the options of the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__, EXAMPLE)
     add_config_arguments(parser)
     parser.add_argument(
         'checkpoint', nargs='?', help='pre-training checkpoint (default: none,'

@@ -36,6 +36,7 @@ from univip_mm.io.images import NoReadableImageError, TooManyUnreadableError
 from univip_mm.io.outputs import check_output_folder
 from univip_mm.io.work_dir_lock import work_dir_lock
 from univip_mm.models.step_graph import GraphError
+from univip_mm.utils.command import make_parser
 from univip_mm.utils.distributed import leave
 from univip_mm.utils.errors import one_line_errors
 from univip_mm.utils.loader_workers import stop_workers
@@ -55,9 +56,7 @@ on several GPUs:
 
 def parse_args() -> argparse.Namespace:
     """Return the options of the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__, EXAMPLE)
     add_config_arguments(parser)
     parser.add_argument(
         '--resume', nargs='?', const='auto', metavar='CHECKPOINT',
