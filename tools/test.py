@@ -6,11 +6,7 @@ from mmengine.config import Config
 from mmengine.dist import get_rank
 from mmengine.runner import Runner
 
-from univip_mm.engine.checkpoint import (
-    CheckpointError,
-    check_weights_fit,
-    find_checkpoint,
-)
+from univip_mm.engine.checkpoint import CheckpointError, find_checkpoint
 from univip_mm.engine.config import (
     add_config_arguments,
     check_part,
@@ -23,6 +19,7 @@ from univip_mm.engine.rank_check import (
     check_config_agrees,
     errors_on_all_ranks,
 )
+from univip_mm.engine.weights_check import check_init_cfg, check_weights_fit
 from univip_mm.io.outputs import check_output_file, check_output_folder
 from univip_mm.utils.command import make_parser
 from univip_mm.utils.distributed import leave
@@ -76,6 +73,8 @@ def main() -> None:
         check_config_agrees(cfg)
         runner = Runner.from_cfg(cfg)
         with errors_on_all_ranks():
+            if args.checkpoint is None:
+                check_init_cfg(cfg, runner.model)
             check_weights_fit(cfg, runner.model)
             runner.test_loop  # noqa: B018  reads the files of the data set
     try:

@@ -9,11 +9,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from univip_mm.engine.changed_run import ChangedRunError, NothingToDoError
-from univip_mm.engine.checkpoint import (
-    CheckpointError,
-    check_weights_fit,
-    find_checkpoint,
-)
+from univip_mm.engine.checkpoint import CheckpointError, find_checkpoint
 from univip_mm.engine.config import (
     add_config_arguments,
     check_num_instances,
@@ -32,6 +28,7 @@ from univip_mm.engine.rank_check import (
     check_config_agrees,
     errors_on_all_ranks,
 )
+from univip_mm.engine.weights_check import check_init_cfg, check_weights_fit
 from univip_mm.io.images import NoReadableImageError, TooManyUnreadableError
 from univip_mm.io.outputs import check_output_folder
 from univip_mm.io.work_dir_lock import work_dir_lock
@@ -123,6 +120,7 @@ def prepare(args: argparse.Namespace, stack: ExitStack) -> Runner:
     runner = (RUNNERS.build(cfg) if 'runner_type' in cfg else
               Runner.from_cfg(cfg))
     with errors_on_all_ranks():
+        check_init_cfg(cfg, runner.model)
         check_weights_fit(cfg, runner.model)
         check_loop(runner)  # reads the files of the data set
     return runner
