@@ -9,6 +9,7 @@ import sys
 
 from mmengine.config import DictAction
 
+from univip_mm.engine.architectures import ARCHITECTURES
 from univip_mm.utils.command import make_parser
 from univip_mm.utils.errors import ALL_ERRORS, one_line_errors
 from univip_mm.utils.processes import end_with_launcher
@@ -45,8 +46,8 @@ def parse_args() -> argparse.Namespace:
         'images, or JSON:FOLDER for a COCO json')
     add('--out', required=True, metavar='OUT', help='output folder')
     add('--arch', default='resnet50', metavar='NAME',
-        help='backbone: resnet18, resnet34, resnet50, resnet101, resnext50, '
-        'vit_small, vit_base, swin_tiny, or timm/NAME (default: %(default)s)')
+        help=f'backbone: {", ".join(ARCHITECTURES)}, or timm/NAME with a name '
+        'of timm (default: %(default)s)')
     add('--init', metavar='WEIGHTS', help='start from the backbone in this '
         'file: weights of torchvision, timm, MMPretrain, or a checkpoint of '
         'this package (default: random weights)')

@@ -36,14 +36,15 @@ class Settings(NamedTuple):
         choices (dict[str, Choice]): The chosen settings by name.
         overrides (Mapping[str, Any]): Values by dotted key of the config,
             which win over all others.
-        initial (str, optional): File of the first weights of the backbone.
+        init_cfg (dict, optional): ``model.backbone.init_cfg``, the file of
+            the first weights.
     """
     folder: str
     architecture: Architecture
     devices: Devices
     choices: dict[str, Choice]
     overrides: Mapping[str, Any]
-    initial: Optional[str] = None
+    init_cfg: Optional[dict] = None
 
 
 def build_config(settings: Settings) -> Config:
@@ -52,8 +53,7 @@ def build_config(settings: Settings) -> Config:
     Raises:
         ValueError: An override does not fit the config.
     """
-    cfg = Config.fromfile(config_path(BASE))
-    cfg.merge_from_dict(settings.architecture.options)
+    cfg = base_config(settings.architecture)
     for options in (_data_options(settings), _training_options(settings),
                     _device_options(cfg, settings)):
         cfg.merge_from_dict(options)
@@ -63,6 +63,13 @@ def build_config(settings: Settings) -> Config:
     for name in ('data_root', 'proposal_rules', 'train_pipeline'):
         cfg.pop(name)  # a change of these copies would have no effect
     _override(cfg, settings.overrides)
+    return cfg
+
+
+def base_config(architecture: Architecture) -> Config:
+    """Return the COCO recipe with another network."""
+    cfg = Config.fromfile(config_path(BASE))
+    cfg.merge_from_dict(architecture.options)
     return cfg
 
 
@@ -84,12 +91,12 @@ def check_built(cfg: Config, devices: Devices) -> None:
 def checkpoint_bytes(cfg: Config) -> int:
     """Return about the size of a checkpoint, in bytes.
 
-    It has the online branch, the target branch, and the momentum of SGD, of 4
-    bytes per number.
+    It has the online branch, the target branch, and one or two moments of the
+    optimizer, of 4 bytes per number.
     """
     with DefaultScope.overwrite_default_scope('univip_mm'):
         parts = [MODELS.build(cfg.model[name]) for name in PARTS]
-    return 3 * 4 * sum(x.numel() for part in parts for x in part.parameters())
+    return 4 * 4 * sum(x.numel() for part in parts for x in part.parameters())
 
 
 def write_config(cfg: Config, settings: Settings, run: RunFolder) -> None:
@@ -155,9 +162,8 @@ def _training_options(settings: Settings) -> dict:
         'default_hooks.logger.interval': max(1, min(50, steps // LOG_LINES)),
         'default_hooks.view_sheet.interval': max(1, min(50, epochs // 5)),
     }
-    if settings.initial is not None:
-        options['model.backbone.init_cfg'] = dict(
-            type='Pretrained', checkpoint=settings.initial)
+    if settings.init_cfg is not None:
+        options['model.backbone.init_cfg'] = settings.init_cfg
     return options
 
 

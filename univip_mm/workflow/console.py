@@ -1,10 +1,13 @@
 """Text that a run prints."""
 import textwrap
 
-from ..engine.architectures import find_architecture
 from ..utils.text import printable
 from .config_file import Settings
 
+# Names of the same networks in torchvision.
+TORCHVISION = {**{name: name for name in (
+    'resnet18', 'resnet34', 'resnet50', 'resnet101', 'resnet152')},
+    'resnext50': 'resnext50_32x4d'}
 _INDENT, _WIDTH = 12, 88
 
 
@@ -31,7 +34,7 @@ def count(number: int, noun: str) -> str:
 
 def snippet(path: str, arch: str) -> str:
     """Return code that loads the backbone."""
-    model = find_architecture(arch).torchvision
+    model = TORCHVISION.get(arch)
     if model is None:
         return ('Load the backbone in a config of MMPretrain, MMDetection or '
                 'MMSegmentation:\n  model = dict(backbone=dict(init_cfg=dict('

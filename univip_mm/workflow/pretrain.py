@@ -13,7 +13,6 @@ from mmengine.config import Config
 from ..downstream.export import extract_backbone, save_backbone
 from ..engine.checkpoint import latest_checkpoint, load_checkpoint
 from ..io.atomic import PathLike
-from ..io.coco_json import digest_of
 from ..io.data_sources import Source
 from ..io.files import read_json
 from ..io.outputs import check_output_folder
@@ -34,7 +33,7 @@ from .console import count, print_choices, say, snippet
 from .launch import TrainingError, train
 from .plan import Plan, Request, final_settings, make_plan
 from .recipe import expectation
-from .run_folder import RunFolder, write_record
+from .run_folder import RunFolder, digest_of_names, write_record
 from .views import draw_views
 
 ADVICE = 'repeat the command to go on'
@@ -165,6 +164,8 @@ def _prepare(run: RunFolder, request: Request, resume: bool,
         f'the median of their shorter sides is {plan.side:.0f} pixels')
     if text := expectation(len(plan.images)):
         say('', text)
+    if plan.init_report:
+        say('weights', plan.init_report)
     return plan
 
 
@@ -189,7 +190,7 @@ def _write_run(run: RunFolder, request: Request, plan: Plan) -> Settings:
     _check_disk(run, checkpoint_bytes(cfg))
     record = dict(
         plan.earlier or {}, request=request.to_dict(),
-        images=digest_of(plan.images), number=len(images),
+        images=digest_of_names(plan.images), number=len(images),
         choices=[choice._asdict() for choice in settings.choices.values()])
     if is_edited(run):
         say('config', f"'{_shown(run.config)}' was changed by you, and is "
