@@ -17,10 +17,6 @@ def built(**backbone):
         return cfg, MODELS.build(cfg.model)
 
 
-def reports(logged):
-    return [x for x in logged if x.startswith('load_from: ')]
-
-
 @pytest.mark.parametrize('prefix', ['', 'module.'])
 def test_check_weights_fit_needs_one_weight(tmp_path, prefix):
     model = torch.nn.Linear(2, 2, bias=False)
@@ -34,24 +30,19 @@ def test_check_weights_fit_needs_one_weight(tmp_path, prefix):
         check_weights_fit(cfg, model)
 
 
-def test_check_weights_fit_reports_other_parts(tmp_path, logged):
+def test_check_weights_fit_accepts_other_parts(tmp_path):
     cfg, model = built()
-    cfg.load_from = path = str(tmp_path / 'a.pth')
+    cfg.load_from = str(tmp_path / 'a.pth')
     weights = model.state_dict()
-    torch.save(weights, path)
-    check_weights_fit(cfg, model)
-    assert not reports(logged)
-    del weights['fusion_neck.fc.weight']
-    torch.save(dict(state_dict=weights), path)
-    check_weights_fit(cfg, model)
-    line, = reports(logged)
-    assert line == (
-        f'load_from: {len(weights)}/{len(weights) + 1} tensors of the model '
-        f"are in '{path}'; 1 differ, for example 'fusion_neck.fc.weight'")
+    for name in list(weights):
+        if not name.startswith('backbone.') or 'num_batches' in name:
+            del weights[name]
+    torch.save(dict(state_dict=weights), cfg.load_from)
+    check_weights_fit(cfg, model)  # reported by ChangedRunHook
 
 
 @pytest.mark.parametrize('depth', [34, 50])
-def test_check_weights_fit_refuses_other_backbone(tmp_path, logged, depth):
+def test_check_weights_fit_refuses_other_backbone(tmp_path, depth):
     cfg, model = built()
     cfg.load_from = str(tmp_path / 'a.pth')
     torch.save(built(depth=depth)[1].state_dict(), cfg.load_from)
@@ -60,7 +51,6 @@ def test_check_weights_fit_refuses_other_backbone(tmp_path, logged, depth):
         check_weights_fit(cfg, model)
     cfg.resume = True  # refused by the hook of the resume
     check_weights_fit(cfg, model)
-    assert not reports(logged)
 
 
 @pytest.mark.parametrize('as_list', [False, True])
