@@ -7,8 +7,7 @@ command after an interruption: it goes on where it was.
 import argparse
 import sys
 
-from mmengine.config import DictAction
-
+from univip_mm.downstream.launch import parse_options
 from univip_mm.engine.architectures import ARCHITECTURES
 from univip_mm.utils.command import make_parser
 from univip_mm.utils.errors import ALL_ERRORS, one_line_errors
@@ -67,10 +66,15 @@ def parse_args() -> argparse.Namespace:
     add('--resume', action='store_true', help='go on with the training in '
         'OUT although options or images have changed; not needed to repeat '
         'a command')
-    add('--set', nargs='+', action=DictAction, default={}, dest='overrides',
+    add('--set', nargs='+', action='extend', default=[], dest='overrides',
         metavar='KEY=VALUE', help='values of the config, for example '
         'optim_wrapper.optimizer.lr=0.1; OUT/config.py has all keys')
-    return parser.parse_args()
+    args = parser.parse_args()
+    for text in args.overrides:
+        if not text.partition('=')[0] or '=' not in text:
+            parser.error(f"--set: '{text}' is not KEY=VALUE")
+    args.overrides = parse_options(args.overrides)
+    return args
 
 
 def main() -> None:
