@@ -56,7 +56,7 @@ def _image_size(network: FeatureNetwork) -> tuple[int, int]:
     backbone = network.backbone
     if hasattr(backbone, 'timm_model'):
         backbone = getattr(backbone.timm_model, 'patch_embed', None)
-    size = getattr(backbone, 'img_size', _SIZE)
+    size = getattr(backbone, 'img_size', None) or _SIZE
     return tuple(size) if isinstance(size, (list, tuple)) else (size, size)
 
 

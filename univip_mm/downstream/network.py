@@ -81,7 +81,7 @@ def build_network(source: BackboneSource) -> FeatureNetwork:
               if key not in LOADING}
     if not source.is_trusted:
         _check_types(config, name)
-    if _class_name(config) == 'TIMMBackbone':
+    if _class_name(config) in ('TIMMBackbone', 'PooledTIMMBackbone'):
         import_package('timm', 'the network')
     try:
         with DefaultScope.overwrite_default_scope('univip_mm'):
