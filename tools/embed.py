@@ -1,6 +1,5 @@
 """Write the features of images from the backbone of a training."""
 import argparse
-import logging
 
 from univip_mm.downstream.embed import embed
 from univip_mm.downstream.feature_file import snippet
@@ -52,7 +51,6 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Write the features, and print how to read the file."""
     args = parse_args()
-    logging.basicConfig(level=logging.INFO, format='%(message)s')
     with one_line_errors('repeat the command to resume', ALL_ERRORS):
         done = embed(
             args.source, args.data, args.out, branch=args.branch,

@@ -1,6 +1,5 @@
 """Finished parts of the features of a data set, so that a run can resume."""
 import json
-import logging
 import os
 import os.path as osp
 import shutil
@@ -11,6 +10,7 @@ import numpy as np
 
 from ..io.atomic import atomic_write
 from ..io.files import read_json
+from ..utils.errors import warn
 from ..utils.text import printable
 
 PART = 2048  # images
@@ -47,9 +47,8 @@ class Parts:
         self._features: list[np.ndarray] = []
         self._reasons: list[str] = []
         if self.done:
-            logging.getLogger(__name__).info(
-                f'resuming with {self.done} images of '
-                f"'{printable(folder)}'")
+            warn(f'resuming after {self.done} of {total} images, kept in '
+                 f"'{folder}'")
 
     def missing_batches(self, batch_size: int) -> list[range]:
         """Return the indices of all images to do, as batches of one part."""

@@ -45,14 +45,14 @@ def snippet(path: str) -> str:
 
 def write_features(path: str, names: Sequence[str], channels: int,
                    parts: Iterable[np.ndarray]) -> None:
-    """Write features atomically, with the memory of one part.
+    r"""Write features atomically, with the memory of one part.
 
     - .npz: arrays ``features`` (N, C) float32 and ``files`` (N,).
     - .csv: a header and rows ``file,f0,f1,...``, with all digits.
     - .parquet: columns ``file`` and ``features``, lists of float32.
 
     In .csv and .parquet, which are UTF-8, other bytes of a file name are
-    written as ``\\udcff``.
+    written as ``\udcff``.
 
     Args:
         path (str): The file.

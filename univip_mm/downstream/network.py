@@ -1,9 +1,12 @@
 """The network of a checkpoint, built and loaded, that gives features."""
+import logging
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, Optional
 
 import torch
+from mmengine.logging import MMLogger
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import DefaultScope
 from torch import Tensor, nn
@@ -84,7 +87,7 @@ def build_network(source: BackboneSource) -> FeatureNetwork:
     if _class_name(config) in ('TIMMBackbone', 'PooledTIMMBackbone'):
         import_package('timm', 'the network')
     try:
-        with DefaultScope.overwrite_default_scope('univip_mm'):
+        with DefaultScope.overwrite_default_scope('univip_mm'), _quiet():
             backbone = revert_sync_batchnorm(MODELS.build(config))
     except Exception as e:  # the network may raise any type
         raise ValueError(f"the network of '{name}' cannot be built "
@@ -93,6 +96,18 @@ def build_network(source: BackboneSource) -> FeatureNetwork:
     network = FeatureNetwork(backbone)
     network.eval()
     return network
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Log warnings only; the host's TIMMBackbone logs a line per block."""
+    logger = MMLogger.get_current_instance()
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def resnet_config(weights: OrderedDict) -> Optional[dict]:
