@@ -29,6 +29,9 @@ _VIT_SIZES = {(192, 12): 'tiny', (384, 12): 'small', (768, 12): 'base',
 _SWIN_SIZES = {(96, 12): 'tiny', (96, 24): 'small', (128, 24): 'base',
                (192, 24): 'large'}
 _TIMM_PREFIX = 'timm_model.'
+# Arguments of the host's classes for networks of timm.
+_NOT_OF_TIMM = ('type', 'model_name', 'features_only', 'pretrained',
+                'checkpoint_path', 'in_channels', 'norm_cfg', 'init_cfg')
 _CURE = 'use --format mm, safetensors or onnx'
 
 
@@ -103,7 +106,7 @@ def to_timm(weights: OrderedDict, config: dict) -> Renamed:
         renamed = weight_names.to_timm(weights)
     names = [config['model_name']] if config.get('model_name') else [
         *resnet_names(renamed), *_transformer_names(renamed)]
-    options = _image_size(renamed)
+    options = _timm_options(config) or _image_size(renamed)
     for name in names:
         if timm.is_model(name.partition('.')[0]) and (
                 _timm_shapes(timm, name, options) == {
@@ -198,6 +201,14 @@ def _transformer_names(weights: Mapping) -> list[str]:
         size = _VIT_SIZES.get((width, depth))
         return [f'vit_{size}_patch{patch}_224']
     return [f'swin_{_SWIN_SIZES.get((width, depth))}_patch4_window7_224']
+
+
+def _timm_options(config: dict) -> dict[str, Any]:
+    """Return the arguments of timm's network in a config of the host."""
+    if 'model_name' not in config:
+        return {}
+    return {key: value for key, value in config.items()
+            if key not in _NOT_OF_TIMM}
 
 
 def _image_size(weights: Mapping) -> dict[str, int]:

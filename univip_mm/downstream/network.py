@@ -47,8 +47,10 @@ class FeatureNetwork(nn.Module):
             tuple[Tensor, Tensor]: Features (N, C); and a map (N, C, H', W')
             or (N, H', W', C), tokens (N, L, C), or the features again.
         """
-        output = self.backbone(images)
-        last = output[-1] if isinstance(output, (tuple, list)) else output
+        last = self.backbone(images)
+        # MMSelfSup's ViT returns pairs of a map and the class token.
+        while isinstance(last, (tuple, list)):
+            last = last[-1]
         return self._pool(last), last
 
     def _pool(self, last: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ def of_mm(source: BackboneSource, path: str) -> str:
         return ('import torch\n'
                 f'weights = torch.load({path!r}, weights_only=True)'
                 "['state_dict']")
-    config = {key: value for key, value in config.items()
+    config = {key: config[key] for key in ('type', *config)
               if key not in _TRAINING_ONLY}
     if config.get('norm_cfg') in (dict(type='SyncBN'), dict(type='BN')):
         del config['norm_cfg']  # SyncBN has the weights of BN, the default
