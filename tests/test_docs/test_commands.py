@@ -29,6 +29,8 @@ COVERED_BY = {
     r'make (env|test|lint|docs|bench|test-hosts|test-downstream)':
         '.ci/run',
     r'pip install': 'Makefile',
+    r'univip export': 'tests/test_downstream/test_export.py',
+    r'univip embed': 'tests/test_downstream/test_embed.py',
     r'mim ': 'tests/hosts/test_training.py',
     r'(PARTITION=\S+ )?bash tools/benchmarks/(mmdetection|FOLDER)/':
         'tests/downstream/test_detection.py',
