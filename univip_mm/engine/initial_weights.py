@@ -200,7 +200,7 @@ def _find_weights(path: str, content: Any, backbone: nn.Module,
     for wrapper in _WRAPPERS:
         if all(name.startswith(wrapper) for name in weights):
             weights = _without(wrapper, weights)
-    whose = 'its own names'
+    whose = 'the names of the backbone'
     if prefix:
         prefix = f'{prefix.rstrip(".")}.'
     elif (any(x.startswith('backbone.') for x in weights) and not
