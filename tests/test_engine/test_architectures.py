@@ -48,6 +48,11 @@ def test_architecture_options_fit_the_config(name):
         'type', '')) == is_resnet
 
 
+def test_architecture_options_are_copies():
+    first = config('swin_tiny')[0]  # removes `_delete_` from the options
+    assert config('swin_tiny')[0].to_dict() == first.to_dict()
+
+
 def run(cfg):
     """Train one batch, and extract both backbones."""
     model = cfg.model

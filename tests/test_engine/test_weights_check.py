@@ -8,10 +8,10 @@ from univip_mm.engine.weights_check import check_init_cfg, check_weights_fit
 from univip_mm.registry import MODELS
 
 
-def built(**backbone):
+def built(backbone=None, **options):
     """Return the config and the model of a tiny UniVIP."""
     model = univip_config(4, 16)
-    model['backbone'].update(backbone)
+    model['backbone'] = {**(backbone or model['backbone']), **options}
     cfg = Config(dict(model=model, default_scope='univip_mm'))
     with DefaultScope.overwrite_default_scope('univip_mm'):
         return cfg, MODELS.build(cfg.model)
@@ -67,6 +67,20 @@ def test_check_init_cfg_names_key(tmp_path, as_list):
         check_init_cfg(cfg, model)
     cfg.default_scope = 'mmpretrain'  # loaded by MMEngine
     check_init_cfg(cfg, model)
+
+
+def test_check_init_cfg_refuses_list_of_vit(tmp_path):
+    vit = dict(type='VisionTransformer', img_size=32, arch=dict(
+        embed_dims=64, num_layers=1, num_heads=2, feedforward_channels=8))
+    cfg, model = built(vit, init_cfg=None)
+    path = str(tmp_path / 'a.pth')
+    torch.save(model.backbone.state_dict(), path)
+    init = dict(type='Pretrained', checkpoint=path)
+    cfg, model = built(vit, init_cfg=init)
+    check_init_cfg(cfg, model)
+    cfg, model = built(vit, init_cfg=[init])
+    with pytest.raises(ValueError, match='init_cfg.0: .*one dict'):
+        check_init_cfg(cfg, model)
 
 
 def test_train_checks_and_reports_init_cfg(coco_folder, tmp_path):

@@ -31,7 +31,7 @@ def check_init_cfg(cfg: Config, model: nn.Module) -> None:
 
 def _check_init(key: str, init: dict, model: nn.Module) -> None:
     # 'model.backbone.init_cfg', or '.init_cfg.0' in a list.
-    match = re.fullmatch(r'model(?:\.(.+))?\.init_cfg(?:\.\d+)?', key)
+    match = re.fullmatch(r'model(?:\.(.+))?\.init_cfg(\.\d+)?', key)
     path = init.get('checkpoint')
     if match is None or not isinstance(path, str) or '://' in path:
         return
@@ -39,6 +39,11 @@ def _check_init(key: str, init: dict, model: nn.Module) -> None:
         part = model.get_submodule(match[1] or '')
     except AttributeError:
         return  # the model names this part otherwise
+    if match[2] and getattr(part, 'pos_embed', None) is not None:
+        raise ValueError(
+            f'{key}: {type(part).__name__} initializes its position embedding '
+            'after the items of a list, and so drops that of the file: write '
+            'init_cfg as one dict')
     try:
         read_initial_weights(path, part, init.get('partial', False),
                              init.get('prefix'), only_structure=True)
