@@ -9,6 +9,7 @@ from .non_finite_hook import NonFiniteHook
 from .online_probe_hook import OnlineProbeHook
 from .preemption_hook import PreemptionHook
 from .rank_check_hook import RankCheckHook
+from .report_hook import ReportHook
 from .safe_checkpoint_hook import SafeCheckpointHook
 from .safe_resume_hook import SafeResumeHook
 from .skipped_images_hook import SkippedImagesHook
@@ -18,7 +19,7 @@ from .view_sheet_hook import ViewSheetHook
 __all__ = [
     'AsyncRuntimeInfoHook', 'ChangedRunHook', 'EffectiveRankHook',
     'HeartbeatHook', 'IterSeedHook', 'LoopCheckHook', 'NonFiniteHook',
-    'OnlineProbeHook', 'PreemptionHook', 'RankCheckHook',
+    'OnlineProbeHook', 'PreemptionHook', 'RankCheckHook', 'ReportHook',
     'SafeCheckpointHook', 'SafeResumeHook', 'SkippedImagesHook',
     'TargetUpdateHook', 'ViewSheetHook'
 ]

@@ -139,7 +139,7 @@ def _features(model: nn.Module, batch: dict) -> list[Tensor]:
 
     Models without a ``neck`` have no projections.
     """
-    with preserve_state(), _evaluation_mode(model):
+    with preserve_state(), evaluation_mode(model):
         inputs = model.data_preprocessor(_first_views(batch), False)['inputs']
         outputs = model.backbone(inputs[0])
         pooled = outputs[-1]
@@ -162,7 +162,7 @@ def _first_views(batch: dict) -> dict:
 
 
 @contextmanager
-def _evaluation_mode(model: nn.Module) -> Iterator[None]:
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
     """Set a model to evaluation mode, and restore each layer's mode."""
     before = {module: module.training for module in model.modules()}
     try:
