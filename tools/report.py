@@ -1,10 +1,9 @@
 """Write the report of a training, report.html, which any browser shows."""
 import argparse
 
-from univip_mm.io.outputs import check_output_file
 from univip_mm.utils.errors import one_line_errors
 from univip_mm.utils.text import printable
-from univip_mm.visualization.report import FILE, write_report
+from univip_mm.visualization.report import write_report
 
 EXAMPLE = '''
 examples:
@@ -32,8 +31,7 @@ def main() -> None:
     """Run the command."""
     args = parse_args()
     with one_line_errors():
-        check_output_file(f'{args.out}/{FILE}', 'the report')
-        path = write_report(args.out)  # also checks the folder
+        path = write_report(args.out)  # also without the neighbours
         if not args.no_neighbours:
             try:
                 # PyTorch is slow to import.

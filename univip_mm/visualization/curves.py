@@ -79,7 +79,8 @@ def plot_loss_curves(source: Source, path: PathLike) -> None:
     panels = figure.subplot_mosaic(
         [[*LOWER_BOUNDS], ['lr', *['health' if health else 'lr'] * 2]])
     last = log[-1]
-    epoch = ''.join(f', epoch {x:.0f}' for x in series_of(log, 'epoch')[1][-1:])
+    epochs = series_of(log, 'epoch')[1]
+    epoch = f', epoch {epochs[-1]:.0f}' if len(epochs) else ''
     figure.suptitle(f'Training up to iteration {last["step"]:,}{epoch}',
                     fontsize=18, weight='bold', color=style.INK)
     for name, bound in LOWER_BOUNDS.items():
@@ -182,7 +183,7 @@ def _read_lines(path: Path) -> list[dict]:
     return lines
 
 
-def series_of(log: list[dict], name: str) -> np.ndarray:
+def series_of(log: Sequence[dict], name: str) -> np.ndarray:
     """Return the steps and the values of a logged name, (2, N)."""
     points = [(line['step'], line[name]) for line in log
               if line.get(name) is not None]

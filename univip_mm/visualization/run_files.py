@@ -23,8 +23,8 @@ _POSITION = re.compile(
     r'(?:Epoch\(train\)\s+\[\s*(\d+)\]\[\s*(\d+)/(\d+)\]'
     r'|Iter\(train\)\s+\[\s*(\d+)/(\d+)\])')
 _VERSION = re.compile(
-    r'^ {4}(Python|PyTorch|TorchVision|OpenCV|MMEngine|CUDA available|CUDA_HOME'
-    r'|NVCC|GPU [\d,]+|GPU number|seed): (.*)$', re.MULTILINE)
+    r'^ {4}(Python|PyTorch|TorchVision|OpenCV|MMEngine|CUDA available|NVCC'
+    r'|GPU [\d,]+|GPU number|seed): (.*)$', re.MULTILINE)
 # Longer logs and configs are cut in the middle, so that a report stays small.
 _MAX_CHARS = 100_000
 

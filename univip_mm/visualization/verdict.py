@@ -105,15 +105,15 @@ def _notes(log: list[dict]) -> list[str]:
     if share < 0.5:
         notes.append(f'Only {share:.0%} of the instances are proposals, the '
                      'others are random boxes: lower min_size, or use other '
-                     'proposals.')
+                     'proposals')
     waiting = recent(log, 'data_time') / max(recent(log, 'time'), 1e-9)
     if waiting > 0.3:
         notes.append(f'The network waits for data during {waiting:.0%} of the '
                      'time: raise num_workers, or decode the images once '
-                     '(docs/loading.md).')
+                     '(docs/loading.md)')
     for name, bound in LOWER_BOUNDS.items():
         value = recent(log, name)
         if value < bound * (1 - AT_BOUND):
             notes.append(f'{name} is {value:.3f}, at its lower bound '
-                         f'{bound:g}. Early in a training, that is a collapse.')
+                         f'{bound:g}: early in a training, this is a collapse')
     return notes
