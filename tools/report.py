@@ -4,6 +4,7 @@ import argparse
 from univip_mm.utils.errors import one_line_errors
 from univip_mm.utils.text import printable
 from univip_mm.visualization.report import write_report
+from univip_mm.visualization.run_files import read_run
 
 EXAMPLE = '''
 examples:
@@ -31,7 +32,7 @@ def main() -> None:
     """Run the command."""
     args = parse_args()
     with one_line_errors():
-        path = write_report(args.out)  # also without the neighbours
+        read_run(args.out)  # the folder is of a training
         if not args.no_neighbours:
             try:
                 # PyTorch is slow to import.
@@ -39,9 +40,9 @@ def main() -> None:
                     write_neighbours_of_run,
                 )
                 write_neighbours_of_run(args.out)
-                path = write_report(args.out)
             except (ValueError, OSError) as e:
                 print(f'no nearest neighbours: {printable(e)}')
+        path = write_report(args.out)
     print(f'report: {printable(path)}')
 
 

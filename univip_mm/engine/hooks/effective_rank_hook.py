@@ -101,7 +101,9 @@ class EffectiveRankHook(Hook):
         # A short training is measured with fewer images.
         number = max(1, min(number, runner.max_iters // 8))
         interval = self.interval or max(_length(loader), 8 * number)
-        self._next = min((done // interval + 1) * interval, runner.max_iters)
+        self._next = (done // interval + 1) * interval
+        if self._next + number > runner.max_iters:
+            self._next = runner.max_iters
         self._first = max(self._next - number, done) + 1
 
     def _measure(self, runner, done: int) -> None:
