@@ -152,7 +152,7 @@ def _facts(run: RunFiles, log: list[dict]) -> list[tuple[str, str]]:
             facts.append((title, form.format(value)))
     waiting = verdict.recent(log, 'data_time') / time
     if np.isfinite(waiting):
-        facts.append(('waiting for data', f'{waiting:.0%} of the time'))
+        facts.append(('waiting for data', f'{waiting:.0%}'))
     return facts
 
 

@@ -38,7 +38,7 @@ class RunFiles:
         work_dir (Path): MMEngine's work dir, ``out`` or its ``checkpoints``.
         log (list[dict]): Lines of :func:`read_scalars`, or none.
         state (str): 'running', 'finished' or 'stopped'.
-        iteration (int): Last logged iteration.
+        iteration (int): Last logged iteration, or the last of all.
         max_iters (int): Iterations of the whole training, 0 if unknown.
         epoch (int): Last logged epoch, 0 if unknown.
         max_epochs (int): Epochs of the whole training, 0 if unknown.
@@ -94,6 +94,8 @@ def read_run(out: Union[str, Path], state: Optional[str] = None) -> RunFiles:
                     for name, value in _VERSION.findall(text)}
     _set_position(run, text)
     run.state = state or _state_of(run)
+    if run.state == FINISHED:  # the last iterations need not be logged
+        run.iteration = run.max_iters or run.iteration
     run.skipped = _count_skipped(out, folders)
     for path in (y for x in folders
                  for y in sorted(x.glob('vis_data/vis_image/views_*.png'))):
