@@ -59,6 +59,7 @@ def build_config(settings: Settings) -> Config:
         cfg.merge_from_dict(options)
     cfg.train_dataloader.dataset.pipeline = _pipeline(cfg, settings)
     cfg.param_scheduler = _schedules(settings)
+    cfg.custom_hooks = [dict(type='ReportHook', out=HERE)]
     cfg.auto_scale_lr.base_batch_size = settings.choices['batch size'].value
     for name in ('data_root', 'proposal_rules', 'train_pipeline'):
         cfg.pop(name)  # a change of these copies would have no effect

@@ -161,8 +161,8 @@ def make_plan(run: RunFolder, request: Request, resume: bool) -> Plan:
     images = _with_sizes(folder, keep_ids(images, run.proposals))
     kept = {}
     if run.has_begun() and earlier is not None:
-        check_same_run(run, earlier, request.to_dict(), digest_of_names(images),
-                       resume)
+        check_same_run(run, earlier, request.to_dict(),
+                       digest_of_names(images), resume)
         kept = {x['name']: x['value'] for x in earlier.get('choices', [])}
     sides = [min(x['width'], x['height']) for x in images if 'width' in x]
     side = float(np.median(sides)) if sides else SIDE_OF_UNKNOWN
