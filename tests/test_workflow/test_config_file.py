@@ -95,8 +95,14 @@ def test_write_config_can_be_read_and_edited(tmp_path):
 
 def test_request_keeps_init_absolute(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert Request('x', init='a.pth').init_cfg == dict(
-        type='Pretrained', checkpoint=str(tmp_path / 'a.pth'))
-    assert Request('x', init='https://host/a.pth', init_partial=True
-                   ).init_cfg == dict(type='Pretrained', partial=True,
-                                      checkpoint='https://host/a.pth')
+    assert Request('x', init='a.pth').init_path == str(tmp_path / 'a.pth')
+    assert Request('x', init='https://host/a').init_path == 'https://host/a'
+    assert Request('x').init_path is None
+
+
+def test_build_config_starts_from_weights():
+    settings = settings_of()._replace(has_init=True)
+    assert build_config(settings).model.backbone.init_cfg == dict(
+        type='Pretrained', checkpoint='{{ fileDirname }}/init.pth')
+    assert build_config(settings._replace(
+        init_partial=True)).model.backbone.init_cfg.partial

@@ -1,7 +1,8 @@
 """The config of a run: the COCO recipe with the settings of the run."""
 import hashlib
 from collections.abc import Mapping
-from typing import Any, NamedTuple, Optional
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
@@ -36,15 +37,16 @@ class Settings(NamedTuple):
         choices (dict[str, Choice]): The chosen settings by name.
         overrides (Mapping[str, Any]): Values by dotted key of the config,
             which win over all others.
-        init_cfg (dict, optional): ``model.backbone.init_cfg``, the file of
-            the first weights.
+        has_init (bool): The backbone starts from OUT/init.pth.
+        init_partial (bool): Only a part of these weights fits.
     """
     folder: str
     architecture: Architecture
     devices: Devices
     choices: dict[str, Choice]
     overrides: Mapping[str, Any]
-    init_cfg: Optional[dict] = None
+    has_init: bool = False
+    init_partial: bool = False
 
 
 def build_config(settings: Settings) -> Config:
@@ -53,7 +55,7 @@ def build_config(settings: Settings) -> Config:
     Raises:
         ValueError: An override does not fit the config.
     """
-    cfg = base_config(settings.architecture)
+    cfg = build_base(settings.architecture)
     for options in (_data_options(settings), _training_options(settings),
                     _device_options(cfg, settings)):
         cfg.merge_from_dict(options)
@@ -67,10 +69,12 @@ def build_config(settings: Settings) -> Config:
     return cfg
 
 
-def base_config(architecture: Architecture) -> Config:
+def build_base(architecture: Architecture,
+               overrides: Mapping[str, Any] = MappingProxyType({})) -> Config:
     """Return the COCO recipe with another network."""
     cfg = Config.fromfile(config_path(BASE))
     cfg.merge_from_dict(architecture.options)
+    _override(cfg, overrides)
     return cfg
 
 
@@ -163,8 +167,10 @@ def _training_options(settings: Settings) -> dict:
         'default_hooks.logger.interval': max(1, min(50, steps // LOG_LINES)),
         'default_hooks.view_sheet.interval': max(1, min(50, epochs // 5)),
     }
-    if settings.init_cfg is not None:
-        options['model.backbone.init_cfg'] = settings.init_cfg
+    if settings.has_init:
+        options['model.backbone.init_cfg'] = dict(
+            type='Pretrained', checkpoint=f'{HERE}/init.pth',
+            **({'partial': True} if settings.init_partial else {}))
     return options
 
 

@@ -9,7 +9,7 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
 from ..engine.architectures import Architecture, architecture_options
-from ..engine.initial_weights import read_initial_weights
+from ..engine.initial_weights import InitialWeights, read_initial_weights
 from ..io.atomic import PathLike
 from ..io.boxes import ProposalRules
 from ..io.coco_json import image_path
@@ -23,7 +23,7 @@ from ..utils.progress import track
 from .config_file import (
     RULES,
     Settings,
-    base_config,
+    build_base,
     build_config,
     check_built,
 )
@@ -80,15 +80,13 @@ class Request:
                     "number from 1, or leave the option out")
 
     @property
-    def init_cfg(self) -> Optional[dict]:
-        """Return ``model.backbone.init_cfg``, None for random weights."""
+    def init_path(self) -> Optional[str]:
+        """Absolute path, or URL, of the weights; None for random weights."""
         if self.init is None:
             return None
         path = os.fspath(self.init)
-        if '://' not in path:
-            path = os.path.abspath(os.path.expanduser(path))
-        partial = dict(partial=True) if self.init_partial else {}
-        return dict(type='Pretrained', checkpoint=path, **partial)
+        return path if '://' in path else os.path.abspath(
+            os.path.expanduser(path))
 
     @property
     def launcher(self) -> str:
@@ -104,7 +102,7 @@ class Request:
         The devices can change: the batch size is the one of all devices.
         """
         return dict(
-            arch=self.arch, init=(self.init_cfg or {}).get('checkpoint'),
+            arch=self.arch, init=self.init_path,
             epochs=self.epochs, batch_size=self.batch_size,
             max_side=self.max_side,
             set={key: repr(x) for key, x in self.overrides.items()})
@@ -155,7 +153,9 @@ def make_plan(run: RunFolder, request: Request, resume: bool) -> Plan:
             count=count, text=f'{count} x {devices.kind}', visible=None,
             reason=f'started by {request.launcher}')
     architecture = architecture_options(request.arch)
-    init_report = _check_init(request, architecture)
+    init_report = None
+    if request.init is not None and not run.has_begun():
+        init_report = read_init(request, architecture, True).report
     check_opencv()
     folder, images = read_sources(request.data)
     images = _with_sizes(folder, keep_ids(images, run.proposals))
@@ -210,7 +210,8 @@ def final_settings(request: Request, plan: Plan,
     usable = _usable(images, plan.rules.min_size)
     settings = Settings(
         plan.folder, plan.architecture, plan.devices,
-        choose(request, plan, usable), request.overrides, request.init_cfg)
+        choose(request, plan, usable), request.overrides,
+        request.init is not None, request.init_partial)
     cfg = build_config(settings)
     check_built(cfg, plan.devices)
     return settings, cfg
@@ -223,17 +224,20 @@ def _usable(images: Sequence[dict], min_size: int) -> int:
                for x in images)
 
 
-def _check_init(request: Request, architecture: Architecture
-                ) -> Optional[str]:
-    """Check that the weights of ``--init`` fit; return a line about them."""
-    if request.init_cfg is None:
-        return None
-    cfg = base_config(architecture).model.backbone
+def read_init(request: Request, architecture: Architecture,
+              only_structure: bool = False) -> InitialWeights:
+    """Read the weights of ``--init`` with the names of the backbone.
+
+    Raises:
+        FileNotFoundError: The file does not exist.
+        ValueError: It cannot be read, or does not fit.
+    """
+    cfg = build_base(architecture, request.overrides).model.backbone
     with DefaultScope.overwrite_default_scope('univip_mm'):
         backbone = MODELS.build(cfg)
     return read_initial_weights(
-        request.init_cfg['checkpoint'], backbone, request.init_partial,
-        only_structure=True).report
+        request.init_path, backbone, request.init_partial,
+        only_structure=only_structure)
 
 
 def choose(request: Request, plan: Plan, images: int) -> dict[str, Choice]:
@@ -256,7 +260,7 @@ def choose(request: Request, plan: Plan, images: int) -> dict[str, Choice]:
         Choice('devices', devices.text, devices.reason, '--devices'),
         batch_size, epochs, steps, choose_learning_rate(
             batch_size.value,
-            base_config(plan.architecture).optim_wrapper.optimizer.lr),
+            build_base(plan.architecture).optim_wrapper.optimizer.lr),
         choose_momentum(batch_size.value, steps.value),
         choose_warmup(epochs.value, plan.architecture.warmup_epochs),
         choose_workers(devices.count),

@@ -12,6 +12,7 @@ from mmengine.config import Config
 
 from ..downstream.export import export_backbone
 from ..engine.checkpoint import latest_checkpoint
+from ..engine.initial_weights import save_initial_weights
 from ..io.atomic import PathLike
 from ..io.data_sources import Source
 from ..io.files import read_json
@@ -31,7 +32,7 @@ from ..visualization.report import write_report
 from .config_file import Settings, checkpoint_bytes, is_edited, write_config
 from .console import count, print_choices, say
 from .launch import TrainingError, train
-from .plan import Plan, Request, final_settings, make_plan
+from .plan import Plan, Request, final_settings, make_plan, read_init
 from .recipe import expectation
 from .run_folder import RunFolder, digest_of_names, write_record
 from .views import draw_views
@@ -198,6 +199,8 @@ def _write_run(run: RunFolder, request: Request, plan: Plan) -> Settings:
         plan.earlier or {}, request=request.to_dict(),
         images=digest_of_names(plan.images), number=len(images),
         choices=[choice._asdict() for choice in settings.choices.values()])
+    if request.init is not None and not run.has_begun():
+        save_initial_weights(read_init(request, plan.architecture), run.init)
     if is_edited(run):
         say('config', f"'{_shown(run.config)}' was changed by you, and is "
             'used as it is')

@@ -25,6 +25,7 @@ class RunFolder:
     def __init__(self, out: PathLike) -> None:
         self.path = path = Path(os.path.abspath(out))
         self.config = path / 'config.py'
+        self.init = path / 'init.pth'
         self.images = path / 'images.json'
         self.proposals = path / 'proposals.npz'
         self.unreadable = path / 'unreadable.txt'
