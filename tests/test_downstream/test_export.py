@@ -149,6 +149,18 @@ def test_export_timm_takes_network_of_timm(tmp_path):
         output(found, image(32)), output(network, image(32))[-1][:, 0])
 
 
+def test_export_mm_names_the_class_of_the_host(tmp_path):
+    pytest.importorskip('timm')
+    config = dict(type='TIMMBackbone', model_name='vit_tiny_patch16_224',
+                  depth=1, img_size=32)
+    network = random_backbone(config)
+    path = write_checkpoint(network, tmp_path / 'timm.pth',
+                            dict(config, type='PooledTIMMBackbone'))
+    model = run_snippet(export_backbone(path))['model']
+    assert torch.equal(output(model, image(32))[-1],
+                       output(network, image(32))[-1])
+
+
 def test_export_safetensors_loads_in_mmpretrain(checkpoint, resnet):
     safetensors = pytest.importorskip('safetensors')
     exported = export_backbone(checkpoint, format='safetensors')

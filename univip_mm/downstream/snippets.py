@@ -25,6 +25,10 @@ def of_mm(source: BackboneSource, path: str) -> str:
               if key not in _TRAINING_ONLY}
     if config.get('norm_cfg') in (dict(type='SyncBN'), dict(type='BN')):
         del config['norm_cfg']  # SyncBN has the weights of BN, the default
+    if config['type'] == 'PooledTIMMBackbone':
+        # The host's class has the same names of weights. A pooled feature is
+        # of no use to a detector or segmentor.
+        config['type'] = 'TIMMBackbone'
     config['init_cfg'] = dict(type='Pretrained', checkpoint=path)
     return ('from mmpretrain.registry import MODELS\n'
             f'model = MODELS.build({_text(config)}); model.init_weights()')
