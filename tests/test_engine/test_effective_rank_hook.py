@@ -79,7 +79,8 @@ def test_logged_ranks_are_of_the_trained_network(coco_folder, seen,
 
 def runner_of(length=231, max_iters=10**6, batch_size=512, done=0):
     return SimpleNamespace(
-        iter=done, max_iters=max_iters, model=nn.Linear(1, 1),
+        iter=done, max_iters=max_iters,
+        model=nn.ModuleDict(dict(target_net=nn.Linear(1, 1))),
         logger=logging.getLogger('ranks'),
         train_dataloader=type('Loader', (), dict(
             batch_size=batch_size, __len__=lambda self: length))())
@@ -100,6 +101,14 @@ def test_measurements_are_planned(options, runner, first, last):
     hook = EffectiveRankHook(**options)
     hook.before_train(runner)
     assert (hook._first, hook._next) == (first, last)
+
+
+def test_hook_ignores_other_models():
+    runner = runner_of()
+    runner.model = nn.Linear(1, 1)
+    hook = EffectiveRankHook(interval=1)
+    hook.before_train(runner)
+    hook.after_train_iter(runner, 0, None)
 
 
 @pytest.mark.parametrize('options', [dict(num_images=-1), dict(interval=0)])

@@ -24,7 +24,9 @@ def full_run(tmp_path):
     folder = write_run(
         out, range(1, 400), 'checkpoints', CONFIG + f'# {SCRIPT}\n',
         LOG.replace('H100', f'H100{SCRIPT}'))
-    (out / 'unreadable.txt').write_text(f'a{SCRIPT}.jpg\treason {SCRIPT}\n')
+    (out / 'unreadable.txt').write_bytes(
+        f'a{SCRIPT}.jpg\treason {SCRIPT}\n'.encode() +
+        b'\xff.jpg\tr\xffe\x1b[0m\n')  # not UTF-8, a terminal command
     (out / 'run.json').write_text(json.dumps(dict(choices=[dict(
         name=f'batch {SCRIPT}', value='32 "><b>', reason='memory',
         option='--batch-size N ' + 120 * 'x')])))
@@ -45,6 +47,7 @@ def test_report_is_one_file_without_scripts(full_run):
     assert path == full_run / 'report.html' and len(text) < 3e6
     assert '<script' not in text and '<img src=x' not in text
     assert '&lt;script&gt;' in text and "default-src 'none'" in text
+    assert 'r\ufffde\\x1b[0m' in text
     for link in re.findall(r'(?:src|href|action)="([^"]*)"', text):
         assert link.startswith('data:')
     for alt in re.findall(r'<img [^>]*>', text):
@@ -93,12 +96,6 @@ def test_report_joins_resumed_logs_and_ranks(tmp_path):
     text = write_report(tmp_path).read_text()
     assert '20 of 294' in text and 'rank_projection</dt><dd>17.2' in text
     assert text.count('data:image/svg') == 7
-
-
-def test_name_that_is_not_utf8_is_escaped(tmp_path):
-    write_run(tmp_path)
-    (tmp_path / 'unreadable.txt').write_bytes(b'\xff.jpg\tr\xffe\x1b[0m\n')
-    assert 'r\ufffde\\x1b[0m' in write_report(tmp_path).read_text()
 
 
 def test_chart_is_valid_svg_with_text():

@@ -38,8 +38,8 @@ class EffectiveRankHook(Hook):
     a measurement reads values from the device.
 
     With several ranks, each rank computes the features of its share of the
-    images, and rank 0 the ranks. If the model or its batches do not fit, the
-    hook logs a warning and turns itself off.
+    images, and rank 0 the ranks. If that fails, the hook logs a warning and
+    turns itself off. It does nothing for models other than UniVIP and BYOL.
 
     Args:
         num_images (int): Images of a measurement, over all ranks, but at
@@ -74,6 +74,10 @@ class EffectiveRankHook(Hook):
 
     def before_train(self, runner) -> None:
         """Plan the first measurement, also of a resumed training."""
+        if not hasattr(unwrap_model(runner.model), 'target_net'):
+            self._is_off = True  # a benchmark, for example
+        if self._is_off:
+            return
         self._plan(runner, runner.iter)
 
     def after_train_iter(self, runner, batch_idx: int, data_batch: Any = None,
@@ -137,20 +141,15 @@ class EffectiveRankHook(Hook):
 
 @torch.no_grad()
 def _features(model: nn.Module, batch: dict) -> list[Tensor]:
-    """Return pooled features and projections of the first scenes.
-
-    Models without a ``neck`` have no projections.
-    """
+    """Return pooled features and projections of the first scenes."""
     with preserve_state(), evaluation_mode(model):
         inputs = model.data_preprocessor(_first_views(batch), False)['inputs']
         outputs = model.backbone(inputs[0])
         pooled = outputs[-1]
         if pooled.ndim == 4:
             pooled = pooled.mean((2, 3))
-        found = [pooled.flatten(1).float()]
-        if getattr(model, 'neck', None) is not None:
-            found.append(model.neck(outputs)[0].float())
-    return found
+        projections = model.neck(outputs)[0]
+    return [pooled.flatten(1).float(), projections.float()]
 
 
 def _first_views(batch: dict) -> dict:
