@@ -141,7 +141,7 @@ def _facts(run: RunFiles, log: list[dict]) -> list[tuple[str, str]]:
         mean = np.nanmean([x['time'] for x in log if x.get('time')])
         facts.append(('time of the iterations',
                       _duration(mean * run.iteration)))
-    names = (('images per second', 'images_per_second', '{:,.0f}'),
+    names = (('images per second', 'images_per_second', '{:,.3g}'),
              ('loss', 'loss', '{:.3f}'),
              ('projection_std', 'projection_std', '{:.3f}'),
              ('rank_projection', 'rank_projection', '{:.1f}'),

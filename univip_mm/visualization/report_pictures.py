@@ -110,8 +110,9 @@ def _finish(axes: Axes, chart: Chart, number: int) -> None:
         axes.axhline(chart.bound, color=_TEXT, linewidth=1, alpha=0.6,
                      linestyle=(0, (4, 3)))
     low, high = axes.get_ylim()
-    axes.set_ylim(low if chart.low is None else min(low, chart.low),
-                  high if chart.high is None else max(high, chart.high))
+    low = low if chart.low is None else min(low, chart.low)
+    high = high if chart.high is None else max(high, chart.high)
+    axes.set_ylim(low, high + 0.03 * (high - low))  # not to cut a line
     axes.set_xlabel('iteration', color=_TEXT, fontsize=9)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
     axes.xaxis.set_major_formatter(EngFormatter(sep=''))
