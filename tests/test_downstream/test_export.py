@@ -45,9 +45,9 @@ def vit():
     return random_backbone(VIT)
 
 
-@pytest.fixture
-def checkpoint(resnet, tmp_path):
-    folder = tmp_path / 'out/checkpoints'
+@pytest.fixture(scope='module')
+def checkpoint(resnet, tmp_path_factory):
+    folder = tmp_path_factory.mktemp('run') / 'out/checkpoints'
     folder.mkdir(parents=True)
     return write_checkpoint(resnet, folder / 'epoch_3.pth', RESNET18)
 
