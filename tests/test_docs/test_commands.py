@@ -39,6 +39,7 @@ COVERED_BY = {
     r'srun .*generate_proposals': 'tests/test_utils/test_distributed.py',
     r'NNODES=2 .*bash tools/dist_train.sh': 'tests/soak/two_nodes.py',
     r'python tools/replay_batch.py': 'tests/test_engine/test_replay.py',
+    r'python tools/report.py': 'tests/test_engine/test_report_hook.py',
     r'python tools/convert_proposals.py orl':
         'tests/test_tools/test_convert_proposals.py',
     r'python tools/benchmarks/': 'tests/test_tools/test_benchmarks.py',
