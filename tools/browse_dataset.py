@@ -11,6 +11,7 @@ from univip_mm.datasets.wrappers import set_epoch
 from univip_mm.engine.config import load_config
 from univip_mm.io.outputs import check_output_folder
 from univip_mm.registry import DATASETS, MODELS
+from univip_mm.utils.command import make_parser
 from univip_mm.utils.errors import one_line_errors
 from univip_mm.utils.progress import track
 from univip_mm.utils.text import printable
@@ -34,9 +35,7 @@ examples:
 
 def parse_args() -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__, EXAMPLE)
     parser.add_argument('config', help='config of the pre-training')
     parser.add_argument(
         '--output-dir', '-o',

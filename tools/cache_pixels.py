@@ -16,6 +16,7 @@ from univip_mm.io.cache_writer import CacheOutcome, cache_pixels
 from univip_mm.io.coco_json import read_coco
 from univip_mm.io.urls import check_not_url
 from univip_mm.proposals.start_checks import check_folder, check_images
+from univip_mm.utils.command import make_parser
 from univip_mm.utils.errors import ALL_ERRORS, one_line_errors
 from univip_mm.utils.text import printable, size_text
 
@@ -35,9 +36,7 @@ then, with the same config as before:
 
 def parse_args() -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__, EXAMPLE)
     add = parser.add_argument
     add('--ann-file', required=True, help='COCO json that lists the images')
     add('--img-prefix', required=True,

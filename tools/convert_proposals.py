@@ -22,6 +22,7 @@ from univip_mm.proposals.command_line import (
 )
 from univip_mm.proposals.importers import import_proposals
 from univip_mm.proposals.readers import READERS
+from univip_mm.utils.command import make_parser
 from univip_mm.utils.errors import ALL_ERRORS, one_line_errors
 from univip_mm.utils.text import printable
 
@@ -39,9 +40,7 @@ results of a detector, the 100 best boxes per image:
 
 def parse_args() -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__, EXAMPLE)
     add = parser.add_argument
     add('format', help='format of the source, see above: '
         + ' or '.join(READERS))

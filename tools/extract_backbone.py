@@ -9,6 +9,7 @@ from univip_mm.downstream.export import (
 from univip_mm.engine.branches import BRANCHES
 from univip_mm.engine.checkpoint import load_checkpoint
 from univip_mm.io.outputs import check_output_file
+from univip_mm.utils.command import make_parser
 from univip_mm.utils.errors import one_line_errors
 
 EXAMPLE = '''
@@ -25,9 +26,7 @@ With --format torchvision, load the file in torchvision (only fc is missing):
 
 def parse_args() -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__, EXAMPLE)
     parser.add_argument('checkpoint', help='checkpoint of UniVIP or BYOL')
     parser.add_argument('out', help='file to write')
     parser.add_argument(

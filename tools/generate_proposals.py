@@ -28,6 +28,7 @@ from univip_mm.proposals.generate import Outcome
 from univip_mm.proposals.result import path_of_unreadable
 from univip_mm.proposals.selective_search import METHODS, check_opencv
 from univip_mm.proposals.start_checks import check_outputs
+from univip_mm.utils.command import make_parser
 from univip_mm.utils.distributed import (
     LAUNCHERS,
     broadcast,
@@ -60,9 +61,7 @@ Slurm, one task per machine:
 
 def parse_args() -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__, EXAMPLE)
     add = parser.add_argument
     add('--img-prefix', required=True,
         help='folder of the images, can be in a .zip or .tar')

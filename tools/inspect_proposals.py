@@ -14,6 +14,7 @@ from univip_mm.io.images import UnreadableImageError, read_image
 from univip_mm.io.outputs import check_output_folder
 from univip_mm.proposals import ProposalFile
 from univip_mm.proposals.inspect import describe, recall
+from univip_mm.utils.command import make_parser
 from univip_mm.utils.errors import ALL_ERRORS, one_line_errors
 from univip_mm.utils.text import printable
 from univip_mm.visualization import (
@@ -34,9 +35,7 @@ with recall of the annotated boxes, and pictures of some images:
 
 def parse_args() -> argparse.Namespace:
     """Parse and check the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__, EXAMPLE)
     add = parser.add_argument
     add('proposals', help='proposal file, ending in .npz')
     add('--ann-file',

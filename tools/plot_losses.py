@@ -3,6 +3,7 @@ import argparse
 import os.path as osp
 
 from univip_mm.io.outputs import check_output_file
+from univip_mm.utils.command import make_parser
 from univip_mm.utils.errors import one_line_errors
 from univip_mm.visualization import plot_loss_curves
 
@@ -15,9 +16,7 @@ examples:
 
 def parse_args() -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__, EXAMPLE)
     parser.add_argument('work_dir', help='work dir of the training, or a '
                         'scalars.json; the logs of resumed runs are joined')
     parser.add_argument('--out', metavar='PNG', help='picture to write '

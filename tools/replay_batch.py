@@ -20,6 +20,7 @@ from univip_mm.engine.recompute import (
     without_image,
 )
 from univip_mm.engine.replay import PRECISIONS, image_names, load_replay
+from univip_mm.utils.command import make_parser
 from univip_mm.utils.errors import USER_ERRORS, one_line_errors
 from univip_mm.utils.text import printable
 
@@ -34,9 +35,7 @@ to check if the precision is the reason:
 
 def parse_args() -> argparse.Namespace:
     """Return the options of the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__, EXAMPLE)
     parser.add_argument('file', help='replay file that NonFiniteHook wrote')
     parser.add_argument(
         '--precision', choices=PRECISIONS,

@@ -6,11 +6,7 @@ from mmengine.config import Config
 from mmengine.dist import get_rank
 from mmengine.runner import Runner
 
-from univip_mm.engine.checkpoint import (
-    CheckpointError,
-    check_weights_fit,
-    find_checkpoint,
-)
+from univip_mm.engine.checkpoint import CheckpointError, find_checkpoint
 from univip_mm.engine.config import (
     add_config_arguments,
     check_part,
@@ -23,7 +19,9 @@ from univip_mm.engine.rank_check import (
     check_config_agrees,
     errors_on_all_ranks,
 )
+from univip_mm.engine.weights_check import check_init_cfg, check_weights_fit
 from univip_mm.io.outputs import check_output_file, check_output_folder
+from univip_mm.utils.command import make_parser
 from univip_mm.utils.distributed import leave
 from univip_mm.utils.errors import one_line_errors
 from univip_mm.utils.processes import end_with_launcher
@@ -41,9 +39,7 @@ the untrained network, as a baseline:
 
 def parse_args() -> argparse.Namespace:
     """Return the options of the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__, EXAMPLE)
     add_config_arguments(parser)
     parser.add_argument(
         'checkpoint', nargs='?', help='pre-training checkpoint (default: none,'
@@ -77,6 +73,8 @@ def main() -> None:
         check_config_agrees(cfg)
         runner = Runner.from_cfg(cfg)
         with errors_on_all_ranks():
+            if args.checkpoint is None:
+                check_init_cfg(cfg, runner.model)
             check_weights_fit(cfg, runner.model)
             runner.test_loop  # noqa: B018  reads the files of the data set
     try:

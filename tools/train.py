@@ -9,11 +9,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from univip_mm.engine.changed_run import ChangedRunError, NothingToDoError
-from univip_mm.engine.checkpoint import (
-    CheckpointError,
-    check_weights_fit,
-    find_checkpoint,
-)
+from univip_mm.engine.checkpoint import CheckpointError, find_checkpoint
 from univip_mm.engine.config import (
     add_config_arguments,
     check_num_instances,
@@ -32,10 +28,12 @@ from univip_mm.engine.rank_check import (
     check_config_agrees,
     errors_on_all_ranks,
 )
+from univip_mm.engine.weights_check import check_init_cfg, check_weights_fit
 from univip_mm.io.images import NoReadableImageError, TooManyUnreadableError
 from univip_mm.io.outputs import check_output_folder
 from univip_mm.io.work_dir_lock import work_dir_lock
 from univip_mm.models.step_graph import GraphError
+from univip_mm.utils.command import make_parser
 from univip_mm.utils.distributed import leave
 from univip_mm.utils.errors import one_line_errors
 from univip_mm.utils.loader_workers import stop_workers
@@ -55,9 +53,7 @@ on several GPUs:
 
 def parse_args() -> argparse.Namespace:
     """Return the options of the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__, EXAMPLE)
     add_config_arguments(parser)
     parser.add_argument(
         '--resume', nargs='?', const='auto', metavar='CHECKPOINT',
@@ -124,6 +120,7 @@ def prepare(args: argparse.Namespace, stack: ExitStack) -> Runner:
     runner = (RUNNERS.build(cfg) if 'runner_type' in cfg else
               Runner.from_cfg(cfg))
     with errors_on_all_ranks():
+        check_init_cfg(cfg, runner.model)
         check_weights_fit(cfg, runner.model)
         check_loop(runner)  # reads the files of the data set
     return runner

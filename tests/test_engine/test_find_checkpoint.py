@@ -5,11 +5,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from univip_mm.engine.checkpoint import (
-    check_weights_fit,
-    find_checkpoint,
-    latest_checkpoint,
-)
+from univip_mm.engine.checkpoint import find_checkpoint, latest_checkpoint
 
 
 class Forbidden:
@@ -106,19 +102,6 @@ def test_find_checkpoint_reports_on_rank_0_only(
     monkeypatch.setenv('RANK', '0')
     resume(tmp_path)
     assert len(lines) == 1
-
-
-@pytest.mark.parametrize('prefix', ['', 'module.'])
-def test_check_weights_fit_needs_one_weight(tmp_path, prefix):
-    model = torch.nn.Linear(2, 2)
-    path = str(tmp_path / 'a.pth')
-    cfg = Config(dict(load_from=path))
-    torch.save({f'{prefix}weight': torch.ones(2, 2)}, path)
-    check_weights_fit(cfg, model)
-    torch.save(dict(state_dict={f'{prefix}conv.weight': torch.ones(1)}), path)
-    with pytest.raises(ValueError, match='no weight in .*a.pth. belongs to '
-                       rf'this model \(the file has {prefix}conv.weight'):
-        check_weights_fit(cfg, model)
 
 
 def test_resume_names_skipped_files(tmp_path, save, lines):

@@ -13,13 +13,11 @@ from mmengine.runner.checkpoint import get_torchvision_models
 
 from ..utils.processes import is_first_rank
 from ..utils.text import printable
-from ..utils.unwrap import unwrap_model
 from .run_record import MAX_COUNT, progress, read_record
 from .safe_load import CheckpointError, check_reader, load
 
-__all__ = ['CheckpointError', 'check_weights_fit', 'find_checkpoint',
-           'latest_checkpoint', 'load_checkpoint', 'load_checkpoints_safely',
-           'weights_of']
+__all__ = ['CheckpointError', 'find_checkpoint', 'latest_checkpoint',
+           'load_checkpoint', 'load_checkpoints_safely', 'weights_of']
 
 
 class Skipped(NamedTuple):
@@ -248,28 +246,6 @@ def find_checkpoint(cfg: Config) -> None:
         raise ValueError(
             f"cannot resume from '{printable(path)}', which is {e}: give "
             '--resume a checkpoint that tools/train.py has written') from None
-
-
-def check_weights_fit(cfg: Config, model: torch.nn.Module) -> None:
-    """Raise ValueError if no weight of ``cfg.load_from`` is of the model.
-
-    MMEngine would only log a warning, and use the random weights. URLs are
-    not checked.
-    """
-    path = cfg.get('load_from')
-    if path is None or '://' in path:
-        return
-    path = os.path.expanduser(path)
-    found = weights_of(_check_dict(path, load(path, only_structure=True)))
-    # The prefix of wrapped models, as MMEngine removes it.
-    names = {name[7:] if name.startswith('module.') else name
-             for name in found}
-    if names.isdisjoint(unwrap_model(model).state_dict()):
-        first = ', '.join(printable(x) for x in [*found][:2]) or 'nothing'
-        raise ValueError(
-            f"no weight in '{printable(path)}' belongs to this model (the "
-            f'file has {first}, ...): give a checkpoint that tools/train.py '
-            'has written for this config')
 
 
 def _find_latest(work_dir: str) -> Optional[str]:

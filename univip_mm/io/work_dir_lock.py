@@ -16,13 +16,14 @@ FILE = '.lock'
 
 
 @contextmanager
-def work_dir_lock(work_dir: PathLike) -> Iterator[None]:
+def work_dir_lock(work_dir: PathLike,
+                  option: str = '--work-dir') -> Iterator[None]:
     """Lock a work dir during the block; the folder is created.
 
     The kernel releases the lock when this process and its forked workers have
     ended, even if they are killed. On a file system without locks, the work
     dir counts as in use only if the process that the lock file names is
-    running on this machine.
+    running on this machine. ``option`` sets the work dir, for messages.
 
     Raises:
         ValueError: Another process uses the work dir (the message names its
@@ -37,7 +38,7 @@ def work_dir_lock(work_dir: PathLike) -> Iterator[None]:
                 'remove it' if e.errno == errno.EINVAL else
                 'check that the work dir is writable')
         raise ValueError(f"cannot lock '{path}' ({e.strerror}): {cure}, or "
-                         'choose another --work-dir') from None
+                         f'choose another {option}') from None
     with file:
         owner = _read_owner(file)
         try:
@@ -52,7 +53,7 @@ def work_dir_lock(work_dir: PathLike) -> Iterator[None]:
                 f"the work dir '{work_dir}' is in use by process "
                 f"{owner.get('pid', '?')} on {owner.get('host', '?')} since "
                 f"{owner.get('since', '?')}: wait for this training or stop "
-                'it, or choose another --work-dir')
+                f'it, or choose another {option}')
         file.truncate(0)
         json.dump(dict(host=socket.gethostname(), pid=os.getpid(),
                        since=datetime.now().isoformat(' ', 'seconds')), file)

@@ -2,10 +2,11 @@
 from .data_preprocessor import UniVIPDataPreprocessor
 from .sinkhorn_ot_loss import SinkhornOTLoss
 from .sinkhorn_solver import sinkhorn
+from .timm_backbone import PooledTIMMBackbone
 from .univip import UniVIP
 from .univip_neck import UniVIPNeck
 
 __all__ = [
-    'SinkhornOTLoss', 'UniVIP', 'UniVIPDataPreprocessor', 'UniVIPNeck',
-    'sinkhorn'
+    'PooledTIMMBackbone', 'SinkhornOTLoss', 'UniVIP', 'UniVIPDataPreprocessor',
+    'UniVIPNeck', 'sinkhorn'
 ]

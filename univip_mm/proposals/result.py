@@ -16,8 +16,15 @@ from .proposal_file import FORMAT, VERSION, ProposalFile, write_proposals
 from .search import NO_BOXES, Found
 
 
-def path_of_unreadable(out: PathLike) -> Path:
-    """Return the path of the text file of unreadable images."""
+def path_of_unreadable(out: PathLike,
+                       list_file: Optional[PathLike] = None) -> Path:
+    """Return the path of the text file of unreadable images.
+
+    The file is beside a ``list_file`` ``images.json``, or beside the proposal
+    file ``out``: ``NAME.unreadable.txt`` or, without NAME, ``unreadable.txt``.
+    """
+    if list_file is not None and Path(list_file).name == 'images.json':
+        return Path(list_file).with_name('unreadable.txt')
     return Path(out).with_suffix('.unreadable.txt')
 
 
@@ -85,7 +92,7 @@ def write_result(result: Result, folder: PathLike, out: Path, meta: dict,
     if list_file is not None:
         with atomic_write(list_file, 'w') as file:
             json.dump(dict(images=images, annotations=[], categories=[]), file)
-    _write_unreadable(result.unreadable, path_of_unreadable(out))
+    _write_unreadable(result.unreadable, path_of_unreadable(out, list_file))
 
 
 def _write_proposals(result: Result, images: Sequence[dict], out: Path,

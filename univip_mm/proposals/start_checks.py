@@ -50,7 +50,7 @@ def check_outputs(out: PathLike, list_file: Optional[PathLike] = None) -> None:
             annotations, which the search would replace.
     """
     out = check_path(out)
-    paths = [out, path_of_searched(out), path_of_unreadable(out)]
+    paths = [out, path_of_searched(out), path_of_unreadable(out, list_file)]
     if list_file is not None:
         paths.append(Path(list_file))
         _check_own_list(Path(list_file))

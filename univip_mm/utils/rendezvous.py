@@ -54,7 +54,9 @@ def open_store(timeout: Optional[timedelta] = None) -> Any:
     if timeout is not None:
         store.set_timeout(timeout)
     attempt = os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')
-    return PrefixStore(f'univip_mm/{attempt}', store)
+    # One launcher can start several groups, one after the other.
+    stage = os.environ.get('UNIVIP_STAGE', '')
+    return PrefixStore(f'univip_mm/{attempt}{stage and "/"}{stage}', store)
 
 
 def check_addresses(store: Any, timeout: timedelta) -> None:

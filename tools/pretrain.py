@@ -1,0 +1,86 @@
+"""Pre-train a backbone on a folder of images, without labels and a config.
+
+The command lists the images, searches for objects in them, chooses the
+settings, trains, and writes the backbone and a report to OUT. Repeat the
+command after an interruption: it goes on where it was.
+"""
+import argparse
+import sys
+
+from mmengine.config import DictAction
+
+from univip_mm.utils.command import make_parser
+from univip_mm.utils.errors import ALL_ERRORS, one_line_errors
+from univip_mm.utils.processes import end_with_launcher
+from univip_mm.workflow.launch import TrainingError
+from univip_mm.workflow.pretrain import ADVICE, pretrain
+
+EXAMPLE = '''
+examples:
+  python tools/pretrain.py photographs --out runs/first --arch resnet18
+  python tools/pretrain.py photographs more_photographs.zip --out runs/two
+start from weights, on two GPUs:
+  python tools/pretrain.py photographs --out runs/third --init resnet50.pth \\
+      --devices 2
+a COCO json and the folder of its images:
+  python tools/pretrain.py data/instances_train2017.json:data/train2017 \\
+      --out runs/coco
+'''
+
+
+def number_or_auto(text: str) -> object:
+    """Return a whole number, or 'auto'."""
+    return text if text == 'auto' else int(text)
+
+
+number_or_auto.__name__ = "number or 'auto'"  # for argparse's message
+
+
+def parse_args() -> argparse.Namespace:
+    """Parse the command line."""
+    parser = make_parser(__doc__, EXAMPLE)
+    add = parser.add_argument
+    add('data', nargs='+', metavar='DATA',
+        help='folder of images with its subfolders, a .zip or .tar of '
+        'images, or JSON:FOLDER for a COCO json')
+    add('--out', required=True, metavar='OUT', help='output folder')
+    add('--arch', default='resnet50', metavar='NAME',
+        help='backbone: resnet18, resnet34, resnet50, resnet101, resnext50, '
+        'vit_small, vit_base, swin_tiny, or timm/NAME (default: %(default)s)')
+    add('--init', metavar='WEIGHTS', help='start from the backbone in this '
+        'file: weights of torchvision, timm, MMPretrain, or a checkpoint of '
+        'this package (default: random weights)')
+    add('--init-partial', action='store_true',
+        help='accept WEIGHTS of which only a part fits')
+    auto = dict(type=number_or_auto, default='auto')
+    add('--epochs', metavar='N', **auto, help='passes over all images '
+        '(default: auto, by the number of steps)')
+    add('--batch-size', metavar='N', **auto, help='images of a step on all '
+        'devices together (default: auto, at most 64 per device)')
+    add('--devices', default='auto', metavar='D', help='auto, a number of '
+        "GPUs, their indices such as 0,2, 'cpu', or 'cpu:2' for two "
+        'processes (default: all GPUs, or the CPU)')
+    add('--max-side', type=int, metavar='PIXELS', help='search for objects '
+        'in a copy with this longer side: faster, with other boxes (default: '
+        'a copy only of images above 2 megapixels)')
+    add('--resume', action='store_true', help='go on with the training in '
+        'OUT although options or images have changed; not needed to repeat '
+        'a command')
+    add('--set', nargs='+', action=DictAction, default={}, dest='overrides',
+        metavar='KEY=VALUE', help='values of the config, for example '
+        'optim_wrapper.optimizer.lr=0.1; OUT/config.py has all keys')
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Pre-train; known errors end with a one-line message."""
+    args = vars(parse_args())
+    # A terminal that cannot show a file name must not end the run.
+    sys.stdout.reconfigure(errors='backslashreplace')
+    end_with_launcher()
+    with one_line_errors(ADVICE, (*ALL_ERRORS, TrainingError)):
+        pretrain(args.pop('data'), args.pop('out'), **args)
+
+
+if __name__ == '__main__':
+    main()

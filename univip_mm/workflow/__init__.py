@@ -1,0 +1,1 @@
+"""Pre-training in one call: from images to a backbone."""

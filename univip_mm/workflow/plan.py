@@ -1,0 +1,248 @@
+"""From the options and the images of a call to the settings of its run."""
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Optional, Union
+
+import numpy as np
+from mmengine.config import Config
+
+from ..engine.architectures import find_architecture
+from ..io.atomic import PathLike
+from ..io.boxes import ProposalRules
+from ..io.coco_json import digest_of, image_path
+from ..io.data_sources import read_sources
+from ..io.images import read_size
+from ..proposals import Search
+from ..proposals.earlier import keep_ids
+from ..proposals.selective_search import check_opencv
+from ..utils.progress import track
+from .config_file import RULES, Settings, build_config, check_built
+from .devices import find_devices
+from .recipe import (
+    Choice,
+    Devices,
+    choose_batch_size,
+    choose_epochs,
+    choose_learning_rate,
+    choose_min_size,
+    choose_momentum,
+    choose_warmup,
+    choose_workers,
+    steps_per_epoch,
+)
+from .run_folder import RunFolder, check_same_run, read_record
+
+SIDE_OF_UNKNOWN = 480.  # COCO's median, if no size is known
+
+
+@dataclass(frozen=True)
+class Request:
+    """Options of a call, as :func:`~univip_mm.workflow.pretrain.pretrain`.
+
+    Raises:
+        ValueError: A number is not positive.
+    """
+    data: Any
+    arch: str = 'resnet50'
+    init: Optional[PathLike] = None
+    init_partial: bool = False
+    epochs: Union[int, str] = 'auto'
+    batch_size: Union[int, str] = 'auto'
+    devices: Union[int, str] = 'auto'
+    max_side: Optional[int] = None
+    overrides: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ('epochs', 'batch_size', 'max_side'):
+            value = getattr(self, name)
+            if value in ('auto', None):
+                continue
+            if type(value) is not int or value < 1:
+                raise ValueError(
+                    f'--{name.replace("_", "-")} is {value!r}: give a whole '
+                    "number from 1, or leave the option out")
+
+    @property
+    def launcher(self) -> str:
+        """Launcher that started this process: none, pytorch or slurm."""
+        if 'TORCHELASTIC_RUN_ID' in os.environ:
+            return 'pytorch'
+        tasks = os.environ.get('SLURM_STEP_NUM_TASKS', '1')
+        return 'slurm' if int(tasks) > 1 else 'none'
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the options that a begun training cannot change silently.
+
+        The devices can change: the batch size is the one of all devices.
+        """
+        return dict(
+            arch=self.arch, init=self.init and os.path.abspath(self.init),
+            epochs=self.epochs, batch_size=self.batch_size,
+            max_side=self.max_side,
+            set={key: repr(x) for key, x in self.overrides.items()})
+
+
+class Plan(NamedTuple):
+    """All that a proposal search needs, and what an earlier call has left.
+
+    Attributes:
+        folder (str): Folder of the images.
+        images (list[dict]): As ``images`` of a COCO json.
+        side (float): Median of the shorter sides, in pixels.
+        rules (ProposalRules): Rules of the proposals.
+        max_side (int, optional): As :class:`~univip_mm.proposals.Search`.
+        devices (Devices): Devices of the training.
+        earlier (dict, optional): Record of an earlier call.
+        kept (dict[str, Any]): Values of a begun training by name.
+        is_finished (bool): All epochs are done.
+    """
+    folder: str
+    images: list[dict]
+    side: float
+    rules: ProposalRules
+    max_side: Optional[int]
+    devices: Devices
+    earlier: Optional[dict]
+    kept: dict[str, Any]
+    is_finished: bool = False
+
+
+def make_plan(run: RunFolder, request: Request, resume: bool) -> Plan:
+    """List the images and check all options, before the long search.
+
+    Raises:
+        FileNotFoundError: There are no images, or a file is missing.
+        ValueError: An option is wrong, or ``run`` is another run.
+        ImportError: OpenCV has no selective search.
+    """
+    earlier = read_record(run)
+    devices = find_devices(request.devices)
+    if request.launcher != 'none':
+        count = int(os.environ['WORLD_SIZE'])
+        devices = devices._replace(
+            count=count, text=f'{count} x {devices.kind}', visible=None,
+            reason=f'started by {request.launcher}')
+    find_architecture(request.arch)
+    check_opencv()
+    folder, images = read_sources(request.data)
+    images = _with_sizes(folder, keep_ids(images, run.proposals))
+    kept = {}
+    if run.has_begun() and earlier is not None:
+        check_same_run(run, earlier, request.to_dict(), digest_of(images),
+                       resume)
+        kept = {x['name']: x['value'] for x in earlier.get('choices', [])}
+    sides = [min(x['width'], x['height']) for x in images if 'width' in x]
+    side = float(np.median(sides)) if sides else SIDE_OF_UNKNOWN
+    rules = _rules(side, request, kept)
+    plan = Plan(folder, images, side, rules, request.max_side, devices,
+                earlier, kept)
+    settings, _ = final_settings(request, plan, images)  # reports mistakes
+    return plan._replace(is_finished=bool(
+        kept) and run.epochs_done() >= settings.choices['epochs'].value)
+
+
+def _rules(side: float, request: Request, kept: dict) -> ProposalRules:
+    values = dict(min_size=kept.get(
+        'object size', choose_min_size(side).value))
+    for key, value in request.overrides.items():
+        if key.startswith(RULES):
+            values[key[len(RULES):]] = value
+    try:
+        return ProposalRules(**values)
+    except TypeError:
+        raise ValueError(
+            f'--set {RULES}…: the rules are min_size, max_aspect_ratio and '
+            'iou_thr') from None
+
+
+def _with_sizes(folder: str, images: list[dict]) -> list[dict]:
+    """Read the sizes of images that have none, as in some jsons."""
+    unknown = [x for x in images if 'width' not in x]
+    if not unknown or len(unknown) < len(images):
+        return images  # a folder: the file has no readable header
+    for image in track(unknown, desc='reading sizes'):
+        size = read_size(image_path(folder, image['file_name']))
+        if size:
+            image['width'], image['height'] = size
+    return images
+
+
+def final_settings(request: Request, plan: Plan,
+                   images: Sequence[dict]) -> tuple[Settings, Config]:
+    """Choose the settings for readable images, and build their config.
+
+    Raises:
+        ValueError: The settings do not fit each other.
+    """
+    architecture = find_architecture(request.arch)
+    usable = _usable(images, plan.rules.min_size)
+    choices = choose(request, plan, usable, architecture)
+    settings = Settings(plan.folder, architecture, plan.devices, choices,
+                        request.overrides,
+                        request.init and os.path.abspath(request.init))
+    cfg = build_config(settings)
+    check_built(cfg, plan.devices)
+    return settings, cfg
+
+
+def _usable(images: Sequence[dict], min_size: int) -> int:
+    """Return the number of images that the data set does not drop."""
+    least = min(64, min_size)
+    return sum('width' not in x or min(x['width'], x['height']) >= least
+               for x in images)
+
+
+def choose(request: Request, plan: Plan, images: int,
+           architecture: Any) -> dict[str, Choice]:
+    """Return the choices by name, in the order in which they are shown."""
+    devices, kept = plan.devices, plan.kept
+
+    batch_size = choose_batch_size(
+        images, devices.count, *_wanted(request.batch_size, kept,
+                                        'batch size'))
+    per_epoch = steps_per_epoch(images, batch_size.value, devices.count)
+    epochs = choose_epochs(per_epoch, *_wanted(request.epochs, kept, 'epochs'))
+    steps = Choice('steps', epochs.value * per_epoch,
+                   f'{per_epoch} per epoch', '')
+    choices = [
+        Choice('architecture', request.arch, architecture.reason, '--arch'),
+        Choice('devices', devices.text, devices.reason, '--devices'),
+        batch_size, epochs, steps, choose_learning_rate(batch_size.value),
+        choose_momentum(batch_size.value, steps.value),
+        choose_warmup(epochs.value), choose_workers(devices.count),
+        _choose_norm(devices), choose_min_size(plan.side)]
+    if devices.bfloat16:
+        choices.append(Choice(
+            'precision', 'bfloat16', 'the devices support it',
+            '--set optim_wrapper.type=OptimWrapper'))
+    if devices.kind == 'cuda' and architecture.has_graph:
+        choices.append(Choice(
+            'graph', 'cuda_graph', 'the step is captured once and replayed',
+            '--set model.graph=None'))
+    large = sum(Search(max_side=plan.max_side).reduces(
+        x['width'], x['height']) for x in plan.images if 'width' in x)
+    if large:
+        choices.append(Choice(
+            'max side', plan.max_side or 'auto',
+            f'{large} large images are searched in a reduced copy',
+            '--max-side'))
+    return {choice.name: choice for choice in choices}
+
+
+def _wanted(value: Union[int, str], kept: dict,
+            name: str) -> tuple[Optional[int], str]:
+    """Return a number that is not to be chosen, and its reason."""
+    if value != 'auto':
+        return value, 'as given'
+    return kept.get(name), 'as when this run began'
+
+
+def _choose_norm(devices: Devices) -> Choice:
+    if devices.kind == 'cuda' and devices.count > 1:
+        value, reason = 'SyncBN', 'several devices share their statistics'
+    else:
+        value, reason = 'BN', (
+            'a single process' if devices.count == 1 else
+            'SyncBN needs GPUs; each process has its own statistics')
+    return Choice('batch norm', value, reason, '--devices')
