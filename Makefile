@@ -41,6 +41,8 @@ demo: env  ## make data and proposals, pre-train, evaluate and draw, in minutes 
 	$(BIN)/python tools/demo/run_demo.py --work-dir $(DEMO_DIR)
 
 test: env  ## run the whole test suite on two cores
+	@for name in chromium chromium-browser google-chrome; do command -v $$name; done | grep -q . || \
+		echo 'No browser: the test of the report in a browser is skipped (apt-get install chromium).'
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder \
 		tests
 

@@ -52,7 +52,10 @@ param_scheduler = [
         convert_to_iter_based=True)
 ]
 train_cfg = dict(max_epochs=14)
-default_hooks = dict(logger=dict(interval=10), checkpoint=dict(interval=7))
+default_hooks = dict(
+    logger=dict(interval=10),
+    checkpoint=dict(interval=7),
+    effective_rank=dict(num_images=256))
 
 # tools/test.py fits k-NN and linear multi-label classifiers on frozen features
 # of the training images and scores them on the validation images.

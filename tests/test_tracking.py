@@ -3,10 +3,12 @@ import subprocess
 import sys
 
 import pytest
+from matplotlib import get_cachedir
 from tensorboard.backend.event_processing.event_accumulator import (
     EventAccumulator,
 )
 from tiny import PYTHONPATH, ROOT, watched, write_config
+from warm_python import warm_python
 
 LOSSES = {'loss', 'loss_scene', 'loss_scene_instance', 'loss_instance'}
 
@@ -18,10 +20,11 @@ visualizer = dict(vis_backends=[dict(type='LocalVisBackend'), {backend}])
 default_hooks = dict(view_sheet=dict(interval=1))
 ''')
     ended = subprocess.run(
-        [sys.executable, '-W', 'ignore', ROOT / 'tools/train.py', path,
+        [warm_python(), '-W', 'ignore', ROOT / 'tools/train.py', path,
          '--work-dir', folder / 'out'], text=True, capture_output=True,
-        cwd=folder, env=dict(PYTHONPATH=PYTHONPATH, HOME=str(folder),
-                             PATH=sys.exec_prefix, CUDA_VISIBLE_DEVICES=''))
+        cwd=folder, env=dict(
+            PYTHONPATH=PYTHONPATH, HOME=str(folder), PATH=sys.exec_prefix,
+            CUDA_VISIBLE_DEVICES='', MPLCONFIGDIR=get_cachedir()))
     assert ended.returncode == 0, ended.stderr[-3000:]
     return folder / 'out'
 

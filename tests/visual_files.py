@@ -35,9 +35,9 @@ def write_run(folder):
     return config, path
 
 
-def write_log(work_dir, time, steps, loss=0., **more):
+def write_log(work_dir, folder, steps, loss=0., **more):
     """Write a log of MMEngine's LocalVisBackend."""
-    path = work_dir / time / 'vis_data' / 'scalars.json'
+    path = work_dir / folder / 'vis_data' / 'scalars.json'
     path.parent.mkdir(parents=True)
     path.write_text(''.join(
         json.dumps(

@@ -84,6 +84,9 @@ def report(args: argparse.Namespace, number: int, outcome: CacheOutcome,
         done += f'; {outcome.copied} copied from the earlier cache'
     print(done if any(outcome[:3]) else
           'nothing to decode: the images have not changed')
+    if outcome.dropped:
+        print(f'dropped {outcome.dropped} cached images, which are not in the '
+              'json, or exceed --max-gb')
     for name, problem in list(outcome.unreadable.items())[:SHOWN]:
         print(f'not cached: {printable(name)}: {printable(problem)}')
     if outcome.unreadable:

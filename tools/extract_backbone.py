@@ -1,14 +1,8 @@
 """Export the backbone of a pre-training checkpoint for fine-tuning."""
 import argparse
 
-from univip_mm.downstream.export import (
-    extract_backbone,
-    match_torchvision,
-    save_backbone,
-)
+from univip_mm.downstream.export import export_backbone
 from univip_mm.engine.branches import BRANCHES
-from univip_mm.engine.checkpoint import load_checkpoint
-from univip_mm.io.outputs import check_output_file
 from univip_mm.utils.command import make_parser
 from univip_mm.utils.errors import one_line_errors
 
@@ -44,21 +38,12 @@ def main() -> None:
     """Extract the backbone, write it, and print a summary."""
     args = parse_args()
     with one_line_errors():
-        check_output_file(args.out, 'the backbone')
-        checkpoint = load_checkpoint(args.checkpoint)
-    try:
-        backbone = extract_backbone(checkpoint, args.branch)
-        name = 'backbone'
-        if args.format == 'torchvision':
-            name = f'torchvision.models.{match_torchvision(backbone)}'
-    except ValueError as e:
-        raise SystemExit(f"error: '{args.checkpoint}': {e}") from None
-    with one_line_errors():
-        save_backbone(backbone, args.out, args.checkpoint, checkpoint,
-                      args.branch, args.format)
-    numbers = sum(value.numel() for value in backbone.values())
-    print(f'{name}: {len(backbone)} tensors, {numbers / 1e6:.1f} million '
-          f'numbers, {args.branch} branch, written to {args.out}')
+        exported = export_backbone(args.checkpoint, args.out, args.format,
+                                   args.branch)
+    numbers = sum(value.numel() for value in exported.weights.values())
+    print(f'{exported.name}: {len(exported.weights)} tensors, '
+          f'{numbers / 1e6:.1f} million numbers, {args.branch} branch, '
+          f'written to {exported.path}')
 
 
 if __name__ == '__main__':

@@ -7,8 +7,8 @@ command after an interruption: it goes on where it was.
 import argparse
 import sys
 
-from mmengine.config import DictAction
-
+from univip_mm.downstream.launch import parse_options
+from univip_mm.engine.architectures import ARCHITECTURES
 from univip_mm.utils.command import make_parser
 from univip_mm.utils.errors import ALL_ERRORS, one_line_errors
 from univip_mm.utils.processes import end_with_launcher
@@ -45,8 +45,8 @@ def parse_args() -> argparse.Namespace:
         'images, or JSON:FOLDER for a COCO json')
     add('--out', required=True, metavar='OUT', help='output folder')
     add('--arch', default='resnet50', metavar='NAME',
-        help='backbone: resnet18, resnet34, resnet50, resnet101, resnext50, '
-        'vit_small, vit_base, swin_tiny, or timm/NAME (default: %(default)s)')
+        help=f'backbone: {", ".join(ARCHITECTURES)}, or timm/NAME with a name '
+        'of timm (default: %(default)s)')
     add('--init', metavar='WEIGHTS', help='start from the backbone in this '
         'file: weights of torchvision, timm, MMPretrain, or a checkpoint of '
         'this package (default: random weights)')
@@ -66,10 +66,15 @@ def parse_args() -> argparse.Namespace:
     add('--resume', action='store_true', help='go on with the training in '
         'OUT although options or images have changed; not needed to repeat '
         'a command')
-    add('--set', nargs='+', action=DictAction, default={}, dest='overrides',
+    add('--set', nargs='+', action='extend', default=[], dest='overrides',
         metavar='KEY=VALUE', help='values of the config, for example '
         'optim_wrapper.optimizer.lr=0.1; OUT/config.py has all keys')
-    return parser.parse_args()
+    args = parser.parse_args()
+    for text in args.overrides:
+        if not text.partition('=')[0] or '=' not in text:
+            parser.error(f"--set: '{text}' is not KEY=VALUE")
+    args.overrides = parse_options(args.overrides)
+    return args
 
 
 def main() -> None:

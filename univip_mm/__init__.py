@@ -19,7 +19,7 @@ if os.environ.get('UNIVIP_HOST') != 'none':
 __all__ = ['__version__', 'config_path', 'embed', 'export', 'pretrain']
 # Functions of modules that are imported when they are used.
 _MODULE_OF = dict(pretrain='workflow.pretrain', export='downstream.export',
-                  embed='evaluation.embed')
+                  embed='downstream.embed')
 
 
 def __getattr__(name: str) -> Any:

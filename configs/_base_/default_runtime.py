@@ -26,7 +26,9 @@ default_hooks = dict(
     # End all ranks if one of them does not answer for a minute.
     heartbeat=dict(type='HeartbeatHook', limit=60),
     # Save pictures of the views in the first epoch and every 50 epochs.
-    view_sheet=dict(type='ViewSheetHook', interval=50))
+    view_sheet=dict(type='ViewSheetHook', interval=50),
+    # Log the effective rank of the features, a measure of collapse.
+    effective_rank=dict(type='EffectiveRankHook'))
 
 # Log means over the last iterations, also of the model's log values.
 log_processor = dict(

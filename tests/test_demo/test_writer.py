@@ -166,6 +166,19 @@ def test_make_scenes_replaces_other_parameters(tmp_path):
     assert len(digest(tmp_path)) == 2 * len(fresh)
 
 
+def test_make_scenes_keeps_folders_of_the_user(tmp_path):
+    for folder in ('.part', 'train'):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / 'mine').touch()
+        with pytest.raises(ValueError, match='not made by this tool'):
+            make(tmp_path)
+        assert (tmp_path / folder / 'mine').exists()
+    (tmp_path / '.part/mine').unlink()
+    with pytest.raises(ValueError, match='not made by this tool'):
+        make(tmp_path)
+    assert (tmp_path / 'train/mine').exists()
+
+
 def test_make_scenes_restores_missing_image(tmp_path):
     make(tmp_path)
     before = digest(tmp_path)

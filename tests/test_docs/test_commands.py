@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config
 from tiny import CONFIGS, ROOT, TINY, make_coco_folder
+from warm_python import warm_python
 
 from univip_mm import config_path
 
@@ -29,6 +30,8 @@ COVERED_BY = {
     r'make (env|test|lint|docs|bench|test-hosts|test-downstream)':
         '.ci/run',
     r'pip install': 'Makefile',
+    r'univip export': 'tests/test_downstream/test_export.py',
+    r'univip embed': 'tests/test_downstream/test_embed.py',
     r'mim ': 'tests/hosts/test_training.py',
     r'(PARTITION=\S+ )?bash tools/benchmarks/(mmdetection|FOLDER)/':
         'tests/downstream/test_detection.py',
@@ -42,6 +45,7 @@ COVERED_BY = {
     r'python tests/version_matrix.py': 'docs/versions.md',
 }
 # Replacements: 4 or 8 GPUs become one process, 800 epochs become one.
+DONE = set()
 SMALLER = [(r'(configs/\S+\.py) [48]\b', r'\1 1'),
            (r'epoch_(800|14)\b', 'epoch_1')]
 
@@ -139,13 +143,16 @@ default_hooks = dict(logger=dict(interval=1), checkpoint=dict(interval=1))
 def test_page_commands_run(project, page):
     environment = dict(os.environ, CUDA_VISIBLE_DEVICES='',
                        OMP_NUM_THREADS='1')
-    environment['PATH'] = (f'{Path(sys.executable).parent}{os.pathsep}'
-                           f'{environment["PATH"]}')
+    environment['PATH'] = os.pathsep.join([
+        os.path.dirname(warm_python()), os.path.dirname(sys.executable),
+        environment['PATH']])
     prepare(project, page, environment)
     for command in here(page):
         for pattern, replacement in SMALLER:
             command = re.sub(pattern, replacement, command)
-        run(project, command, environment)
+        if command not in DONE:  # on an earlier page, in the same project
+            run(project, command, environment)
+        DONE.add(command)
 
 
 def prepare(project, page, environment) -> None:

@@ -14,6 +14,7 @@ import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.optim import AmpOptimWrapper, OptimWrapper, OptimWrapperDict
 from tiny import ROOT, error_of, free_port, run_tool, write_config
+from warm_python import warm_python
 
 from univip_mm.engine import NonFiniteHook
 from univip_mm.engine.checkpoint import load_checkpoint
@@ -130,7 +131,7 @@ def test_all_ranks_stop_with_one_message(black_image):
          '--work-dir', out, '--cfg-options', 'train_dataloader.batch_size=2'],
         text=True, capture_output=True, timeout=240,
         env=dict(os.environ, PORT=free_port(),
-                 PYTHON=sys.executable, PYTHONPATH=str(ROOT / 'tests'),
+                 PYTHON=warm_python(), PYTHONPATH=str(ROOT / 'tests'),
                  CUDA_VISIBLE_DEVICES='', OMP_NUM_THREADS='1'))
     assert ended.returncode != 0
     errors = [x for x in ended.stderr.splitlines() if 'is not finite' in x]

@@ -8,7 +8,6 @@ import os
 import random
 import shutil
 import subprocess
-import sys
 from types import SimpleNamespace
 
 import mmengine.config.config
@@ -18,6 +17,7 @@ import torch
 from mmengine.dist import get_rank
 from mmengine.hooks import Hook
 from tiny import PYTHONPATH, ROOT, error_of, free_port, run_tool, write_config
+from warm_python import warm_python
 
 from univip_mm.engine import OnlineProbeHook
 from univip_mm.engine.hooks.online_probe_hook import preserve_state
@@ -195,7 +195,7 @@ def test_two_processes_equal_one_process(coco_folder):
         config.write_text(config.read_text().replace('SaveRandomState',
                                                      'WatchTraining'))
         ended = subprocess.run(
-            [sys.executable, '-m', 'torch.distributed.run',
+            [warm_python(), '-m', 'torch.distributed.run',
              '--nproc-per-node', '2', '--master-port', free_port(),
              str(ROOT / 'tools/train.py'), str(config), '--launcher',
              'pytorch', '--work-dir', str(out)],

@@ -3,7 +3,6 @@ import logging
 import os
 import signal
 import subprocess
-import sys
 import time
 import types
 
@@ -24,6 +23,7 @@ from tiny import (
     watched,
     write_config,
 )
+from warm_python import warm_python
 
 from univip_mm.engine.checkpoint import load_checkpoint
 from univip_mm.engine.hooks.safe_checkpoint_hook import (
@@ -121,9 +121,9 @@ def train(coco_folder, config, work_dir, processes=1, options=(), **more):
     """Start tools/train.py in new processes."""
     tool = [str(ROOT / 'tools/train.py'), str(config), '--work-dir',
             str(work_dir)]
-    command = [sys.executable, *tool]
+    command = [warm_python(), *tool]
     if processes > 1:
-        command = [sys.executable, '-m', 'torch.distributed.run',
+        command = [warm_python(), '-m', 'torch.distributed.run',
                    f'--nproc-per-node={processes}',
                    f'--master-port={free_port()}', *tool, '--launcher',
                    'pytorch']

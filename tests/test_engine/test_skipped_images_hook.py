@@ -174,6 +174,26 @@ def test_files_that_the_device_cannot_decode_count(run, logged, monkeypatch):
     assert len(training.listed) == 4
 
 
+def test_undecoded_files_count_without_a_record(run):
+    training = run(list(range(40)))
+    training.runner.model.data_preprocessor.jpeg_decoder.unreadable[
+        'a.jpg'] = CUT_OFF
+    with pytest.raises(TooManyUnreadableError, match='1 of 40 images'):
+        training.end_epoch()
+    assert training.listed == ['a.jpg\tthe file ends before the image does']
+
+
+def test_file_met_by_decoder_and_worker_is_listed_once(run):
+    data = Data(200, {})
+    training = run(data)
+    training.runner.model.data_preprocessor.jpeg_decoder.unreadable[
+        '7.jpg'] = CUT_OFF
+    training.end_epoch()
+    data.skip(7, CUT_OFF)  # by the view sheet, in a worker
+    training.end_epoch()
+    assert training.listed == ['7.jpg\tthe file ends before the image does']
+
+
 def test_not_searched_images_stop_before_first_step(run):
     training = run(Data(98, {}, ['a\n.jpg', 'b.jpg']))
     with pytest.raises(TooManyUnreadableError) as e:

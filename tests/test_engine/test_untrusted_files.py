@@ -142,6 +142,13 @@ def test_extract_backbone_refuses_attack(evil, tmp_path, attack):
             attack)
 
 
+@pytest.mark.parametrize('attack', ['code'], indirect=True)
+def test_export_and_embed_refuse_attack(evil, tmp_path):
+    out = tmp_path / 'out.npz'
+    refused(error_of('export', evil, '--out', out), evil)
+    refused(error_of('embed', evil, tmp_path, '--out', out), evil)
+
+
 def test_replay_batch_refuses_attack(evil, attack):
     refused(error_of('replay_batch', evil), evil, attack)
 

@@ -1,9 +1,11 @@
 """Tests of the files in archives; the standard library is the oracle."""
 import io
+import json
 import os
 import shutil
 import tarfile
 import zipfile
+import zlib
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -139,6 +141,43 @@ def test_archive_cut_short(tmp_path):
         assert archive.find('b c/ü.png') is None
         remark, = archive.remarks
         assert "x.tar' is damaged or cut short after 1" in remark
+
+
+def test_archive_keeps_its_index_with_a_long_path(tmp_path, monkeypatch):
+    folder = tmp_path.joinpath(*['ü' * 100] * 9)
+    folder.mkdir(parents=True)
+    tar = write(folder / 'x.tar')
+    os.truncate(tar, 512 + 100)
+    remarks = Archive(tar).remarks
+    assert f"'{tar}' is damaged or cut short" in remarks[0]
+    monkeypatch.setattr(Archive, '_build', None)  # the index is used
+    assert Archive(tar).remarks == remarks
+    moved = shutil.copytree(folder, tmp_path / 'moved') / 'x.tar'
+    assert f"'{moved}' is damaged" in Archive(str(moved)).remarks[0]
+
+
+@pytest.mark.parametrize('change', [
+    lambda head: head.pop('remark'), lambda head: head.update(files=1 << 80)])
+def test_archive_rebuilds_an_odd_index(path, change):
+    Archive(path)
+    index = Path(f'{path}.index')
+    good = index.read_bytes()
+    head = json.loads(good[:4096])
+    change(head)
+    index.write_bytes(json.dumps(head).encode().ljust(4096) + good[4096:])
+    assert content(path) == FILES and index.read_bytes() == good
+
+
+def test_archive_rebuilds_an_index_with_huge_numbers(path):
+    Archive(path)
+    index = Path(f'{path}.index')
+    good = index.read_bytes()
+    data = bytearray(good[4096:])
+    data[24:32] = b'\xff' * 8  # the first row's start of the data
+    head = json.loads(good[:4096])
+    head['sum'] = zlib.crc32(data)
+    index.write_bytes(json.dumps(head).encode().ljust(4096) + data)
+    assert content(path) == FILES and index.read_bytes() == good
 
 
 def test_archive_with_damaged_data(tmp_path):

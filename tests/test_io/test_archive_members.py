@@ -122,9 +122,36 @@ def test_links_are_read_or_counted(tmp_path):
         file.writestr(link, '1.jpg')
     assert read_all(tmp_path / 'x.zip') == {'1.jpg': b'one'}
     with open(tmp_path / 'x.tar', 'rb') as file:
-        assert tar_members(file, 'x.tar')[1].startswith('3 links or special')
+        assert tar_members(file, 'x.tar')[1].startswith('has 3 links or')
     with open(tmp_path / 'x.zip', 'rb') as file:
-        assert zip_members(file, 'x.zip')[1].startswith('1 links or special')
+        assert zip_members(file, 'x.zip')[1].startswith('has 1 links or')
+
+
+@pytest.mark.parametrize('at', [1024, 2048])  # the second, a long name
+@pytest.mark.parametrize('size', [
+    1 << 90, 1 << 63, 1 << 62, 1 << 50, 0x80 << 88, (1 << 96) - 1024])
+def test_tar_with_an_impossible_size_is_cut_short(tmp_path, at, size):
+    path = tmp_path / 'x.tar'
+    with tarfile.open(path, 'w', format=tarfile.GNU_FORMAT) as file:
+        for name in ('1.jpg', '2.jpg', 'x' * 200, '4.jpg'):
+            add_to_tar(file, name, b'data')
+    data = bytearray(path.read_bytes())
+    data[at + 124:at + 136] = (size | 0x80 << 88).to_bytes(12, 'big')
+    data[at + 148:at + 156] = b' ' * 8
+    data[at + 148:at + 155] = b'%06o\0' % sum(data[at:at + 512])
+    path.write_bytes(data)
+    archive = Archive(str(path))
+    assert archive.read('1.jpg') == b'data'
+    assert 'damaged or cut short after' in archive.remarks[0]
+
+
+def test_tar_that_cannot_be_read_now_is_an_error(tmp_path):
+    class Broken(io.BytesIO):
+        def read(self, *_):
+            raise OSError(5, 'Input/output error')
+
+    with pytest.raises(OSError, match='Input/output error'):
+        tar_members(Broken(b'x' * 5000), 'x.tar')
 
 
 def test_tar_that_is_damaged_is_reported(tmp_path):

@@ -14,7 +14,7 @@ from image_bytes import encode, photograph
 from test_pixel_cache import FILES, cache_of, pixels_of, write_files
 from tiny import ROOT
 
-from univip_mm.io import cache_journal
+from univip_mm.io import cache_journal, cache_writer, pixel_cache
 from univip_mm.io.cache_journal import CacheJournal
 from univip_mm.io.images import decode_image
 from univip_mm.io.pixel_cache import Entry, PixelCache, Source
@@ -65,15 +65,119 @@ def test_killed_tool_resumes_to_equal_content(tmp_path):
     check_content(root, PixelCache(out))
 
 
-def test_finished_cache_is_not_changed(photographs):
+def test_finished_cache_is_only_updated(photographs, monkeypatch):
     cache, _ = cache_of(photographs)
     before = os.stat(cache.path)
+    cache_of(photographs)
+    assert os.stat(cache.path) == before
+    assert len(cache) == 6  # it is open
     for path in (photographs / 'images').iterdir():
         os.utime(path, (1, 1))  # as after a copy; the content decides
-    cache, outcome = cache_of(photographs)
+    again, outcome = cache_of(photographs)
     assert outcome[:4] == (0, 0, 0, 6)
     assert os.stat(cache.path).st_ino == before.st_ino
+    again.check()
+    check_content(photographs, again)
+    assert cache.has_changed()
+    check_content(photographs, cache)  # its map is still valid
+    # The content is not read again.
+    monkeypatch.setattr(pixel_cache, 'read_bytes', None)
+    assert all(pixel_cache.is_source_of(
+        again.entry(i), photographs / 'images' / again.entry(i).name)
+        for i in again.ids.tolist())
+
+
+def test_update_that_is_killed_keeps_the_cache(photographs, monkeypatch):
+    cache, _ = cache_of(photographs)
+    entries = [cache.entry(i) for i in cache.ids.tolist()]
+    with monkeypatch.context() as patch, open(cache.path, 'rb+') as file:
+        patch.setattr(pixel_cache, '_crc', lambda data: 1 / 0)
+        with pytest.raises(ZeroDivisionError):  # before the header
+            pixel_cache.write_index(file, entries)
+    cache = PixelCache(cache.path)
+    cache.check()
     check_content(photographs, cache)
+
+
+def test_folder_of_the_user_is_neither_used_nor_removed(photographs):
+    folder = photographs / 'out.pixels.parts'
+    folder.mkdir()
+    (folder / 'journal').write_text('my diary')
+    with pytest.raises(ValueError, match='out.pixels.parts.*move that folder'):
+        cache_of(photographs)
+    assert (folder / 'journal').read_text() == 'my diary'
+    (folder / 'journal').unlink()
+    journal = CacheJournal(photographs / 'out.pixels')
+    (folder / 'notes').mkdir()
+    journal.remove()
+    assert os.listdir(folder) == ['notes']
+
+
+@pytest.mark.parametrize('max_bytes', [None, 3 * BYTES + 200])
+def test_interrupted_pixels_that_are_not_wanted_are_removed(
+        photographs, monkeypatch, max_bytes):
+    with monkeypatch.context() as patch:
+        patch.setattr(cache_writer, 'write_index', lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            cache_of(photographs)
+    content = json.loads((photographs / 'list.json').read_text())
+    del content['images'][0], content['images'][2]
+    (photographs / 'list.json').write_text(json.dumps(content))
+    cache, outcome = cache_of(photographs, max_bytes=max_bytes)
+    number = 4 if max_bytes is None else 3
+    assert outcome[:5] == (0, 0, number, number, 6 - number)
+    assert os.path.getsize(cache.path) < number * (BYTES + 300) + 64
+    for entry in map(cache.entry, cache.ids.tolist()):
+        data = (photographs / 'images' / entry.name).read_bytes()
+        assert np.array_equal(cache.pixels(entry), decode_image(data))
+
+
+def test_killed_compaction_loses_only_moved_images(photographs):
+    journal = CacheJournal(photographs / 'out.pixels')
+    journal.start()
+    journal.pixels.write_bytes(bytes(64) + b'a' * 64 + b'b' * 64 + b'c' * 64)
+    entries = [Entry(i, f'{i}', 64 * i, 4, 4, Source(5, 6, 'ab' * 16))
+               for i in (1, 3)]
+    sync, calls = journal.sync, []
+
+    def kill_at_second():
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        sync()
+
+    journal.sync = kill_at_second
+    with pytest.raises(KeyboardInterrupt):
+        journal.compact(entries)
+    journal.close()
+    assert journal.pixels.read_bytes() == (
+        bytes(64) + b'a' * 64 + b'c' * 48)
+    os.truncate(journal.pixels, 170)  # what the kill did not reach
+    again = CacheJournal(photographs / 'out.pixels')
+    assert again.start() == entries[:1]
+    again.close()
+
+
+def test_smaller_limit_drops_and_counts_images(photographs):
+    cache_of(photographs)
+    cache, outcome = cache_of(photographs, max_bytes=3 * BYTES + 200)
+    assert outcome[:5] == (0, 3, 0, 3, 3)
+    assert os.path.getsize(cache.path) < 3 * (BYTES + 300) + 64
+    _, outcome = cache_of(photographs, max_bytes=3 * BYTES + 200)
+    assert outcome[:5] == (0, 0, 0, 3, 0)
+
+
+def test_cache_with_unused_space_is_made_again(photographs):
+    cache, _ = cache_of(photographs)
+    entries = [cache.entry(i) for i in cache.ids.tolist()[:4]]
+    with open(cache.path, 'rb+') as file:  # as an earlier version left it
+        pixel_cache.write_index(file, entries)
+    content = json.loads((photographs / 'list.json').read_text())
+    content['images'] = content['images'][2:]
+    (photographs / 'list.json').write_text(json.dumps(content))
+    _, outcome = cache_of(photographs)
+    assert outcome[:4] == (0, 4, 0, 4)
+    assert os.path.getsize(cache.path) < 4 * (BYTES + 300) + 64
 
 
 def test_only_new_and_changed_images_are_decoded(photographs):

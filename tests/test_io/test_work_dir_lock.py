@@ -9,7 +9,7 @@ import sys
 import pytest
 from tiny import PYTHONPATH, error_of, write_config
 
-from univip_mm.io.work_dir_lock import work_dir_lock
+from univip_mm.io.work_dir_lock import is_in_use, work_dir_lock
 
 HOLDER = '''
 import sys, time
@@ -29,6 +29,15 @@ def holder(tmp_path):
         assert process.stdout.readline() == b'locked\n'
         yield process
         process.kill()
+
+
+def test_is_in_use_follows_the_lock(holder, tmp_path):
+    assert is_in_use(tmp_path / 'work')
+    holder.kill()
+    holder.wait()
+    assert not is_in_use(tmp_path / 'work')
+    assert not is_in_use(tmp_path / 'missing')
+    assert not (tmp_path / 'missing').exists()
 
 
 def test_work_dir_lock_names_the_owner(holder, tmp_path):

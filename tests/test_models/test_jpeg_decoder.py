@@ -99,10 +99,31 @@ def test_decoder_counts_files_that_a_gpu_cannot_read(gpu, logged):
 def test_decoder_asks_no_gpu_without_nvjpeg_again(gpu, logged):
     gpu.bad.update(map(len, FILES))
     decoder = JpegDecoder()
-    for _ in range(2):
+    for _ in range(24):
         assert_views(decoder, FILES)
-    assert len(gpu.calls) == 1 + len(FILES) and decoder.num_fallbacks == 6
-    assert len(logged) == 1
+    # 64 failures are enough, which are reached by the 22nd batch.
+    assert len(gpu.calls) == 22 * (1 + len(FILES))
+    assert decoder.num_fallbacks == 72
+    assert len(logged) == 2 and 'any of the first 66' in logged[1]
+
+
+def test_decoder_asks_the_gpu_again_after_a_bad_file(gpu, logged):
+    bad = jpeg(3, 20, 30)
+    gpu.bad.add(len(bad))
+    decoder = JpegDecoder()
+    for _ in range(70):  # a bad file alone in its batch
+        assert_views(decoder, [bad] if decoder.num_files else [FILES[0]])
+    assert_views(decoder, FILES)
+    assert decoder.num_fallbacks == 69 and len(logged) == 1
+
+
+def test_cpu_decoder_replaces_a_file_below_its_size():
+    batch = batch_of([FILES[0], FILES[1]])
+    batch['table'][1, :, 7] += 1  # the views need a row that does not exist
+    decoder = JpegDecoder()
+    views = cut_batch(**decoder.add_images(batch, CPU, ['0', '1']))[0].int()
+    assert (views - views_by_opencv([FILES[0]] * 2)).abs().max() <= 1
+    assert decoder.unreadable == {'1': NO_IMAGE}
 
 
 @pytest.mark.parametrize('shape', [(3, 5, 200), (3, 200, 5)])

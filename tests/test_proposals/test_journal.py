@@ -72,7 +72,8 @@ def test_journal_rejects_odd_settings(tmp_path, content):
         path.unlink()
     else:
         path.write_text(content)
-    with pytest.raises(ValueError, match='settings.json.*remove that folder'):
+    with pytest.raises(ValueError, match='settings.json.*remove that folder|'
+                       'unfinished search: move that folder'):
         Journal(tmp_path / 'a.npz', SETTINGS)
 
 
@@ -154,6 +155,20 @@ def test_lock_rejects_second_search(tmp_path):
         Journal(tmp_path / 'a.npz', SETTINGS).lock()
     first.remove()
     Journal(tmp_path / 'a.npz', SETTINGS).lock()
+
+
+def test_folder_of_the_user_is_neither_used_nor_removed(tmp_path):
+    folder = tmp_path / 'a.npz.parts'
+    folder.mkdir()
+    (folder / 'images.json').write_text('mine')
+    with pytest.raises(ValueError, match='a.npz.parts.*move that folder'):
+        Journal(tmp_path / 'a.npz', SETTINGS)
+    assert (folder / 'images.json').read_text() == 'mine'
+    (folder / 'images.json').unlink()
+    journal = Journal(tmp_path / 'a.npz', SETTINGS)
+    (folder / 'notes.txt').write_text('mine')
+    journal.remove()
+    assert os.listdir(folder) == ['notes.txt']
 
 
 def test_remove_deletes_folder(tmp_path):

@@ -208,10 +208,14 @@ def test_extract_backbone_rejects_detector(tmp_path):
     assert 'UniVIP and BYOL' in message
 
 
-def test_extract_backbone_rejects_extracted_backbone(checkpoint):
+def test_extract_backbone_converts_extracted_backbone(checkpoint):
     out = extract(checkpoint)
-    message = error_of('extract_backbone', out, checkpoint.parent / 'x.pth')
-    assert str(out) in message and "no 'backbone.*'" in message
+    again = checkpoint.parent / 'x.pth'
+    run_tool('extract_backbone', out, again, '--format', 'torchvision')
+    content = torch.load(again, weights_only=True)
+    assert content._metadata['']['source']['source'] == 'epoch_3.pth'
+    message = error_of('extract_backbone', out, out)
+    assert f"'{out}' is the checkpoint itself" in message
 
 
 def test_extract_backbone_rejects_narrow_torchvision(tmp_path):

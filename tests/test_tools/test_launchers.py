@@ -5,6 +5,7 @@ import sys
 import pytest
 import torch
 from tiny import ROOT, free_port, watched, write_config
+from warm_python import warm_python
 
 DIST, SLURM = (ROOT / 'tools' / f'{name}_train.sh' for name in
                ('dist', 'slurm'))
@@ -88,7 +89,7 @@ def test_killed_launcher_leaves_no_orphans(coco_folder):
 def test_sync_bn_on_cpu_ends_with_fix(coco_folder):
     ended = bash(
         DIST, ROOT / 'configs' / 'univip_r50_coco.py', 2, '--work-dir',
-        coco_folder, PORT=free_port(), PYTHON=sys.executable,
+        coco_folder, PORT=free_port(), PYTHON=warm_python(),
         CUDA_VISIBLE_DEVICES='')
     assert ended.returncode != 0
     assert 'error: SyncBN needs a GPU' in ended.stderr

@@ -21,6 +21,9 @@ def commands(config, data, out):
         'browse_dataset': ([config, '--output-dir', out], '--output-dir'),
         'plot_losses': (['missing', '--out', f'{out}.png'], '--out'),
         'extract_backbone': (['missing.pth', out], 'the backbone'),
+        'export': (['missing.pth', '--out', out], 'the backbone'),
+        'embed': (['missing.pth', 'missing', '--out', f'{out}.npz'],
+                  'the features'),
         'cache_pixels': (
             ['--ann-file', data / 'train.json', '--img-prefix',
              data / 'images', '--out', out], '--out'),

@@ -1,18 +1,18 @@
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import matplotlib.image
 import pytest
 import torch
+from warm_python import warm_python
 
 ROOT = Path(__file__).parents[2]
 
 
 def run(*args):
     return subprocess.run(
-        [sys.executable, str(ROOT / 'tools/demo/run_demo.py'),
+        [warm_python(), str(ROOT / 'tools/demo/run_demo.py'),
          *map(str, args)], capture_output=True, text=True)
 
 

@@ -1,7 +1,6 @@
 import json
 import os
 import subprocess
-import sys
 
 import pytest
 import torch
@@ -13,6 +12,7 @@ from tiny import (
     run_tool,
     write_config,
 )
+from warm_python import warm_python
 
 TEST = '''
 test_pipeline = [
@@ -120,7 +120,7 @@ def test_two_processes_equal_one_process(config, coco_folder):
     alone = coco_folder / 'alone.json'
     run_tool('test', config, '--work-dir', coco_folder / 'out', '--out', alone)
     ended = subprocess.run(
-        [sys.executable, '-m', 'torch.distributed.run', '--nproc-per-node',
+        [warm_python(), '-m', 'torch.distributed.run', '--nproc-per-node',
          '2', '--master-port', free_port(), str(ROOT / 'tools/test.py'),
          str(config), '--launcher', 'pytorch', '--work-dir',
          str(coco_folder / 'out'), '--out', str(coco_folder / 'two.json')],

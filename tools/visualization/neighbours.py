@@ -2,10 +2,8 @@
 import argparse
 import os.path as osp
 
-import numpy as np
-
-from univip_mm.visualization import NeighbourRow, draw_neighbours, inspection
-from univip_mm.visualization.analysis import embed, nearest
+from univip_mm.visualization import inspection
+from univip_mm.visualization.neighbours import write_neighbours
 
 EXAMPLE = '''
 examples:
@@ -20,30 +18,9 @@ whole images, which need no annotations:
 
 def draw(setup: inspection.Setup, args: argparse.Namespace) -> str:
     """Write the picture and return a summary."""
-    crops = inspection.pick_crops(setup, args.number, args.what)
-    paths = [crop.img_path for crop in crops]
-    if len(set(paths)) < 2:
-        raise ValueError(f'all {args.what} are from one image, but neighbours '
-                         'are searched in other images: raise --number or '
-                         'give more data')
-    features = embed(setup.model, [crop.view for crop in crops], args.branch)
-    rows, num_same, num_named = [], 0, 0
-    for query in np.random.permutation(len(crops))[:args.queries]:
-        indices, cosines = nearest(features, paths, query, args.top_k)
-        view, _, name = crops[query]
-        names = [crops[i].category for i in indices]
-        rows.append(NeighbourRow(view, name, [crops[i].view for i in indices],
-                                 names, cosines))
-        if name is not None:
-            num_named += len(names)
-            num_same += names.count(name)
-    draw_neighbours(rows, args.out, f'Nearest of {len(crops)} {args.what} in '
-                    f'the features of {osp.basename(args.checkpoint)}')
-    summary = f'{len(rows)} queries among {len(crops)} {args.what}'
-    if num_named:
-        summary += (f'; {num_same} of {num_named} neighbours '
-                    f'({num_same / num_named:.0%}) have the same category')
-    return summary
+    return write_neighbours(
+        setup, args.out, f'the features of {osp.basename(args.checkpoint)}',
+        args.number, args.what, args.queries, args.top_k, args.branch)
 
 
 def main() -> None:

@@ -113,12 +113,13 @@ def _replace(out_dir: Path, contents: dict, parameters: dict, workers) -> dict:
     part = out_dir / '.part'
     folders = [out_dir / name for name in FOLDERS]
     exists = any(folder.exists() for folder in folders)
-    if exists and not contents and not part.is_dir():
-        raise ValueError(f"'{out_dir}' contains data that was not made by "
-                         'this tool: give another folder, or move the data')
     if part.is_symlink():
         raise ValueError(f"'{part}' is a link, not a folder of this tool: "
                          'remove the link')
+    names = {x.name for x in part.iterdir()} if part.is_dir() else set()
+    if names - set(FOLDERS) or exists and not contents and not names:
+        raise ValueError(f"'{out_dir}' contains data that was not made by "
+                         'this tool: give another folder, or move the data')
     shutil.rmtree(part, ignore_errors=True)
     contents = _write_splits(part, parameters, workers)
     # The annotations are removed first and moved last, because a data set

@@ -13,7 +13,10 @@ from mmengine.registry import MODELS, DefaultScope
 from ..engine.checkpoint import load_checkpoint, weights_of
 from ..engine.config import parts_of_type
 from ..io.atomic import atomic_write
-from . import export
+from .export import save_backbone
+from .export_names import resnet_depth, weight_shapes
+from .export_origin import origin_of
+from .extract import check_tensors, extract_backbone
 
 
 def find_backbone(checkpoint: str, work_dir: str) -> tuple[str, OrderedDict]:
@@ -33,15 +36,15 @@ def find_backbone(checkpoint: str, work_dir: str) -> tuple[str, OrderedDict]:
         # Only an extracted backbone has the first weight of a ResNet without
         # the prefix `backbone.`.
         if 'conv1.weight' in weights:
-            export.check_tensors(weights)
+            check_tensors(weights)
             return checkpoint, OrderedDict(weights)
-        backbone = export.extract_backbone(content)
+        backbone = extract_backbone(content)
     except ValueError as e:
         raise ValueError(f"'{checkpoint}': {e}, or a backbone of "
                          'tools/extract_backbone.py') from None
     out = Path(work_dir, 'backbone.pth')
     if not _is_up_to_date(out, checkpoint):
-        export.save_backbone(backbone, out, checkpoint, content)
+        save_backbone(backbone, out, origin_of(checkpoint, content, 'online'))
     return str(out), backbone
 
 
@@ -123,7 +126,7 @@ def check_fit(cfg: Config, backbone: OrderedDict) -> None:
         expected.update((name, value.shape)
                         for name, value in module.state_dict().items()
                         if not name.startswith('norm.'))
-    found = export.weight_shapes(backbone)
+    found = weight_shapes(backbone)
     wrong = sorted(name for name in expected.keys() | found.keys()
                    if expected.get(name) != found.get(name))
     if wrong:
@@ -140,7 +143,7 @@ def _size(shape: Optional[torch.Size]) -> str:
 
 
 def _cure(cfg: Config, backbone: OrderedDict) -> str:
-    depth = export.resnet_depth(backbone)
+    depth = resnet_depth(backbone)
     config_depth = cfg.model.backbone.get('depth')
     if None not in (depth, config_depth) and depth != config_depth:
         return (f'the checkpoint is a ResNet-{depth}, the config a '

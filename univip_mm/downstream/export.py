@@ -1,129 +1,184 @@
-"""Export of the backbone from a pre-training checkpoint."""
-import hashlib
+"""Export of the backbone of a checkpoint to the formats of other libraries."""
+import json
+import os
+import os.path as osp
+import pickle
 from collections import OrderedDict
-from pathlib import Path
-from typing import Optional
+from collections.abc import Callable
+from typing import NamedTuple, Optional
 
 import torch
 
-from ..engine.branches import BRANCHES
-from ..engine.checkpoint import weights_of
-from ..io.atomic import atomic_write
+from ..io.atomic import PathLike, atomic_write
+from ..io.outputs import check_output_file
 from ..utils.text import printable
-from ..version import __version__
+from . import snippets
+from .export_names import Renamed, to_detectron2, to_timm, to_torchvision
+from .export_onnx import onnx_model
+from .packages import import_package
+from .source import BackboneSource, read_source
 
-# Depth by the number of blocks per stage. Bottleneck blocks (last item) have a
-# third convolution.
-_DEPTHS = {(2, 2, 2, 2, False): 18, (3, 4, 6, 3, False): 34,
-           (3, 4, 6, 3, True): 50, (3, 4, 23, 3, True): 101,
-           (3, 8, 36, 3, True): 152}
+# Ends of the names of files, by format.
+SUFFIXES = dict(
+    mm='.pth', torchvision='_torchvision.pth', timm='_timm.pth',
+    detectron2='_detectron2.pkl', safetensors='.safetensors', onnx='.onnx')
+FORMATS = tuple(SUFFIXES)
 
 
-def extract_backbone(checkpoint: dict, branch: str = 'online') -> OrderedDict:
-    """Return the state dict of a backbone, without the prefix of the branch.
+class Exported(NamedTuple):
+    """File with an exported backbone.
+
+    Attributes:
+        path (str): The file.
+        name (str): Network in the library, or 'backbone'.
+        weights (OrderedDict): State dict of the backbone.
+        snippet (str): Python that loads the file in the library.
+    """
+    path: str
+    name: str
+    weights: OrderedDict
+    snippet: str
+
+
+def export(source: PathLike, out: Optional[PathLike] = None,
+           format: str = 'mm', branch: str = 'online') -> str:
+    """Write the backbone of a checkpoint for another library.
 
     Args:
-        checkpoint (dict): Checkpoint of UniVIP, or of the host's BYOL.
-        branch (str): 'online' or 'target'. Defaults to 'online'.
+        source (str or PathLike): OUT of ``univip pretrain``, a work dir, a
+            checkpoint, or a backbone file of format 'mm'.
+        out (str or PathLike, optional): File to write. Defaults to
+            ``backbone`` with the suffix of the format, in OUT, or beside the
+            checkpoint.
+        format (str): 'mm' (OpenMMLab), 'torchvision', 'timm', 'detectron2',
+            'safetensors' or 'onnx'. Defaults to 'mm'.
+        branch (str): 'online', the trained network, or 'target', its moving
+            average. Defaults to 'online'.
+
+    Returns:
+        str: Path of the file.
 
     Raises:
-        ValueError: The branch is unknown, or the checkpoint has no backbone or
-            is from another method.
+        FileNotFoundError: There is no such checkpoint.
+        ValueError: The format is unknown or does not fit the network, the
+            checkpoint is of another method, a package is missing, or the file
+            cannot be written.
     """
-    if branch not in BRANCHES:
-        raise ValueError(f"unknown branch '{branch}': choose one of "
-                         f'{", ".join(BRANCHES)}')
-    prefix = BRANCHES[branch]
-    weights = weights_of(checkpoint)
-    backbone = OrderedDict((name[len(prefix):], value)
-                           for name, value in weights.items()
-                           if name.startswith(prefix))
-    if not backbone:
-        found = sorted({name.split('.')[0] for name in weights})
-        raise ValueError(
-            f"the checkpoint has no '{prefix}*', where UniVIP and BYOL store "
-            f'the backbone of the {branch} branch, but {found[:8]}: use a '
-            'checkpoint of tools/train.py')
-    if not any(name.startswith(BRANCHES['target']) for name in weights):
-        raise ValueError(
-            f"the checkpoint has a backbone, but no '{BRANCHES['target']}*', "
-            'the averaged backbone in every checkpoint of UniVIP and BYOL: '
-            'use a checkpoint of tools/train.py')
-    check_tensors(backbone)
-    return backbone
+    return export_backbone(source, out, format, branch).path
 
 
-def check_tensors(weights: dict) -> None:
-    """Raise ValueError if a value of a state dict is not a tensor."""
-    for name, value in weights.items():
-        if not isinstance(value, torch.Tensor):
-            raise ValueError(
-                f"the weight '{printable(name)}' is a "
-                f'{type(value).__name__}, not a tensor: use a checkpoint of '
-                'tools/train.py')
+def export_backbone(source: PathLike, out: Optional[PathLike] = None,
+                    format: str = 'mm', branch: str = 'online',
+                    config: Optional[PathLike] = None) -> Exported:
+    """Write a backbone as :func:`export`, and describe the file.
 
-
-def save_backbone(backbone: OrderedDict, out: str, source: str,
-                  checkpoint: dict, branch: str = 'online',
-                  format: str = 'mm') -> None:
-    """Write a backbone and its origin atomically.
-
-    The origin has the file name and the SHA-256 of the checkpoint, the branch,
-    the epoch, the iteration and the version of this package. Format 'mm', for
-    the OpenMMLab packages, is a dict with ``state_dict`` and ``meta`` (the
-    origin). Format 'torchvision' is a plain state dict with the origin in
-    ``_metadata['']['source']``, which ``load_state_dict`` ignores.
-
-    ``checkpoint`` is the content of the file ``source``.
+    ``config`` is the config of the training, which is executed. It is needed
+    for ONNX if the checkpoint has no config and the network is no ResNet.
     """
-    meta = checkpoint.get('meta')
-    meta = meta if isinstance(meta, dict) else {}
-    origin = dict(
-        source=Path(source).name, sha256=_sha256(source), branch=branch,
-        epoch=meta.get('epoch'), iter=meta.get('iter'), univip_mm=__version__)
-    if format == 'mm':
-        content = dict(state_dict=backbone, meta=origin)
-    else:
-        content = OrderedDict(backbone)
-        content._metadata = OrderedDict({'': dict(version=1, source=origin)})
+    if format not in FORMATS:
+        raise ValueError(f"unknown format '{printable(format)}': choose one "
+                         f'of {", ".join(FORMATS)}')
+    if out is not None:
+        check_output_file(out, 'the backbone')
+    found = read_source(source, branch, config)
+    if out is None:
+        target = '' if branch == 'online' else f'_{branch}'
+        out = osp.join(found.folder, f'backbone{target}{SUFFIXES[format]}')
+        check_output_file(out, 'the backbone')
+    out = os.fspath(out)
+    if osp.exists(out) and osp.samefile(out, found.path):
+        raise ValueError(f"'{printable(out)}' is the checkpoint itself: give "
+                         'another file with --out')
+    try:
+        return _WRITERS[format](found, out)
+    except ValueError as e:
+        raise ValueError(f"'{printable(found.path)}': {e}") from None
+
+
+def _write_mm(source: BackboneSource, out: str) -> Exported:
+    save_backbone(source.weights, out, source.origin)
+    return Exported(out, 'backbone', source.weights,
+                    snippets.of_mm(source, out))
+
+
+def save_backbone(weights: OrderedDict, out: PathLike, origin: dict) -> None:
+    """Write a backbone in format 'mm', for the OpenMMLab packages.
+
+    The file is a dict with ``state_dict`` and ``meta`` (the origin).
+    """
+    with atomic_write(out) as file:
+        torch.save(dict(state_dict=weights, meta=origin), file)
+
+
+def _write_torchvision(source: BackboneSource, out: str) -> Exported:
+    renamed = to_torchvision(source.weights, source.backbone)
+    _save_plain(renamed.weights, out, source.origin)
+    return Exported(out, f'torchvision.models.{renamed.name}',
+                    renamed.weights, snippets.of_torchvision(renamed, out))
+
+
+def _write_timm(source: BackboneSource, out: str) -> Exported:
+    renamed = to_timm(source.weights, source.backbone)
+    _save_plain(renamed.weights, out, source.origin)
+    return Exported(out, f'timm {renamed.name}', renamed.weights,
+                    snippets.of_timm(renamed, out))
+
+
+def _save_plain(weights: OrderedDict, out: str, origin: dict) -> None:
+    """Write a plain state dict.
+
+    The origin is in ``_metadata['']['source']``, which ``load_state_dict``
+    ignores.
+    """
+    content = OrderedDict(weights)
+    content._metadata = OrderedDict({'': dict(version=1, source=origin)})
     with atomic_write(out) as file:
         torch.save(content, file)
 
 
-def _sha256(path: str) -> str:
-    sha256 = hashlib.sha256()
-    with open(path, 'rb') as file:
-        while block := file.read(2**24):
-            sha256.update(block)
-    return sha256.hexdigest()
+def _write_detectron2(source: BackboneSource, out: str) -> Exported:
+    renamed = to_detectron2(source.weights, source.backbone)
+    _pickle_arrays(renamed, out, source.origin)
+    return Exported(
+        out, f'detectron2 {renamed.name}', renamed.weights,
+        snippets.of_detectron2(renamed, out, source.normalization))
 
 
-def resnet_depth(backbone: OrderedDict) -> Optional[int]:
-    """Return the depth of a ResNet state dict; None for other networks."""
-    blocks = [len({name.split('.')[1] for name in backbone
-                   if name.startswith(f'layer{stage}.')})
-              for stage in range(1, 5)]
-    return _DEPTHS.get((*blocks, 'layer1.0.conv3.weight' in backbone))
+def _pickle_arrays(renamed: Renamed, out: str, origin: dict) -> None:
+    content = dict(
+        model={name: value.numpy(force=True)
+               for name, value in renamed.weights.items()},
+        __author__='univip_mm', matching_heuristics=True, origin=origin)
+    # NumPy 2 names a module that NumPy before 1.26 lacks, and that has the old
+    # name in both. Protocol 3 has names as lines, and no frames.
+    data = pickle.dumps(content, protocol=3).replace(
+        b'cnumpy._core.multiarray\n', b'cnumpy.core.multiarray\n')
+    with atomic_write(out) as file:
+        file.write(data)
 
 
-def match_torchvision(backbone: OrderedDict) -> str:
-    """Return the name of the torchvision ResNet with these weights, except fc.
-
-    Raises:
-        ValueError: No ResNet of torchvision matches exactly.
-    """
-    from torchvision import models
-    name = f'resnet{resnet_depth(backbone)}'
-    if hasattr(models, name):
-        with torch.device('meta'):
-            expected = weight_shapes(getattr(models, name)().state_dict())
-        if expected == {key: x.shape for key, x in backbone.items()}:
-            return name
-    raise ValueError('no ResNet of torchvision has the layers of this '
-                     'backbone: use --format mm')
+def _write_safetensors(source: BackboneSource, out: str) -> Exported:
+    import_package('safetensors', 'this format')
+    from safetensors.torch import save
+    weights = {name: value.contiguous().clone()
+               for name, value in source.weights.items()}
+    metadata = {key: value if isinstance(value, str) else json.dumps(value)
+                for key, value in source.origin.items()}
+    with atomic_write(out) as file:
+        file.write(save(weights, dict(metadata, format='pt')))
+    return Exported(out, 'backbone', source.weights,
+                    snippets.of_safetensors(out))
 
 
-def weight_shapes(backbone: OrderedDict) -> dict[str, torch.Size]:
-    """Return the shapes of the weights, without the classifier ``fc``."""
-    return {name: value.shape for name, value in backbone.items()
-            if not name.startswith('fc.')}
+def _write_onnx(source: BackboneSource, out: str) -> Exported:
+    data, outputs = onnx_model(source)
+    with atomic_write(out) as file:
+        file.write(data)
+    return Exported(out, 'ONNX model', source.weights,
+                    snippets.of_onnx(out, outputs))
+
+
+_WRITERS: dict[str, Callable[[BackboneSource, str], Exported]] = dict(
+    mm=_write_mm, torchvision=_write_torchvision, timm=_write_timm,
+    detectron2=_write_detectron2, safetensors=_write_safetensors,
+    onnx=_write_onnx)

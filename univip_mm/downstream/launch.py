@@ -94,7 +94,7 @@ def worker_arguments(args: argparse.Namespace) -> list[str]:
 def parse_options(options: Sequence[str]) -> dict:
     """Parse values "key=value" in the same way as ``--cfg-options``."""
     parser = argparse.ArgumentParser()
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction)
+    parser.add_argument('--cfg-options', nargs='*', action=DictAction)
     return parser.parse_args(['--cfg-options', *options]).cfg_options
 
 

@@ -1,8 +1,9 @@
 """Packages whose configs and tools run the benchmarks."""
 import sys
-from importlib import metadata
+from importlib import import_module, metadata
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 from typing import Optional
 
 from mmengine.utils import digit_version
@@ -42,6 +43,23 @@ def check_package(package: str) -> None:
     if mmcv and digit_version(mmcv) >= digit_version(_MMCV_LIMIT):
         raise ValueError(f'{package} needs mmcv below {_MMCV_LIMIT}, but '
                          f'{mmcv} is installed: {_MMCV_CURE}')
+
+
+def import_package(name: str, what: str) -> ModuleType:
+    """Import an optional package.
+
+    Args:
+        name (str): Name of the module, which is also the name for pip.
+        what (str): What needs it, for the message.
+
+    Raises:
+        ValueError: The package is not installed.
+    """
+    try:
+        return import_module(name)
+    except ModuleNotFoundError:
+        raise ValueError(f"{what} needs {name}, which is not installed: 'pip "
+                         f"install {name}'") from None
 
 
 def find_tool(package: str, tool: str) -> Path:

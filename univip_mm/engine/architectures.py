@@ -1,6 +1,7 @@
 """Names of networks, and the config that pre-trains each of them."""
 import difflib
 from collections.abc import Iterable
+from copy import deepcopy
 from typing import Any, NamedTuple
 
 import torch
@@ -95,7 +96,7 @@ def architecture_options(name: str, scene_size: int = 224,
                       with_avg_pool=features.ndim == 4)
     if HOST == 'mmselfsup' and backbone.get('type') == 'VisionTransformer':
         neck['vit_backbone'] = True  # returns patches and the class token
-    options: dict = dict(model=dict(backbone=dict(backbone), neck=neck))
+    options: dict = dict(model=dict(backbone=backbone, neck=neck))
     reasons = {'model.neck.in_channels': f'{name} gives {features.shape[1]} '
                'channels, found by running it'}
     warmup = _SGD_WARMUP
@@ -111,7 +112,9 @@ def architecture_options(name: str, scene_size: int = 224,
             f'{name} has no batch norm, like a ViT: AdamW, learning rate '
             '1.5e-4 per 256 images, weight decay 0.1 and 40 epochs of '
             'warm-up, as in MoCo v3 (arXiv 2104.02057)')
-    return Architecture(options, features.shape[1], warmup, reasons)
+    # A copy, because MMEngine removes `_delete_` from what it merges.
+    return Architecture(
+        deepcopy(options), features.shape[1], warmup, reasons)
 
 
 def _schedule(warmup: int, epochs: int = 800) -> list[dict]:

@@ -200,11 +200,12 @@ def _find_weights(path: str, content: Any, backbone: nn.Module,
     for wrapper in _WRAPPERS:
         if all(name.startswith(wrapper) for name in weights):
             weights = _without(wrapper, weights)
-    whose = 'its own names'
-    if prefix is None and not any(
-            x.startswith('backbone.') for x in backbone.state_dict()):
-        if any(name.startswith('backbone.') for name in weights):
-            prefix, whose = 'backbone.', 'a model of MMPretrain'
+    whose = 'the names of the backbone'
+    if prefix:
+        prefix = f'{prefix.rstrip(".")}.'
+    elif (any(x.startswith('backbone.') for x in weights) and not
+            any(x.startswith('backbone.') for x in backbone.state_dict())):
+        prefix = 'backbone.'
     inner = _without(prefix, weights) if prefix else weights
     if not inner:
         raise CheckpointError(
@@ -214,8 +215,7 @@ def _find_weights(path: str, content: Any, backbone: nn.Module,
               x.startswith(prefix)}
     if all(name.startswith(_TIMM) for name in inner):
         inner, whose = _without(_TIMM, inner), 'timm names'
-    package = names_of(inner)[0]
-    if package and prefix is None:
+    if package := names_of(inner)[0]:
         whose = f'{package} names'
     return inner, sorted(others), whose
 

@@ -1,10 +1,8 @@
 """Check before the training that weights fit: ``init_cfg``, ``load_from``."""
-import logging
 import os
 import re
 
 from mmengine.config import Config
-from mmengine.logging import print_log
 from torch import nn
 
 from ..utils.text import printable
@@ -33,7 +31,7 @@ def check_init_cfg(cfg: Config, model: nn.Module) -> None:
 
 def _check_init(key: str, init: dict, model: nn.Module) -> None:
     # 'model.backbone.init_cfg', or '.init_cfg.0' in a list.
-    match = re.fullmatch(r'model(?:\.(.+))?\.init_cfg(?:\.\d+)?', key)
+    match = re.fullmatch(r'model(?:\.(.+))?\.init_cfg(\.\d+)?', key)
     path = init.get('checkpoint')
     if match is None or not isinstance(path, str) or '://' in path:
         return
@@ -41,6 +39,11 @@ def _check_init(key: str, init: dict, model: nn.Module) -> None:
         part = model.get_submodule(match[1] or '')
     except AttributeError:
         return  # the model names this part otherwise
+    if match[2] and getattr(part, 'pos_embed', None) is not None:
+        raise ValueError(
+            f'{key}: {type(part).__name__} initializes its position embedding '
+            'after the items of a list, and so drops that of the file: write '
+            'init_cfg as one dict')
     try:
         read_initial_weights(path, part, init.get('partial', False),
                              init.get('prefix'), only_structure=True)
@@ -53,9 +56,8 @@ def check_weights_fit(cfg: Config, model: nn.Module) -> None:
 
     MMEngine would log what does not fit, and use random weights. A file of
     which no weight is of the model, or only a part of its backbone, is
-    refused. If other parts differ, a line of the log counts them. Of a
-    resume, which has checks of its own, only the first is checked. URLs are
-    not checked.
+    refused. ``ChangedRunHook`` reports other parts that differ, and checks a
+    resume. URLs are not checked.
 
     Raises:
         ValueError: The file does not fit; one line.
@@ -76,22 +78,15 @@ def check_weights_fit(cfg: Config, model: nn.Module) -> None:
             f'file has {first}, ...): give a checkpoint that tools/train.py '
             'has written for this config; a backbone belongs into '
             'model.backbone.init_cfg')
-    wrong = [name for name in {**own, **found}
-             if getattr(own.get(name), 'shape', None)
-             != getattr(found.get(name), 'shape', None)]
-    if cfg.get('resume') or not wrong:
-        return
     prefix = BRANCHES['online']
-    backbone = [x for x in wrong if x.startswith(prefix)
-                and not x.endswith('num_batches_tracked')]
-    if backbone and any(x.startswith(prefix) for x in found):
+    wrong = [x for x in {**own, **found} if x.startswith(prefix)
+             and not x.endswith('num_batches_tracked')
+             and getattr(own.get(x), 'shape', None)
+             != getattr(found.get(x), 'shape', None)]
+    if (wrong and not cfg.get('resume')
+            and any(x.startswith(prefix) for x in found)):
         raise ValueError(
             f"the backbone in '{printable(path)}' is another one than the "
-            f'config\'s: {len(backbone)} tensors differ, for example '
-            f"'{printable(backbone[0])}': give a checkpoint of the same "
+            f"config's: {len(wrong)} tensors differ, for example "
+            f"'{printable(wrong[0])}': give a checkpoint of the same "
             'backbone, or change model.backbone')
-    print_log(
-        f"load_from: {sum(x not in wrong for x in own)}/{len(own)} tensors of "
-        f"the model are in '{printable(path)}'; {len(wrong)} differ, for "
-        f"example '{printable(wrong[0])}'", logger='current',
-        level=logging.WARNING)

@@ -12,14 +12,14 @@ from typing import Callable, Optional
 
 import numpy as np
 
-from .archive_members import normal_name, tar_members, zip_members
+from .archive_members import MAX, normal_name, tar_members, zip_members
 from .atomic import PathLike, atomic_write
 from .files import open_regular, parse_json
 
 _SUFFIX = re.compile(
     r'\.(?:zip|tar|tar\.(?:gz|bz2|xz|zst)|tgz|tbz2|txz)(?=/|$)', re.I)
 _KIND = b'{"magic": "univip_mm archive index'  # start of every index
-_MAGIC = 'univip_mm archive index 2'
+_MAGIC = 'univip_mm archive index 3'
 _HEAD = 4096  # bytes of the index before its table
 # Rows of the table: hash, start of the data (zip: of the local header),
 # bytes in the archive, bytes of the file, 1 if deflated, start and length of
@@ -199,10 +199,16 @@ class Archive:
                     head['sum'] != zlib.crc32(data.data)):
                 return False
             self._set(data, head['files'])
-        except (OSError, ValueError, KeyError, TypeError):
+            if (self._table[_START:_DEFLATED] >= MAX).any():
+                return False
+            self._add_remark(head['remark'])
+        except (OSError, ValueError, KeyError, TypeError, OverflowError):
             return False
-        self.remarks += head['remarks']
         return True
+
+    def _add_remark(self, remark: str) -> None:
+        if remark:
+            self.remarks.append(f"'{self.path}' {remark}")
 
     def _set(self, data: np.ndarray, count: int) -> None:
         # Plain arrays: slices of a memmap cost 10 times as much.
@@ -214,7 +220,7 @@ class Archive:
         """Build the index and write it beside the archive."""
         list_members = zip_members if self._is_zip else tar_members
         members, remark = list_members(self._file, self.path)
-        self.remarks += filter(None, [remark])
+        self._add_remark(remark)
         names = [_encode(name) for name in members]
         table = np.zeros((7, len(members)), '<u8')
         if members:
@@ -225,9 +231,10 @@ class Archive:
             table = table[:, np.argsort(table[_HASH], kind='stable')]
         data = np.ascontiguousarray(table).tobytes() + b''.join(names)
         self._set(np.frombuffer(data, np.uint8), len(members))
+        # The path is not stored: it can be long, and the files can be moved.
         head = json.dumps(dict(
             magic=_MAGIC, archive=self.stamp, files=len(members),
-            sum=zlib.crc32(data), remarks=self.remarks))
+            sum=zlib.crc32(data), remark=remark))
         self._keep(head.encode().ljust(_HEAD) + data)
 
     def _keep(self, data: bytes) -> None:

@@ -1,15 +1,19 @@
 """List of the files in a zip file or an uncompressed tar file."""
+import errno
 import posixpath
 import stat
+import struct
 import tarfile
 import zipfile
 from typing import IO, NamedTuple
 
-_MAX = 1 << 62  # bytes; larger numbers are damage
+MAX = 1 << 62  # bytes; larger numbers are damage
 _ENCRYPTED = 1  # flag of a zip member
 _UTF8 = 1 << 11  # flag of a zip member
-# Errors of zipfile for directories that are damaged, and not only cut short.
-_ZIP_ERRORS = (zipfile.BadZipFile, NotImplementedError, ValueError, OSError)
+# Errors for damaged files. A wrong size can exceed the memory or an integer.
+_ERRORS = (ValueError, OSError, EOFError, OverflowError, MemoryError,
+           NotImplementedError, struct.error, zipfile.BadZipFile,
+           tarfile.TarError)
 
 
 class Member(NamedTuple):
@@ -40,6 +44,7 @@ def zip_members(file: IO[bytes], path: str) -> tuple[dict[str, Member], str]:
 
     Returns:
         tuple: Files by name, and a remark for the log, '' if there is none.
+        The subject of the remark, which it lacks, is the path.
 
     Raises:
         ValueError: The zip is damaged or encrypted, or a file has another
@@ -48,9 +53,9 @@ def zip_members(file: IO[bytes], path: str) -> tuple[dict[str, Member], str]:
     try:
         with zipfile.ZipFile(file) as archive:
             infos = archive.infolist()
-    except _ZIP_ERRORS as e:
-        raise ValueError(f"'{path}' is damaged or cut short ({e}): copy it "
-                         'again') from None
+    except _ERRORS as e:
+        raise ValueError(f"'{path}' is damaged or cut short ({_text(e)}): "
+                         'copy it again') from None
     members, links = {}, 0
     for info in infos:
         # zipfile cuts names at a zero byte; is_dir() fails for ''.
@@ -59,7 +64,7 @@ def zip_members(file: IO[bytes], path: str) -> tuple[dict[str, Member], str]:
             continue
         sizes = info.header_offset, info.compress_size, info.file_size
         if (stat.S_ISLNK(info.external_attr >> 16)
-                or not 0 <= min(sizes) <= max(sizes) < _MAX):
+                or not 0 <= min(sizes) <= max(sizes) < MAX):
             links += 1
             continue
         if info.flag_bits & _ENCRYPTED or info.compress_type not in (
@@ -71,7 +76,7 @@ def zip_members(file: IO[bytes], path: str) -> tuple[dict[str, Member], str]:
                 'stored or deflated files')
         members[name] = Member(
             *sizes, int(info.compress_type == zipfile.ZIP_DEFLATED))
-    return members, _remark_on_links(links, path)
+    return members, _remark_on_links(links)
 
 
 def _zip_name(info: zipfile.ZipInfo) -> str:
@@ -106,6 +111,8 @@ def tar_members(file: IO[bytes], path: str) -> tuple[dict[str, Member], str]:
             while (found := archive.next()) is not None:
                 # Otherwise, it keeps all members in memory.
                 vars(archive)['members'] = []
+                if archive.offset <= end:  # it would go round in circles
+                    raise ValueError('negative size')
                 end = archive.offset
                 name = normal_name(found.name)
                 target = normal_name(found.linkname)
@@ -114,29 +121,36 @@ def tar_members(file: IO[bytes], path: str) -> tuple[dict[str, Member], str]:
                 if found.islnk() and target in members:
                     members[name] = members[target]
                 elif (found.isreg() and found.sparse is None
-                      and 0 <= found.size < _MAX):
+                      and 0 <= found.size < MAX):
                     members[name] = Member(found.offset_data, found.size,
                                            found.size, 0)
                 elif not found.isdir():
                     links += 1
             end = archive.offset
-    except (tarfile.TarError, EOFError, ValueError) as e:
-        problem = str(e)
+        file.seek(end)
+    except _ERRORS as e:
+        # EINVAL: a position that no file has. Another error can pass.
+        if isinstance(e, OSError) and e.errno != errno.EINVAL:
+            raise
+        problem = _text(e)
     if not members and problem:
         raise ValueError(f"'{path}' is not an uncompressed tar file "
                          f'({problem}): gunzip it or copy it again')
-    file.seek(end)
     # An empty block ends a tar; tarfile stops at a damaged header too.
     if problem or file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-        return members, (f"'{path}' is damaged or cut short after "
-                         f'{len(members)} files: copy it again')
-    return members, _remark_on_links(links, path)
+        return members, (f'is damaged or cut short after {len(members)} '
+                         'files: copy it again')
+    return members, _remark_on_links(links)
 
 
-def _remark_on_links(number: int, path: str) -> str:
+def _remark_on_links(number: int) -> str:
     return '' if not number else (
-        f"{number} links or special files of '{path}' cannot be read: pack "
+        f'has {number} links or special files, which cannot be read: pack '
         'the images themselves')
+
+
+def _text(error: BaseException) -> str:
+    return str(error) or type(error).__name__  # MemoryError has no text
 
 
 def normal_name(name: str) -> str:

@@ -10,15 +10,16 @@ not been started again since.
 import fcntl
 import json
 import os
-import shutil
 import time
 import zlib
+from collections.abc import Collection
 from pathlib import Path
 from typing import IO, Optional
 
 from .atomic import PathLike, open_to_append
 from .files import open_regular, parse_json
-from .pixel_cache import Entry, Source
+from .pixel_cache import ALIGNMENT, Entry, Source, aligned
+from .unfinished import claim_folder, remove_files
 
 _BOOT_ID = Path('/proc/sys/kernel/random/boot_id')
 _SYNC_INTERVAL = 30  # seconds of work that a power failure can cost
@@ -32,7 +33,7 @@ class CacheJournal:
 
     Raises:
         ValueError: Another process makes this cache, or the place of the
-            folder is taken.
+            folder is taken, or has files of the user.
     """
 
     def __init__(self, out: PathLike) -> None:
@@ -41,11 +42,7 @@ class CacheJournal:
         self._path = self.folder / 'journal'
         self._file: Optional[IO[str]] = None
         self._synced = time.monotonic()
-        if self.folder.is_symlink() or self.folder.is_file():
-            raise ValueError(f"'{self.folder}' must be a folder, for an "
-                             'unfinished pixel cache: remove it, or choose '
-                             'another --out')
-        self.folder.mkdir(parents=True, exist_ok=True)
+        claim_folder(self.folder, 'lock', 'an unfinished pixel cache')
         self._lock = open_to_append(self.folder / 'lock')
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -68,10 +65,48 @@ class CacheJournal:
             self.pixels.unlink(missing_ok=True)
             open_to_append(self.pixels).close()
         self._file = open_to_append(self._path)
+        self._begin()
+        return entries
+
+    def _begin(self) -> None:
+        assert self._file is not None
         # Ends a line that was cut off by a kill.
         self._file.write('\n')
         self._write(['boot', _boot_id()])
-        return entries
+
+    def compact(self, entries: Collection[Entry]) -> list[Entry]:
+        """Remove the space that the pixels of these images do not use.
+
+        Other images are dropped. If the process is killed meanwhile, the
+        images that move are lost.
+
+        Returns:
+            list[Entry]: The entries with their new positions.
+        """
+        assert self._file is not None
+        entries = sorted(entries, key=lambda entry: entry.offset)
+        moved, end = [], ALIGNMENT
+        for entry in entries:
+            moved.append(entry._replace(offset=end))
+            end = aligned(moved[-1].end)
+        moves = [(old, new) for old, new in zip(entries, moved) if old != new]
+        # The file stays the same, so that the sync covers its new content.
+        self._file.truncate(0)
+        self._begin()
+        for entry in moved[:len(moved) - len(moves)]:
+            self._write(['image', *entry])
+        self.sync()
+        with open(self.pixels, 'rb+') as file:
+            for old, new in moves:
+                file.seek(old.offset)
+                data = file.read(old.end - old.offset)
+                file.seek(new.offset)
+                file.write(data)
+            file.truncate(moved[-1].end if moved else 0)
+        for _, entry in moves:
+            self._write(['image', *entry])
+        self.sync()
+        return moved
 
     def _read(self) -> list[Entry]:
         """Return the images whose pixels are certainly in the file."""
@@ -129,8 +164,8 @@ class CacheJournal:
         self._lock.close()
 
     def remove(self) -> None:
-        """Remove the folder and release the lock."""
-        shutil.rmtree(self.folder)
+        """Remove the files and the folder, and release the lock."""
+        remove_files(self.folder, ('pixels', 'journal', 'lock'))
         self.close()
 
 

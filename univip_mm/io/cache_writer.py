@@ -5,7 +5,7 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple, Optional, Union
@@ -35,13 +35,14 @@ from .pixel_cache import (
     aligned,
     digest_of_file,
     is_pixel_cache,
-    is_source_of,
     source_stat,
+    updated,
     write_index,
 )
 
 _LARGER = 'more pixels than its json says, so not cached'
 _THREADS = 16  # a network file system answers slowly
+_UNUSED = 0.1  # largest share of the file that no image uses
 
 
 class CacheOutcome(NamedTuple):
@@ -52,21 +53,25 @@ class CacheOutcome(NamedTuple):
         copied (int): Number of images copied from the earlier cache.
         found_before (int): Number of images of the interrupted call.
         total (int): Number of images in the cache.
+        dropped (int): Number of images of the earlier cache or of the
+            interrupted call that are no longer wanted.
         unreadable (dict[str, str]): Reasons by file name.
     """
     decoded: int
     copied: int
     found_before: int
     total: int
+    dropped: int
     unreadable: dict[str, str]
 
 
 class _Task(NamedTuple):
-    """Image to cache; ``max_bytes`` limits its pixels."""
+    """Image to cache, and the expected bytes of its pixels."""
     image_id: int
     name: str
     path: str
-    max_bytes: Optional[int]
+    size: int
+    is_limited: bool  # to the expected size
 
 
 class _Done(NamedTuple):
@@ -100,7 +105,8 @@ def cache_pixels(images: Sequence[dict], img_prefix: PathLike, out: PathLike,
         images (Sequence[dict]): ``images`` of the COCO json.
         img_prefix (str or PathLike): Folder of the images.
         out (str or PathLike): The cache. If it already has these images and
-            their files are unchanged, it is not changed.
+            their files are unchanged, at most the times of the files are
+            updated.
         max_bytes (int, optional): Largest size of the pixels. The first
             images of the list are cached. Defaults to None, no limit.
         workers (int, optional): Worker processes. Defaults to None, one per
@@ -127,34 +133,41 @@ def cache_pixels(images: Sequence[dict], img_prefix: PathLike, out: PathLike,
                          'value')
     tasks = [
         _Task(x['id'], x['file_name'], image_path(img_prefix, x['file_name']),
-              None if max_bytes is None else size)
+              size, max_bytes is not None)
         for x, size in zip(images, sizes)]
     journal = CacheJournal(out)
     try:
-        return _make(tasks, sizes, out, workers, journal, earlier)
+        return _make(tasks, max_bytes, out, workers, journal, earlier)
     finally:
         journal.close()
 
 
-def _make(tasks: Sequence[_Task], sizes: Sequence[int], out: Path,
+def _make(tasks: Sequence[_Task], max_bytes: Optional[int], out: Path,
           workers: int, journal: CacheJournal,
           earlier: Optional[PixelCache]) -> CacheOutcome:
     """Write the cache of these images; the journal is locked."""
-    entries = _unchanged(tasks, journal.start())
+    found = journal.start()
+    entries = _unchanged(tasks, found)
+    dropped = {entry.image_id for entry in found}.union(
+        earlier.ids.tolist() if earlier else ()).difference(
+        task.image_id for task in tasks)
     if not entries and earlier is not None:
-        wanted = _unchanged(
-            tasks, filter(None, (earlier.entry(x.image_id) for x in tasks)))
-        missing = [x for x in tasks if x.image_id not in wanted]
-        unreadable = _all_unreadable(missing)
-        if len(earlier) == len(wanted) and unreadable is not None:
+        unreadable = _keep_earlier(tasks, max_bytes, earlier)
+        if unreadable is not None:
             journal.remove()
-            return CacheOutcome(0, 0, 0, len(wanted), unreadable)
-    remaining = [i for i, x in enumerate(tasks) if x.image_id not in entries]
-    _check_disk_space(out, sum(sizes[i] for i in remaining), len(remaining))
-    done = _decode_all([tasks[i] for i in remaining], journal, workers,
-                       earlier, len(entries))
+            return CacheOutcome(0, 0, 0, len(earlier), 0, unreadable)
+    remaining = [x for x in tasks if x.image_id not in entries]
+    needed = sum(x.size for x in remaining)
+    used = sum(aligned(x.end - x.offset) for x in entries.values())
+    length = max(0, journal.pixels.stat().st_size - ALIGNMENT)
+    if _is_too_long(length, used, needed, max_bytes):
+        with _explain_full_disk(journal):
+            moved = journal.compact(entries.values())
+        entries = {x.image_id: x for x in moved}
+    _check_disk_space(out, needed, len(remaining))
+    done = _decode_all(remaining, journal, workers, earlier, len(entries))
     new = [x.entry for x in done if x.entry is not None]
-    unreadable = {tasks[i].name: x.problem for i, x in zip(remaining, done)
+    unreadable = {task.name: x.problem for task, x in zip(remaining, done)
                   if x.entry is None}
     written = [*entries.values(), *new]
     if not written:
@@ -169,7 +182,40 @@ def _make(tasks: Sequence[_Task], sizes: Sequence[int], out: Path,
     journal.remove()
     copied = sum(x.copied for x in done)
     return CacheOutcome(len(new) - copied, copied, len(entries),
-                        len(written), unreadable)
+                        len(written), len(dropped), unreadable)
+
+
+def _keep_earlier(tasks: Sequence[_Task], max_bytes: Optional[int],
+                  earlier: PixelCache) -> Optional[dict[str, str]]:
+    """Update the times in an earlier cache that has exactly these images.
+
+    Return the reasons by file name of unreadable images, or None if the cache
+    must be made again.
+    """
+    before = [x for x in map(earlier.entry, earlier.ids.tolist()) if x]
+    wanted = _unchanged(tasks, before)
+    if len(wanted) != len(before) or _is_too_long(
+            *earlier.pixel_bytes, 0, max_bytes):
+        return None
+    unreadable = _all_unreadable(
+        [x for x in tasks if x.image_id not in wanted])
+    if unreadable is not None and any(
+            wanted[x.image_id] != x for x in before):
+        # Without the permission, the cache stays valid with the old times.
+        with suppress(OSError), open(earlier.path, 'rb+') as file:
+            write_index(file, list(wanted.values()))
+    return unreadable
+
+
+def _is_too_long(length: int, used: int, needed: int,
+                 max_bytes: Optional[int]) -> bool:
+    """Return True if too many of ``length`` bytes are not used by images.
+
+    ``needed`` bytes of images will be added.
+    """
+    return length - used > _UNUSED * length or (
+        max_bytes is not None and used < length
+        and length + needed > max_bytes)
 
 
 def _earlier_cache(out: Path) -> Optional[PixelCache]:
@@ -222,18 +268,24 @@ def _decoded_sizes(images: Sequence[dict], img_prefix: PathLike,
 
 def _unchanged(tasks: Sequence[_Task],
                entries: Iterable[Entry]) -> dict[int, Entry]:
-    """Return the entries of these images whose files are unchanged, by id."""
+    """Return the entries of these images whose files are unchanged, by id.
+
+    The entries have the present times of the files.
+    """
     found = {entry.image_id: entry for entry in entries}
     tasks = [x for x in tasks if x.image_id in found]
     with ThreadPoolExecutor(_THREADS) as pool:
         unchanged = pool.map(
-            lambda task: _is_unchanged(task, found[task.image_id]), tasks)
-        return {task.image_id: found[task.image_id]
-                for task, same in zip(tasks, unchanged) if same}
+            lambda task: _update(task, found[task.image_id]), tasks)
+        return {entry.image_id: entry for entry in unchanged if entry}
 
 
-def _is_unchanged(task: _Task, entry: Entry) -> bool:
-    return entry.name == task.name and is_source_of(entry, task.path)
+def _update(task: _Task, entry: Entry) -> Optional[Entry]:
+    """Return an entry with its file's time, or None if it cannot be used."""
+    if entry.name != task.name or (
+            task.is_limited and entry.end - entry.offset > task.size):
+        return None
+    return updated(entry, task.path)
 
 
 def _all_unreadable(tasks: Sequence[_Task]) -> Optional[dict[str, str]]:
@@ -299,13 +351,10 @@ def _find_earlier(task: _Task, cache: Optional[PixelCache]
                   ) -> Optional[tuple[np.ndarray, Source]]:
     """Return the pixels of an unchanged file in the earlier cache."""
     entry = None if cache is None else cache.entry(task.image_id)
-    if cache is None or entry is None or not _is_unchanged(task, entry):
+    entry = entry and _update(task, entry)
+    if cache is None or entry is None:
         return None
-    try:
-        mtime = source_stat(task.path)[1]
-    except OSError:
-        return None
-    return cache.pixels(entry), entry.source._replace(mtime=mtime)
+    return cache.pixels(entry), entry.source
 
 
 def _decode(task: _Task) -> Union[tuple[np.ndarray, Source], str]:
@@ -320,7 +369,7 @@ def _decode(task: _Task) -> Union[tuple[np.ndarray, Source], str]:
     except Exception as e:  # any error of a parser
         return f'{reason_of(e)} ({e})' if isinstance(
             e, OSError) else str(e) or reason_of(e)
-    if task.max_bytes is not None and pixels.nbytes > task.max_bytes:
+    if task.is_limited and pixels.nbytes > task.size:
         return _LARGER
     return pixels, Source(size, mtime, digest_of_file(data))
 

@@ -97,6 +97,16 @@ class PixelCache:
         return len(self._ids)
 
     @property
+    def pixel_bytes(self) -> tuple[int, int]:
+        """Bytes of all pixels: up to the last image, and of the images."""
+        self._open()
+        sizes = 3 * (self._entries['height'].astype('<u8')
+                     * self._entries['width'])
+        ends = self._entries['offset'] + sizes
+        used = -(-sizes.astype(np.int64) // ALIGNMENT) * ALIGNMENT
+        return aligned(int(ends.max())) - ALIGNMENT, int(used.sum())
+
+    @property
     def ids(self) -> np.ndarray:
         """Image ids (N,) int64 in ascending order."""
         self._open()
@@ -105,7 +115,7 @@ class PixelCache:
     def check(self) -> None:
         """Raise ValueError if the file is damaged, cut short or missing."""
         self._open()
-        index = self._map[self._index_at:]
+        index = self._map[self._index_at:self._end]
         if _checksum(index) != self._index_sum:
             raise _damaged(self.path, 'its index has a wrong checksum')
 
@@ -162,16 +172,17 @@ class PixelCache:
             ) from None
         except (OSError, ValueError) as e:  # ValueError: the file is empty
             raise _damaged(self.path, f'{e}') from None
-        number, names, self._index_sum = self._read_header(mapped)
+        number, self._end, self._index_sum = self._read_header(mapped)
         start = self._index_at
         self._ids = np.frombuffer(mapped, _ID, number, start)
         start += number * _ID.itemsize
         self._entries = np.frombuffer(mapped, _ENTRY, number, start)
-        self._names = memoryview(mapped)[len(mapped) - names:]
+        start += number * _ENTRY.itemsize
+        self._names = memoryview(mapped)[start:self._end]
         self._map, self._stamp, self._file = mapped, stamp, file
 
     def _read_header(self, mapped: mmap.mmap) -> tuple[int, int, bytes]:
-        """Return number of images, bytes of names, checksum of the index."""
+        """Return number of images, end of the index, its checksum."""
         header = mapped[:_HEADER_SIZE]
         if header[:len(MAGIC)] != MAGIC:
             raise _damaged(self.path, _NO_CACHE)
@@ -182,11 +193,12 @@ class PixelCache:
             _HEADER.unpack(packed))
         if version != _VERSION:
             raise _damaged(self.path, f'version {version} of the format')
-        end = self._index_at + number * (_ID.itemsize + _ENTRY.itemsize)
-        if len(mapped) != end + names:
-            raise _damaged(self.path, f'{len(mapped)} instead of '
-                           f'{end + names} bytes')
-        return number, names, index_sum
+        end = self._index_at + names + number * (
+            _ID.itemsize + _ENTRY.itemsize)
+        # A longer file has a new index without its header: see write_index.
+        if len(mapped) < end:
+            raise _damaged(self.path, f'{len(mapped)} instead of {end} bytes')
+        return number, end, index_sum
 
 
 def source_stat(path: PathLike) -> tuple[int, int]:
@@ -228,6 +240,16 @@ def is_source_of(entry: Entry, path: PathLike) -> bool:
         return False
 
 
+def updated(entry: Entry, path: PathLike) -> Optional[Entry]:
+    """Return an entry with the time of its file, or None if it differs."""
+    try:
+        mtime = source_stat(path)[1]
+    except OSError:
+        return None
+    return entry._replace(source=entry.source._replace(
+        mtime=mtime)) if is_source_of(entry, path) else None
+
+
 def is_pixel_cache(path: PathLike) -> bool:
     """Return True if a file is empty or starts as a cache, damaged or not."""
     with open_regular(path) as file:
@@ -235,7 +257,11 @@ def is_pixel_cache(path: PathLike) -> bool:
 
 
 def write_index(file: IO[bytes], entries: Sequence[Entry]) -> None:
-    """Write the index and the header of a file that has the pixels."""
+    """Write the index and the header of a file that has the pixels.
+
+    In a finished cache, the new index follows the old one, which is valid
+    until the header is written.
+    """
     entries = sorted(entries)
     names = [_encode(entry.name) for entry in entries]
     table = np.zeros(len(entries), _ENTRY)
@@ -250,6 +276,7 @@ def write_index(file: IO[bytes], entries: Sequence[Entry]) -> None:
     file.seek(start)
     file.write(index)
     file.flush()
+    os.fsync(file.fileno())
     # The header is last: a file without one is not finished.
     packed = _HEADER.pack(MAGIC, _VERSION, start, len(entries),
                           sum(map(len, names)), _checksum(index))

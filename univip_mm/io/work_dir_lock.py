@@ -10,7 +10,7 @@ from datetime import datetime
 
 from ..utils.text import printable
 from .atomic import PathLike, open_to_append
-from .files import parse_json
+from .files import open_regular, parse_json
 
 FILE = '.lock'
 
@@ -63,6 +63,26 @@ def work_dir_lock(work_dir: PathLike,
         finally:
             # Without locks of the file system, an old entry must not count.
             file.truncate(0)
+
+
+def is_in_use(work_dir: PathLike) -> bool:
+    """Return True if a process holds the lock of a work dir.
+
+    In contrast to :func:`work_dir_lock`, nothing is written. A folder whose
+    lock file is missing or cannot be read is not in use.
+    """
+    try:
+        file = open_regular(os.path.join(work_dir, FILE), follow=False)
+    except OSError:
+        return False
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return False
+        except BlockingIOError:
+            return True
+        except OSError:  # the file system has no locks
+            return _is_running_here(_read_owner(file))
 
 
 def _read_owner(file) -> dict[str, str]:

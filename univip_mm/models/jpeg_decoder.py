@@ -8,7 +8,11 @@ from mmengine.logging import print_log
 from torch import Tensor
 
 from ..io.encoded_image import EncodedImage
-from ..io.images import NoReadableImageError, UnreadableImageError
+from ..io.images import (
+    NO_IMAGE,
+    NoReadableImageError,
+    UnreadableImageError,
+)
 from ..utils.text import printable
 from .view_cutter import X2, Y2
 
@@ -27,6 +31,7 @@ class _Image(NamedTuple):
 
 
 _Result = Union[_Image, UnreadableImageError]
+_TRIES = 64  # files; if all fail, nvJPEG is missing
 
 
 class JpegDecoder:
@@ -121,7 +126,7 @@ class JpegDecoder:
                     'training process decodes all files, which is slow; use '
                     "decode='worker'", logger='current',
                     level=logging.WARNING)
-            return [_decode_on_cpu(x) for x in files]
+            return [_decode_on_cpu(*x) for x in zip(files, needed)]
         found = self._decode_on_gpu(files, device)
         # A smaller image than the header says would be read past its end.
         found = [
@@ -138,9 +143,9 @@ class JpegDecoder:
                 "LoadEncodedImage(decode='worker')",
                 logger='current', level=logging.WARNING)
         self.num_fallbacks += failed
-        return [_decode_on_cpu(file) if image is None
+        return [_decode_on_cpu(file, size) if image is None
                 else _Image(image, planar=True)
-                for file, image in zip(files, found)]
+                for file, size, image in zip(files, needed, found)]
 
     def _decode_on_gpu(self, files: Sequence[Tensor],
                        device: torch.device) -> list[Optional[Tensor]]:
@@ -151,18 +156,31 @@ class JpegDecoder:
         if images is None:  # one bad file fails the call
             images = [_try_nvjpeg(x, device) for x in files]
             # Without nvJPEG, do not try each file of each batch.
-            self._available = (
-                any(x is not None for x in images)
-                or self.num_files - len(files) > self.num_fallbacks)
+            if (self.num_files >= _TRIES
+                    and self.num_files == self.num_fallbacks + len(files)
+                    and all(x is None for x in images)):
+                self._available = False
+                print_log(
+                    'LoadEncodedImage: the GPU could not decode any of the '
+                    f'first {self.num_files} JPEG files, so a CPU decodes '
+                    'all files from now on', logger='current',
+                    level=logging.WARNING)
         return images
 
 
-def _decode_on_cpu(file: Tensor) -> _Result:
-    """Decode a file as the worker does; return the error of a bad file."""
+def _decode_on_cpu(file: Tensor, needed: Sequence[int]) -> _Result:
+    """Decode a file as the worker does; return the error of a bad file.
+
+    ``needed`` is the height and width that the views need.
+    """
     try:
         pixels = EncodedImage(file.numpy().tobytes()).decode()
     except UnreadableImageError as e:
         return e
+    height, width = pixels.shape[:2]
+    if height < needed[0] or width < needed[1]:
+        return UnreadableImageError(
+            NO_IMAGE, f'{width} x {height}, smaller than its header says')
     return _Image(torch.from_numpy(pixels), planar=False)
 
 

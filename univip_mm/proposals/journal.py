@@ -9,7 +9,6 @@ is searched again. ``images.json`` lists the images of the search.
 import fcntl
 import json
 import os
-import shutil
 import tempfile
 import time
 import zlib
@@ -22,11 +21,13 @@ import numpy as np
 from ..io.atomic import PathLike, atomic_write, open_to_append
 from ..io.boxes import ProposalRules, obeys_shape_rules
 from ..io.files import open_regular, parse_json, read_json
+from ..io.unfinished import claim_folder, remove_files
 from ..utils.text import excerpt
 from .search import Found
 
 LIST = 'images.json'
 _FORMAT = 2  # of a line
+_SETTINGS, _LOCK = 'settings.json', 'lock'
 _SYNC_INTERVAL = 30  # seconds of work that a power failure can cost
 _MAX_LINE = 2**24  # bytes, of about a million boxes
 
@@ -40,8 +41,8 @@ class Journal:
             JSON types. ``rules`` are those of the boxes.
 
     Raises:
-        ValueError: The folder belongs to a search with other settings, or is
-            damaged.
+        ValueError: The folder belongs to a search with other settings, is
+            damaged, or has files of the user.
     """
 
     def __init__(self, out: PathLike, settings: dict) -> None:
@@ -50,21 +51,18 @@ class Journal:
         self._lock: Optional[IO[str]] = None
         self._synced = time.monotonic()
         self._rules = ProposalRules(**settings['rules'])
-        if self.folder.is_symlink():
-            raise ValueError(f"'{self.folder}' is a link, not a folder of an "
-                             'unfinished search: remove the link')
-        self.folder.mkdir(parents=True, exist_ok=True)
+        claim_folder(self.folder, _SETTINGS, 'an unfinished search')
         self._check_settings(
             json.loads(json.dumps(dict(settings, journal=_FORMAT))))
 
     def _check_settings(self, settings: dict) -> None:
-        path = self.folder / 'settings.json'
+        path = self.folder / _SETTINGS
         try:
             earlier = read_json(path, follow=False)
             if not isinstance(earlier, dict):
                 raise ValueError('not a JSON object')
         except (OSError, ValueError) as e:
-            if isinstance(e, FileNotFoundError) and not self._files():
+            if isinstance(e, FileNotFoundError):
                 with atomic_write(path, 'w') as file:
                     json.dump(settings, file)
                 return
@@ -83,7 +81,7 @@ class Journal:
 
     def lock(self) -> None:
         """Lock the journal until :meth:`unlock`, or raise ValueError."""
-        self._lock = open_to_append(self.folder / 'lock')
+        self._lock = open_to_append(self.folder / _LOCK)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -158,8 +156,9 @@ class Journal:
             self._file = None
 
     def remove(self) -> None:
-        """Remove the folder and release the lock."""
-        shutil.rmtree(self.folder)
+        """Remove the files and the folder, and release the lock."""
+        remove_files(self.folder, (
+            '*.jsonl', '.*.json.*.part', LIST, _SETTINGS, _LOCK))
         self.unlock()
 
     def unlock(self) -> None:

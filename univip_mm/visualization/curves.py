@@ -19,6 +19,8 @@ HEALTH = dict(
     plan_entropy='plan_entropy: 1 for a uniform plan',
     proposal_share='proposal_share: share of instances that are proposals',
     uniform_marginals='uniform_marginals: share of marginals set to uniform')
+#: Logged values that EffectiveRankHook writes, in lines without losses.
+RANKS = ('rank_backbone', 'rank_projection')
 _COLORS = (style.BLUE, style.ORANGE, style.GREEN, style.PINK)
 Source = Union[PathLike, Sequence[PathLike]]
 
@@ -27,8 +29,9 @@ def read_scalars(source: Source) -> list[dict]:
     """Read the training log that MMEngine's ``LocalVisBackend`` wrote.
 
     A resumed training writes a new file. From its first step on, the new file
-    replaces the older ones. Lines without a loss of UniVIP, such as those of
-    a validation, are skipped, and so is a truncated last line.
+    replaces the older ones. Lines of the same step are joined. Lines without
+    a loss of UniVIP or an effective rank, such as those of a validation, are
+    skipped, and so is a truncated last line.
 
     Args:
         source (str or Path or Sequence): A work dir, whose
@@ -50,9 +53,11 @@ def read_scalars(source: Source) -> list[dict]:
         if lines:
             first = lines[0]['step']
             merged = [line for line in merged if line['step'] < first]
-            # If a step was logged twice, the last line counts.
-            merged += {line['step']: line for line in lines}.values()
-    if not merged:
+            by_step: dict[int, dict] = {}
+            for line in lines:  # if a value was logged twice, the last counts
+                by_step.setdefault(line['step'], {}).update(line)
+            merged += by_step.values()
+    if not any(name in line for line in merged for name in LOWER_BOUNDS):
         names = ', '.join(f"'{path}'" for path in paths)
         raise ValueError(f'no line of {names} has one of '
                          f'{", ".join(LOWER_BOUNDS)}: give the log of a '
@@ -69,17 +74,18 @@ def plot_loss_curves(source: Source, path: PathLike) -> None:
     marked.
     """
     log = read_scalars(source)
-    health = [name for name in HEALTH if _series(log, name).size]
+    health = [name for name in HEALTH if series_of(log, name).size]
     figure = style.new_figure(1800, 1000, dpi=100, layout='constrained')
     panels = figure.subplot_mosaic(
         [[*LOWER_BOUNDS], ['lr', *['health' if health else 'lr'] * 2]])
     last = log[-1]
-    epoch = f', epoch {last["epoch"]}' if 'epoch' in last else ''
+    epochs = series_of(log, 'epoch')[1]
+    epoch = f', epoch {epochs[-1]:.0f}' if len(epochs) else ''
     figure.suptitle(f'Training up to iteration {last["step"]:,}{epoch}',
                     fontsize=18, weight='bold', color=style.INK)
     for name, bound in LOWER_BOUNDS.items():
-        _plot_loss(panels[name], *_series(log, name), name, bound)
-    axes, (steps, values) = panels['lr'], _series(log, 'lr')
+        _plot_loss(panels[name], *series_of(log, name), name, bound)
+    axes, (steps, values) = panels['lr'], series_of(log, 'lr')
     axes.plot(steps, values, color=style.INK, linewidth=2,
               marker='o' if len(steps) < 2 else '')
     axes.set_ylim(bottom=0)
@@ -154,7 +160,7 @@ def _scalar_files(source: Source) -> list[Path]:
 
 
 def _read_lines(path: Path) -> list[dict]:
-    """Read the lines of a file that have a loss."""
+    """Read the lines of a file that have a loss or an effective rank."""
     texts = path.read_text().splitlines()
     lines = []
     for number, text in enumerate(texts, 1):
@@ -171,12 +177,13 @@ def _read_lines(path: Path) -> list[dict]:
                 f"line {number} of '{path}' is not a JSON object: give the "
                 "scalars.json of MMEngine's LocalVisBackend") from None
         step = line.get('step', line.get('iter'))
-        if step is not None and any(name in line for name in LOWER_BOUNDS):
+        if step is not None and any(
+                name in line for name in (*LOWER_BOUNDS, *RANKS)):
             lines.append({**line, 'step': step})
     return lines
 
 
-def _series(log: list[dict], name: str) -> np.ndarray:
+def series_of(log: Sequence[dict], name: str) -> np.ndarray:
     """Return the steps and the values of a logged name, (2, N)."""
     points = [(line['step'], line[name]) for line in log
               if line.get(name) is not None]
@@ -220,7 +227,7 @@ def _plot_loss(axes: Axes, steps: np.ndarray, values: np.ndarray, name: str,
 def _plot_health(axes: Axes, log: list[dict], names: list[str]) -> None:
     for color, (name, label) in zip(_COLORS, HEALTH.items()):
         if name in names:
-            _plot_smoothed(axes, *_series(log, name), color, label)
+            _plot_smoothed(axes, *series_of(log, name), color, label)
     low, high = axes.get_ylim()
     axes.set_ylim(min(0, low), max(1.05, high))
     _style_training_axes(axes, 'health')

@@ -1,7 +1,8 @@
 """The config of a run: the COCO recipe with the settings of the run."""
 import hashlib
 from collections.abc import Mapping
-from typing import Any, NamedTuple, Optional
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
@@ -36,14 +37,16 @@ class Settings(NamedTuple):
         choices (dict[str, Choice]): The chosen settings by name.
         overrides (Mapping[str, Any]): Values by dotted key of the config,
             which win over all others.
-        initial (str, optional): File of the first weights of the backbone.
+        has_init (bool): The backbone starts from OUT/init.pth.
+        init_partial (bool): Only a part of these weights fits.
     """
     folder: str
     architecture: Architecture
     devices: Devices
     choices: dict[str, Choice]
     overrides: Mapping[str, Any]
-    initial: Optional[str] = None
+    has_init: bool = False
+    init_partial: bool = False
 
 
 def build_config(settings: Settings) -> Config:
@@ -52,17 +55,26 @@ def build_config(settings: Settings) -> Config:
     Raises:
         ValueError: An override does not fit the config.
     """
-    cfg = Config.fromfile(config_path(BASE))
-    cfg.merge_from_dict(settings.architecture.options)
+    cfg = build_base(settings.architecture)
     for options in (_data_options(settings), _training_options(settings),
                     _device_options(cfg, settings)):
         cfg.merge_from_dict(options)
     cfg.train_dataloader.dataset.pipeline = _pipeline(cfg, settings)
     cfg.param_scheduler = _schedules(settings)
+    cfg.custom_hooks = [dict(type='ReportHook', out=HERE)]
     cfg.auto_scale_lr.base_batch_size = settings.choices['batch size'].value
     for name in ('data_root', 'proposal_rules', 'train_pipeline'):
         cfg.pop(name)  # a change of these copies would have no effect
     _override(cfg, settings.overrides)
+    return cfg
+
+
+def build_base(architecture: Architecture,
+               overrides: Mapping[str, Any] = MappingProxyType({})) -> Config:
+    """Return the COCO recipe with another network."""
+    cfg = Config.fromfile(config_path(BASE))
+    cfg.merge_from_dict(architecture.options)
+    _override(cfg, overrides)
     return cfg
 
 
@@ -84,12 +96,12 @@ def check_built(cfg: Config, devices: Devices) -> None:
 def checkpoint_bytes(cfg: Config) -> int:
     """Return about the size of a checkpoint, in bytes.
 
-    It has the online branch, the target branch, and the momentum of SGD, of 4
-    bytes per number.
+    It has the online branch, the target branch, and one or two moments of the
+    optimizer, of 4 bytes per number.
     """
     with DefaultScope.overwrite_default_scope('univip_mm'):
         parts = [MODELS.build(cfg.model[name]) for name in PARTS]
-    return 3 * 4 * sum(x.numel() for part in parts for x in part.parameters())
+    return 4 * 4 * sum(x.numel() for part in parts for x in part.parameters())
 
 
 def write_config(cfg: Config, settings: Settings, run: RunFolder) -> None:
@@ -155,9 +167,10 @@ def _training_options(settings: Settings) -> dict:
         'default_hooks.logger.interval': max(1, min(50, steps // LOG_LINES)),
         'default_hooks.view_sheet.interval': max(1, min(50, epochs // 5)),
     }
-    if settings.initial is not None:
+    if settings.has_init:
         options['model.backbone.init_cfg'] = dict(
-            type='Pretrained', checkpoint=settings.initial)
+            type='Pretrained', checkpoint=f'{HERE}/init.pth',
+            **({'partial': True} if settings.init_partial else {}))
     return options
 
 

@@ -1,7 +1,6 @@
 """Text that a run prints."""
 import textwrap
 
-from ..engine.architectures import find_architecture
 from ..utils.text import printable
 from .config_file import Settings
 
@@ -27,16 +26,3 @@ def print_choices(settings: Settings) -> None:
 def count(number: int, noun: str) -> str:
     """Return a number with its noun, such as '1 image' or '2 images'."""
     return f'{number:,} {noun}{"s" * (number != 1)}'
-
-
-def snippet(path: str, arch: str) -> str:
-    """Return code that loads the backbone."""
-    model = find_architecture(arch).torchvision
-    if model is None:
-        return ('Load the backbone in a config of MMPretrain, MMDetection or '
-                'MMSegmentation:\n  model = dict(backbone=dict(init_cfg=dict('
-                f"type='Pretrained', checkpoint='{path}')))")
-    return ('Load the backbone:\n'
-            f'  import torch; from torchvision.models import {model}\n'
-            f'  model = {model}(); model.load_state_dict(torch.load('
-            f"'{path}')['state_dict'], strict=False)")

@@ -6,18 +6,27 @@ from typing import Any, NamedTuple, Optional, Union
 
 import numpy as np
 from mmengine.config import Config
+from mmengine.registry import DefaultScope
 
-from ..engine.architectures import find_architecture
+from ..engine.architectures import Architecture, architecture_options
+from ..engine.initial_weights import InitialWeights, read_initial_weights
 from ..io.atomic import PathLike
 from ..io.boxes import ProposalRules
-from ..io.coco_json import digest_of, image_path
+from ..io.coco_json import image_path
 from ..io.data_sources import read_sources
 from ..io.images import read_size
 from ..proposals import Search
 from ..proposals.earlier import keep_ids
 from ..proposals.selective_search import check_opencv
+from ..registry import MODELS
 from ..utils.progress import track
-from .config_file import RULES, Settings, build_config, check_built
+from .config_file import (
+    RULES,
+    Settings,
+    build_base,
+    build_config,
+    check_built,
+)
 from .devices import find_devices
 from .recipe import (
     Choice,
@@ -31,8 +40,15 @@ from .recipe import (
     choose_workers,
     steps_per_epoch,
 )
-from .run_folder import RunFolder, check_same_run, read_record
+from .run_folder import (
+    RunFolder,
+    check_same_run,
+    digest_of_names,
+    read_record,
+)
 
+# Networks that the tests trace as one graph.
+TRACED = ('resnet', 'vit_')
 SIDE_OF_UNKNOWN = 480.  # COCO's median, if no size is known
 
 
@@ -64,6 +80,15 @@ class Request:
                     "number from 1, or leave the option out")
 
     @property
+    def init_path(self) -> Optional[str]:
+        """Absolute path, or URL, of the weights; None for random weights."""
+        if self.init is None:
+            return None
+        path = os.fspath(self.init)
+        return path if '://' in path else os.path.abspath(
+            os.path.expanduser(path))
+
+    @property
     def launcher(self) -> str:
         """Launcher that started this process: none, pytorch or slurm."""
         if 'TORCHELASTIC_RUN_ID' in os.environ:
@@ -77,7 +102,7 @@ class Request:
         The devices can change: the batch size is the one of all devices.
         """
         return dict(
-            arch=self.arch, init=self.init and os.path.abspath(self.init),
+            arch=self.arch, init=self.init_path,
             epochs=self.epochs, batch_size=self.batch_size,
             max_side=self.max_side,
             set={key: repr(x) for key, x in self.overrides.items()})
@@ -93,6 +118,8 @@ class Plan(NamedTuple):
         rules (ProposalRules): Rules of the proposals.
         max_side (int, optional): As :class:`~univip_mm.proposals.Search`.
         devices (Devices): Devices of the training.
+        architecture (Architecture): The network.
+        init_report (str, optional): How the weights of ``--init`` fit.
         earlier (dict, optional): Record of an earlier call.
         kept (dict[str, Any]): Values of a begun training by name.
         is_finished (bool): All epochs are done.
@@ -103,6 +130,8 @@ class Plan(NamedTuple):
     rules: ProposalRules
     max_side: Optional[int]
     devices: Devices
+    architecture: Architecture
+    init_report: Optional[str]
     earlier: Optional[dict]
     kept: dict[str, Any]
     is_finished: bool = False
@@ -123,20 +152,23 @@ def make_plan(run: RunFolder, request: Request, resume: bool) -> Plan:
         devices = devices._replace(
             count=count, text=f'{count} x {devices.kind}', visible=None,
             reason=f'started by {request.launcher}')
-    find_architecture(request.arch)
+    architecture = architecture_options(request.arch)
+    init_report = None
+    if request.init is not None and not run.has_begun():
+        init_report = read_init(request, architecture, True).report
     check_opencv()
     folder, images = read_sources(request.data)
     images = _with_sizes(folder, keep_ids(images, run.proposals))
     kept = {}
     if run.has_begun() and earlier is not None:
-        check_same_run(run, earlier, request.to_dict(), digest_of(images),
-                       resume)
+        check_same_run(run, earlier, request.to_dict(),
+                       digest_of_names(images), resume)
         kept = {x['name']: x['value'] for x in earlier.get('choices', [])}
     sides = [min(x['width'], x['height']) for x in images if 'width' in x]
     side = float(np.median(sides)) if sides else SIDE_OF_UNKNOWN
     rules = _rules(side, request, kept)
     plan = Plan(folder, images, side, rules, request.max_side, devices,
-                earlier, kept)
+                architecture, init_report, earlier, kept)
     settings, _ = final_settings(request, plan, images)  # reports mistakes
     return plan._replace(is_finished=bool(
         kept) and run.epochs_done() >= settings.choices['epochs'].value)
@@ -175,12 +207,11 @@ def final_settings(request: Request, plan: Plan,
     Raises:
         ValueError: The settings do not fit each other.
     """
-    architecture = find_architecture(request.arch)
     usable = _usable(images, plan.rules.min_size)
-    choices = choose(request, plan, usable, architecture)
-    settings = Settings(plan.folder, architecture, plan.devices, choices,
-                        request.overrides,
-                        request.init and os.path.abspath(request.init))
+    settings = Settings(
+        plan.folder, plan.architecture, plan.devices,
+        choose(request, plan, usable), request.overrides,
+        request.init is not None, request.init_partial)
     cfg = build_config(settings)
     check_built(cfg, plan.devices)
     return settings, cfg
@@ -193,9 +224,27 @@ def _usable(images: Sequence[dict], min_size: int) -> int:
                for x in images)
 
 
-def choose(request: Request, plan: Plan, images: int,
-           architecture: Any) -> dict[str, Choice]:
-    """Return the choices by name, in the order in which they are shown."""
+def read_init(request: Request, architecture: Architecture,
+              only_structure: bool = False) -> InitialWeights:
+    """Read the weights of ``--init`` with the names of the backbone.
+
+    Raises:
+        FileNotFoundError: The file does not exist.
+        ValueError: It cannot be read, or does not fit.
+    """
+    cfg = build_base(architecture, request.overrides).model.backbone
+    with DefaultScope.overwrite_default_scope('univip_mm'):
+        backbone = MODELS.build(cfg)
+    return read_initial_weights(
+        request.init_path, backbone, request.init_partial,
+        only_structure=only_structure)
+
+
+def choose(request: Request, plan: Plan, images: int) -> dict[str, Choice]:
+    """Return the choices by name, in the order in which they are shown.
+
+    ``images`` is the number of images that the training can use.
+    """
     devices, kept = plan.devices, plan.kept
 
     batch_size = choose_batch_size(
@@ -206,17 +255,21 @@ def choose(request: Request, plan: Plan, images: int,
     steps = Choice('steps', epochs.value * per_epoch,
                    f'{per_epoch} per epoch', '')
     choices = [
-        Choice('architecture', request.arch, architecture.reason, '--arch'),
+        Choice('architecture', request.arch,
+               plan.architecture.reasons['optim_wrapper'], '--arch'),
         Choice('devices', devices.text, devices.reason, '--devices'),
-        batch_size, epochs, steps, choose_learning_rate(batch_size.value),
+        batch_size, epochs, steps, choose_learning_rate(
+            batch_size.value,
+            build_base(plan.architecture).optim_wrapper.optimizer.lr),
         choose_momentum(batch_size.value, steps.value),
-        choose_warmup(epochs.value), choose_workers(devices.count),
+        choose_warmup(epochs.value, plan.architecture.warmup_epochs),
+        choose_workers(devices.count),
         _choose_norm(devices), choose_min_size(plan.side)]
     if devices.bfloat16:
         choices.append(Choice(
             'precision', 'bfloat16', 'the devices support it',
             '--set optim_wrapper.type=OptimWrapper'))
-    if devices.kind == 'cuda' and architecture.has_graph:
+    if devices.kind == 'cuda' and request.arch.startswith(TRACED):
         choices.append(Choice(
             'graph', 'cuda_graph', 'the step is captured once and replayed',
             '--set model.graph=None'))

@@ -10,10 +10,10 @@ from typing import Any, NamedTuple, Optional, Union
 
 from mmengine.config import Config
 
-from ..downstream.export import extract_backbone, save_backbone
-from ..engine.checkpoint import latest_checkpoint, load_checkpoint
+from ..downstream.export import export_backbone
+from ..engine.checkpoint import latest_checkpoint
+from ..engine.initial_weights import save_initial_weights
 from ..io.atomic import PathLike
-from ..io.coco_json import digest_of
 from ..io.data_sources import Source
 from ..io.files import read_json
 from ..io.outputs import check_output_folder
@@ -30,13 +30,17 @@ from ..utils.text import printable, size_text
 from ..visualization import plot_loss_curves
 from ..visualization.report import write_report
 from .config_file import Settings, checkpoint_bytes, is_edited, write_config
-from .console import count, print_choices, say, snippet
+from .console import count, print_choices, say
 from .launch import TrainingError, train
-from .plan import Plan, Request, final_settings, make_plan
+from .plan import Plan, Request, final_settings, make_plan, read_init
 from .recipe import expectation
-from .run_folder import RunFolder, write_record
+from .run_folder import RunFolder, digest_of_names, write_record
 from .views import draw_views
 
+# Names of the same networks in torchvision.
+TORCHVISION = {**{name: name for name in (
+    'resnet18', 'resnet34', 'resnet50', 'resnet101', 'resnet152')},
+    'resnext50': 'resnext50_32x4d'}
 ADVICE = 'repeat the command to go on'
 
 
@@ -53,6 +57,7 @@ class Result(NamedTuple):
         images (int): Number of images that were used.
         unreadable (int): Number of images that cannot be read, listed in
             ``OUT/unreadable.txt``.
+        snippet (str): Python that loads the backbone.
     """
     out: Path
     backbone: Path
@@ -61,6 +66,7 @@ class Result(NamedTuple):
     report: Path
     images: int
     unreadable: int
+    snippet: str
 
 
 def pretrain(data: Union[Source, Sequence[Source]], out: PathLike, *,
@@ -130,9 +136,9 @@ def pretrain(data: Union[Source, Sequence[Source]], out: PathLike, *,
                   settings.choices['batch size'].value, is_first)
         if not is_first:
             return None
-        result = _finish(run)
+        result = _finish(run, request.arch)
         say('done', f'in {timedelta(seconds=round(time.time() - begin))}')
-        print(snippet(_shown(run.backbone), request.arch), flush=True)
+        print(f'\n{result.snippet}', flush=True)
         return result
 
 
@@ -165,6 +171,8 @@ def _prepare(run: RunFolder, request: Request, resume: bool,
         f'the median of their shorter sides is {plan.side:.0f} pixels')
     if text := expectation(len(plan.images)):
         say('', text)
+    if plan.init_report:
+        say('weights', plan.init_report)
     return plan
 
 
@@ -189,8 +197,10 @@ def _write_run(run: RunFolder, request: Request, plan: Plan) -> Settings:
     _check_disk(run, checkpoint_bytes(cfg))
     record = dict(
         plan.earlier or {}, request=request.to_dict(),
-        images=digest_of(plan.images), number=len(images),
+        images=digest_of_names(plan.images), number=len(images),
         choices=[choice._asdict() for choice in settings.choices.values()])
+    if request.init is not None and not run.has_begun():
+        save_initial_weights(read_init(request, plan.architecture), run.init)
     if is_edited(run):
         say('config', f"'{_shown(run.config)}' was changed by you, and is "
             'used as it is')
@@ -221,7 +231,7 @@ def _check_disk(run: RunFolder, size: int) -> None:
             f'{size_text(needed)}: free disk space, or choose another --out')
 
 
-def _finish(run: RunFolder) -> Result:
+def _finish(run: RunFolder, arch: str) -> Result:
     """Write the backbone, the curves and the report."""
     path, _ = latest_checkpoint(str(run.checkpoints))
     epochs = Config.fromfile(run.config).train_cfg.max_epochs
@@ -229,9 +239,7 @@ def _finish(run: RunFolder) -> Result:
         raise TrainingError(f'the training was stopped after '
                             f'{run.epochs_done()} of {epochs} epochs: '
                             f'{ADVICE}')
-    checkpoint = load_checkpoint(path)
-    save_backbone(extract_backbone(checkpoint), str(run.backbone), path,
-                  checkpoint)
+    exported = export_backbone(run.path, run.backbone)
     plot_loss_curves(run.checkpoints, run.losses)
     write_report(run.path)
     for name in ('backbone', 'losses', 'report'):
@@ -241,4 +249,15 @@ def _finish(run: RunFolder) -> Result:
         with open(run.unreadable, encoding='utf-8') as file:
             unreadable = sum(1 for _ in file)
     return Result(run.path, run.backbone, Path(path), run.config, run.report,
-                  len(read_json(run.images)['images']), unreadable)
+                  len(read_json(run.images)['images']), unreadable,
+                  _snippet(run, arch) or exported.snippet)
+
+
+def _snippet(run: RunFolder, arch: str) -> Optional[str]:
+    """Return Python that loads the backbone in torchvision, if it can."""
+    name = TORCHVISION.get(arch)
+    if name is None:
+        return None
+    return (f'import torch, torchvision\nmodel = torchvision.models.{name}(); '
+            f'model.load_state_dict(torch.load({_shown(run.backbone)!r}, '
+            "weights_only=True)['state_dict'], strict=False)")

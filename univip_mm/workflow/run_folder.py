@@ -1,6 +1,8 @@
 """The output folder of a run: its files, and whether it can be resumed."""
+import hashlib
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Optional
 
@@ -23,6 +25,7 @@ class RunFolder:
     def __init__(self, out: PathLike) -> None:
         self.path = path = Path(os.path.abspath(out))
         self.config = path / 'config.py'
+        self.init = path / 'init.pth'
         self.images = path / 'images.json'
         self.proposals = path / 'proposals.npz'
         self.unreadable = path / 'unreadable.txt'
@@ -105,6 +108,15 @@ def check_same_run(run: RunFolder, earlier: dict, request: dict,
         return
     raise ValueError(f"--out '{printable(run.path)}' has a training with "
                      f'{"; ".join(facts)}: {cure}')
+
+
+def digest_of_names(images: Sequence[dict]) -> str:
+    """Return a digest of file names, in any order.
+
+    An image that cannot be read has another id in each call.
+    """
+    names = json.dumps(sorted(image['file_name'] for image in images))
+    return f'{len(images)}:{hashlib.sha256(names.encode()).hexdigest()[:16]}'
 
 
 def _text(value: object) -> str:

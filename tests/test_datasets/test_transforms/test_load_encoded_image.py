@@ -29,6 +29,12 @@ def test_load_encoded_image_matches_host(tmp_path, options):
     assert ours['img_shape'] == theirs['img_shape'] == ours['ori_shape']
 
 
+def test_cache_below_the_home_folder_is_found(monkeypatch):
+    monkeypatch.setenv('HOME', '/home/someone')
+    cache, = LoadEncodedImage(cache='~/x.pixels').caches
+    assert cache.path == '/home/someone/x.pixels'
+
+
 def test_views_match_those_of_decoded_image():
     data = encode()
     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)

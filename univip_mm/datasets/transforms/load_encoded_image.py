@@ -44,7 +44,8 @@ class LoadEncodedImage(BaseTransform):
             ``LoadImageFromFile``. Defaults to None.
         cache (str or Sequence[str or None], optional): Pixel cache from
             ``tools/cache_pixels.py``, one for each ``ann_file`` of the data
-            set, or None. The path is used as it is, without ``data_root``.
+            set, or None. The path is used without ``data_root``, and '~' is
+            the home folder.
             Images that are not in a cache are read from their files, and so
             are all images of a cache that is written over. Required keys:
             ``img_id``, and ``source``, the number of the ``ann_file``, if
@@ -81,7 +82,8 @@ class LoadEncodedImage(BaseTransform):
             raise ValueError(
                 "LoadEncodedImage: decode='device' has no reduce and no "
                 "fast_dct: remove these options, or use decode='worker'")
-        self.caches = [x and PixelCache(x) for x in _paths_of(cache)]
+        self.caches = [x and PixelCache(os.path.expanduser(x))
+                       for x in _paths_of(cache)]
         self.decode = decode
         self.reduce = reduce
         self.fast_dct = fast_dct

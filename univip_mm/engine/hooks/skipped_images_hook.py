@@ -124,10 +124,9 @@ class SkippedImagesHook(Hook):
         ``done`` is the number of finished iterations.
         """
         data_sets = _recording(runner)
-        if not data_sets:
-            return
         # A copy: the workers may change it meanwhile.
-        own = torch.cat([x.skipped for x in data_sets])
+        own = torch.cat([torch.zeros(0, dtype=torch.uint8),
+                         *(x.skipped for x in data_sets)])
         if self._own is None:
             self._own, self._of_all = own * 0, own * 0
         undecoded = _undecoded(runner)
@@ -138,13 +137,15 @@ class SkippedImagesHook(Hook):
         if not is_new:
             return
         before, self._own, self._of_all = self._of_all, own, own.clone()
-        all_reduce(self._of_all, op='max')
+        if len(own):
+            all_reduce(self._of_all, op='max')
         new = (self._of_all != before).nonzero().flatten().tolist()
+        # The view sheet decodes in a worker, so a file can be in both records.
         self._append(runner, [
             f'{path}\t{REASONS[self._of_all[index] - 1]}'
-            for index, path in zip(new, _paths(data_sets, new))])
+            for index, path in zip(new, _paths(data_sets, new))
+            if path not in self._undecoded])
         late = self._merge_undecoded(undecoded)
-        # The view sheet decodes in a worker, so a file can be in both records.
         listed = set(_paths(
             data_sets, self._of_all.nonzero().flatten().tolist()
         )) if self._undecoded else set()
@@ -231,8 +232,8 @@ def _undecoded(runner) -> dict[str, str]:
 def _total(runner) -> int:
     """Return the number of images, each counted once."""
     # A loader with num_batch_per_epoch uses a part of the images.
-    return min(sum(map(len, _recording(runner))),
-               len(runner.train_dataloader.dataset))
+    number = len(runner.train_dataloader.dataset)
+    return min(sum(map(len, _recording(runner))) or number, number)
 
 
 def _paths(data_sets: Sequence[Any], indices: Sequence[int]) -> list[str]:

@@ -1,0 +1,133 @@
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from mmengine.config import Config
+from test_workflow.small_run import OVERRIDES, write_photographs
+from tiny import PYTHONPATH, ROOT
+
+import univip_mm
+from univip_mm.workflow import pretrain as module
+from univip_mm.workflow.launch import TrainingError
+
+
+@pytest.fixture(scope='module')
+def run(tmp_path_factory):
+    """Pre-train once from the command line; return all about it."""
+    folder = tmp_path_factory.mktemp('pretrain')
+    photos, out = write_photographs(folder / 'photos'), folder / 'run'
+    done = subprocess.run(
+        [sys.executable, '-m', 'univip_mm', 'pretrain', photos, '--out', out,
+         '--arch', 'resnet18', '--epochs', '2', '--devices', 'cpu', '--set',
+         *(f'{key}={value}' for key, value in OVERRIDES.items())],
+        cwd=ROOT, capture_output=True, text=True,
+        env={**module.os.environ, 'PYTHONPATH': PYTHONPATH})
+    assert done.returncode == 0, done.stdout + done.stderr
+    return photos, out, done
+
+
+def again(run, monkeypatch, **options):
+    """Repeat the call in this process; count the trainings."""
+    started = []
+    monkeypatch.setattr(module, 'train', lambda *x: started.append(x))
+    photos, out, _ = run
+    arguments = dict(arch='resnet18', epochs=2, devices='cpu',
+                     overrides=OVERRIDES)
+    result = univip_mm.pretrain(photos, out, **{**arguments, **options})
+    return result, started
+
+
+def test_pretrain_writes_all_files(run):
+    _, out, _ = run
+    for name in ('config.py', 'images.json', 'proposals.npz',
+                 'unreadable.txt', 'views.png', 'log.txt', 'losses.png',
+                 'backbone.pth', 'report.html', 'run.json',
+                 'checkpoints/epoch_2.pth'):
+        assert (out / name).stat().st_size, name
+    images = json.loads((out / 'images.json').read_text())['images']
+    assert len(images) == 8
+    assert (out / 'unreadable.txt').read_text().startswith('broken.jpg\t')
+    backbone = torch.load(out / 'backbone.pth')['state_dict']
+    checkpoint = torch.load(out / 'checkpoints/epoch_2.pth')['state_dict']
+    for name, value in backbone.items():
+        assert torch.equal(value, checkpoint[f'backbone.{name}'])
+
+
+def test_pretrain_describes_what_it_does(run):
+    _, out, done = run
+    text = ' '.join(done.stdout.split())
+    for words in ("9 images below", '9 images are few', '1 file, not used',
+                  'batch size 8 ', 'epochs 2 as given [--epochs]',
+                  'learning rate', 'resnet18().'.replace('().', ''),
+                  str(out / 'backbone.pth')):
+        assert words in text, words
+    assert '1 .txt' in done.stderr  # left out of the list
+    assert 'Traceback' not in done.stderr
+
+
+def test_pretrain_repeated_does_no_work(run, monkeypatch):
+    _, out, _ = run
+    before = (out / 'proposals.npz').stat().st_mtime_ns
+    result, started = again(run, monkeypatch)
+    assert not started
+    assert (result.images, result.unreadable) == (8, 1)
+    assert result.checkpoint.name == 'epoch_2.pth'
+    assert (out / 'proposals.npz').stat().st_mtime_ns == before
+
+
+def test_pretrain_refuses_another_run(run, monkeypatch):
+    photos, _, _ = run
+    with pytest.raises(ValueError, match='resnet34: choose another --out'):
+        again(run, monkeypatch, arch='resnet34')
+    with pytest.raises(ValueError, match='--epochs 2, now 3.*add --resume'):
+        again(run, monkeypatch, epochs=3)
+    extra = photos / 'new.png'
+    extra.write_bytes((photos / '0.png').read_bytes())
+    try:
+        with pytest.raises(ValueError, match='other images.*add --resume'):
+            again(run, monkeypatch)
+    finally:
+        extra.unlink()
+
+
+def test_pretrain_resumes_with_new_options(run, monkeypatch):
+    """The training is replaced here, so two of three epochs are done."""
+    _, out, _ = run
+    config = (out / 'config.py').read_text()
+    record = (out / 'run.json').read_text()
+    with pytest.raises(TrainingError, match='after 2 of 3 epochs'):
+        again(run, monkeypatch, epochs=3, resume=True)
+    assert Config.fromfile(out / 'config.py').train_cfg.max_epochs == 3
+    (out / 'config.py').write_text(config)
+    (out / 'run.json').write_text(record)
+
+
+def test_pretrain_reports_mistakes_before_work(tmp_path, monkeypatch):
+    photos = write_photographs(tmp_path / 'photos', number=2)
+    monkeypatch.setattr(
+        module, 'generate_proposals', lambda *_, **__: pytest.fail('work'))
+    weights = tmp_path / 'weights.pth'
+    torch.save(dict(a=torch.zeros(1)), weights)
+    for options, text in (
+            (dict(arch='resnet19'), 'no network'),
+            (dict(epochs=0), '--epochs is 0'),
+            (dict(init=weights), 'weights.pth'),
+            (dict(overrides={'model.nothing': 1}), 'model'),
+            (dict(batch_size=64), 'only 3 images')):
+        with pytest.raises(ValueError, match=text):
+            univip_mm.pretrain(photos, tmp_path / 'run', **{
+                'arch': 'resnet18', 'devices': 'cpu', **options})
+
+
+def test_pretrain_needs_readable_images(tmp_path):
+    folder = tmp_path / 'photos'
+    folder.mkdir()
+    with pytest.raises(FileNotFoundError, match='no image below'):
+        univip_mm.pretrain(folder, tmp_path / 'run', devices='cpu')
+    for name in 'ab':
+        (folder / f'{name}.jpg').write_bytes(b'nothing')
+    with pytest.raises(ValueError, match='none of the 2 images'):
+        univip_mm.pretrain(folder, tmp_path / 'run', devices='cpu',
+                           arch='resnet18')

@@ -1,0 +1,146 @@
+"""Finished parts of the features of a data set, so that a run can resume."""
+import json
+import os
+import os.path as osp
+import shutil
+from collections.abc import Iterator, Sequence
+from typing import Optional
+
+import numpy as np
+
+from ..io.atomic import atomic_write
+from ..io.files import read_json
+from ..utils.errors import warn
+from ..utils.text import printable
+
+PART = 2048  # images
+_SETTINGS = 'settings.json'
+
+
+class Parts:
+    """Features of consecutive images, ``PART`` of them per file.
+
+    Parts of an earlier run are used if it had the same settings; other parts
+    are removed.
+
+    Args:
+        folder (str): Folder of the parts.
+        settings (dict): All that the features depend on.
+        total (int): Number of images.
+
+    Attributes:
+        done (int): Number of images in the parts of an earlier run.
+
+    Raises:
+        ValueError: The folder has other content.
+    """
+
+    def __init__(self, folder: str, settings: dict, total: int) -> None:
+        self.folder = folder
+        self.total = total
+        self._prepare(settings)
+        self._finished = {
+            number for number in range(-(-total // PART))
+            if self._read(number) is not None}
+        self.done = sum(len(self._range(x)) for x in self._finished)
+        self._indices: list[int] = []
+        self._features: list[np.ndarray] = []
+        self._reasons: list[str] = []
+        if self.done:
+            warn(f'resuming after {self.done} of {total} images, kept in '
+                 f"'{folder}'")
+
+    def missing_batches(self, batch_size: int) -> list[range]:
+        """Return the indices of all images to do, as batches of one part."""
+        batches = []
+        for number in range(-(-self.total // PART)):
+            if number not in self._finished:
+                images = self._range(number)
+                batches += [images[start:start + batch_size]
+                            for start in range(0, len(images), batch_size)]
+        return batches
+
+    def add(self, batch: Sequence[int], features: np.ndarray,
+            reasons: Sequence[str]) -> None:
+        """Add a batch; write the part if it is complete.
+
+        Args:
+            batch (Sequence[int]): Indices of the images.
+            features (np.ndarray): Features (n, C) of the readable images.
+            reasons (Sequence[str]): Per image, why it is unreadable, or ''.
+        """
+        self._indices += batch
+        self._reasons += reasons
+        if len(features):
+            self._features.append(features)
+        number = batch[0] // PART
+        if len(self._indices) < len(self._range(number)):
+            return
+        found = (np.concatenate(self._features) if self._features else
+                 np.zeros((0, 0), np.float32))
+        with atomic_write(self._path(number)) as file:
+            np.savez(file, features=found, reasons=np.array(self._reasons))
+        self._indices, self._features, self._reasons = [], [], []
+
+    def reasons(self) -> list[str]:
+        """Return for each image why it is unreadable, or ''."""
+        return [reason for _, reasons in self._all()
+                for reason in reasons.tolist()]
+
+    def channels(self) -> int:
+        """Return the length of a feature; 0 if no image is readable."""
+        return max((x.shape[1] for x in self.features()), default=0)
+
+    def features(self) -> Iterator[np.ndarray]:
+        """Yield features (n, C) of the readable images, in order."""
+        for features, _ in self._all():
+            if len(features):
+                yield features
+
+    def remove(self) -> None:
+        """Remove the folder."""
+        shutil.rmtree(self.folder)
+
+    def _prepare(self, settings: dict) -> None:
+        """Create the folder, or empty it if its settings are others."""
+        path = osp.join(self.folder, _SETTINGS)
+        if osp.isdir(self.folder) and os.listdir(self.folder):
+            try:
+                earlier = read_json(path)
+            except (OSError, ValueError):
+                raise ValueError(
+                    f"'{printable(self.folder)}' has no features of univip_mm:"
+                    ' choose another --out, or remove the folder') from None
+            if earlier == settings:
+                return
+            shutil.rmtree(self.folder)
+        with atomic_write(path, 'w') as file:
+            json.dump(settings, file)
+
+    def _all(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for number in range(-(-self.total // PART)):
+            found = self._read(number)
+            if found is None:
+                raise ValueError(
+                    f"'{printable(self._path(number))}' was removed or "
+                    'damaged while it was in use: repeat the command')
+            yield found
+
+    def _read(self, number: int) -> Optional[tuple[np.ndarray, np.ndarray]]:
+        """Return features and reasons of a part, or None."""
+        try:
+            with np.load(self._path(number)) as content:
+                found = content['features'], content['reasons']
+        except Exception:  # any error of a parser, or no file
+            return None
+        readable = int((found[1] == '').sum())
+        if (len(found[1]) != len(self._range(number))
+                or len(found[0]) != readable):
+            return None
+        return found
+
+    def _path(self, number: int) -> str:
+        return osp.join(self.folder, f'{number:06}.npz')
+
+    def _range(self, number: int) -> range:
+        return range(number * PART, min((number + 1) * PART, self.total))

@@ -1,0 +1,182 @@
+"""The network of a checkpoint, built and loaded, that gives features."""
+import logging
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, Optional
+
+import torch
+from mmengine.logging import MMLogger
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import DefaultScope
+from torch import Tensor, nn
+
+from ..engine.config import dicts_in
+from ..registry import MODELS
+from ..utils.text import excerpt, printable
+from .export_names import resnet_depth
+from .packages import import_package
+from .source import BackboneSource
+
+# Arguments that load weights of a backbone, which its checkpoint replaces.
+LOADING = ('init_cfg', 'pretrained', 'checkpoint_path')
+_CURE = 'give the config of the training with --config'
+
+
+class FeatureNetwork(nn.Module):
+    """Backbone that returns pooled features and its last output.
+
+    A feature map is averaged over its positions. Of the tokens of a
+    transformer, the class token is the feature, or without one the average.
+
+    Args:
+        backbone (nn.Module): Backbone of the host, or a wrapped one of timm.
+    """
+
+    def __init__(self, backbone: nn.Module) -> None:
+        super().__init__()
+        self.backbone = backbone
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return features (N, C) and the last output of the backbone.
+
+        Args:
+            images (Tensor): Normalized images (N, 3, H, W), float32.
+
+        Returns:
+            tuple[Tensor, Tensor]: Features (N, C); and a map (N, C, H', W')
+            or (N, H', W', C), tokens (N, L, C), or the features again.
+        """
+        last = self.backbone(images)
+        # MMSelfSup's ViT returns pairs of a map and the class token.
+        while isinstance(last, (tuple, list)):
+            last = last[-1]
+        return self._pool(last), last
+
+    def _pool(self, last: Tensor) -> Tensor:
+        timm_model = getattr(self.backbone, 'timm_model', None)
+        if last.ndim == 4:
+            channels = getattr(timm_model, 'num_features', None)
+            is_channels_last = (channels is not None
+                                and last.shape[1] != channels
+                                and last.shape[-1] == channels)
+            return last.mean((1, 2) if is_channels_last else (2, 3))
+        if last.ndim == 3:
+            network = self.backbone if timm_model is None else timm_model
+            if getattr(network, 'cls_token', None) is not None:
+                return last[:, 0]
+            return last.mean(1)
+        return last
+
+
+def build_network(source: BackboneSource) -> FeatureNetwork:
+    """Build the network of a checkpoint, load its weights, set eval mode.
+
+    The config is that of ``source``. If it is unknown, a ResNet or ResNeXt is
+    recognized by its weights.
+
+    Raises:
+        ValueError: The network is unknown, or its weights do not fit.
+    """
+    name = printable(source.path)
+    config = source.backbone or resnet_config(source.weights)
+    if config is None:
+        raise ValueError(f"the network of '{name}' is unknown: {_CURE}")
+    config = {key: value for key, value in config.items()
+              if key not in LOADING}
+    if not source.is_trusted:
+        _check_types(config, name)
+    if _class_name(config) in ('TIMMBackbone', 'PooledTIMMBackbone'):
+        import_package('timm', 'the network')
+    try:
+        with DefaultScope.overwrite_default_scope('univip_mm'), _quiet():
+            backbone = revert_sync_batchnorm(MODELS.build(config))
+    except Exception as e:  # the network may raise any type
+        raise ValueError(f"the network of '{name}' cannot be built "
+                         f'({excerpt(str(e))}): {_CURE}') from None
+    _load(backbone, source.weights, name)
+    network = FeatureNetwork(backbone)
+    network.eval()
+    return network
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Log warnings only; the host's TIMMBackbone logs a line per block."""
+    logger = MMLogger.get_current_instance()
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def resnet_config(weights: OrderedDict) -> Optional[dict]:
+    """Return the config of a ResNet or ResNeXt with these weights, or None."""
+    depth = resnet_depth(weights)
+    if depth is None or 'conv1.weight' not in weights:
+        return None
+    stem = len(weights['conv1.weight'])
+    config = dict(type='ResNet', depth=depth, stem_channels=stem,
+                  base_channels=stem)
+    if depth >= 50:
+        middle, per_group = weights['layer1.0.conv2.weight'].shape[:2]
+        if middle != per_group:
+            config.update(type='ResNeXt', groups=middle // per_group,
+                          width_per_group=per_group)
+    if stem == 64:  # the default
+        del config['stem_channels'], config['base_channels']
+    return config
+
+
+def _class_name(config: dict) -> str:
+    return str(config.get('type')).rpartition('.')[2]
+
+
+def _check_types(config: dict, name: str) -> None:
+    """Raise ValueError unless all types are registered components.
+
+    MMEngine would import and call any name with a dot, such as 'os.system'.
+    The config is of the checkpoint, which can be of an attacker.
+    """
+    for key, part in dicts_in(config, 'model.backbone'):
+        found = part.get('type')
+        if found is not None and not _is_registered(found):
+            raise ValueError(
+                f"{key}.type in the config of '{name}' is "
+                f'{excerpt(found)}, which is no registered component: {_CURE}')
+    if ':' in str(config.get('model_name')):
+        raise ValueError(
+            f"model.backbone.model_name of '{name}' would be downloaded: "
+            f'{_CURE}')
+
+
+def _is_registered(found: Any) -> bool:
+    registry = MODELS
+    while registry is not None and isinstance(found, str):
+        scope, _, own_name = found.rpartition('.')
+        if scope in ('', registry.scope) and own_name in registry.module_dict:
+            return True
+        registry = registry.parent
+    return False
+
+
+def _load(backbone: nn.Module, weights: OrderedDict, name: str) -> None:
+    """Load all weights; raise ValueError if names or shapes differ."""
+    expected = backbone.state_dict()
+    wrong = sorted(_misfits(expected, weights))
+    if wrong:
+        raise ValueError(
+            f"{len(wrong)} of {len(expected)} weights of '{name}' do not fit "
+            f"the network of the config, for example '{printable(wrong[0])}': "
+            f'{_CURE}')
+    with torch.no_grad():
+        backbone.load_state_dict(weights)
+
+
+def _misfits(expected: dict, weights: dict) -> Iterable[str]:
+    for key in expected.keys() | weights.keys():
+        if key not in expected or key not in weights or (
+                expected[key].shape != weights[key].shape):
+            yield key
