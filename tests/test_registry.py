@@ -8,16 +8,7 @@ from mmengine.registry import DefaultScope
 
 from univip_mm import registry
 from univip_mm.datasets import collate_views
-from univip_mm.registry import HOST, find_host
-
-
-@pytest.fixture
-def installed(monkeypatch):
-    """Set of package names that replaces the installed packages."""
-    packages = set()
-    monkeypatch.setattr(registry, 'is_installed', packages.__contains__)
-    monkeypatch.delenv('UNIVIP_HOST', raising=False)
-    return packages
+from univip_mm.registry import HOST
 
 
 def test_functions_of_mmengine_stay_as_they_are():
@@ -93,51 +84,3 @@ def test_import_of_the_package_registers_univip():
     out = subprocess.run([sys.executable, '-c', program], text=True,
                          capture_output=True)
     assert out.stdout == 'UniVIP\n', out.stderr
-
-
-def test_find_host_returns_first_installed_host(installed):
-    installed.add('mmselfsup')
-    assert find_host() == 'mmselfsup'
-    installed.add('mmpretrain')
-    assert find_host() == 'mmpretrain'
-
-
-def test_is_installed_ignores_plain_folder(tmp_path, monkeypatch):
-    (tmp_path / 'mmclone/mmclone').mkdir(parents=True)
-    (tmp_path / 'mmclone/mmclone/__init__.py').touch()
-    monkeypatch.syspath_prepend(tmp_path)
-    assert not registry.is_installed('mmclone')
-    monkeypatch.syspath_prepend(tmp_path / 'mmclone')
-    assert registry.is_installed('mmclone')
-
-
-def test_find_host_follows_the_environment(installed, monkeypatch):
-    installed.update(['mmselfsup', 'mmpretrain'])
-    monkeypatch.setenv('UNIVIP_HOST', 'mmselfsup')
-    assert find_host() == 'mmselfsup'
-
-
-def error_of_find_host():
-    """Return the message of the ImportError, which must be one line."""
-    with pytest.raises(ImportError) as e:
-        find_host()
-    assert '\n' not in str(e.value)
-    return str(e.value)
-
-
-def test_find_host_without_host_names_packages(installed):
-    assert 'pip install mmpretrain mmcv-lite' in error_of_find_host()
-
-
-@pytest.mark.parametrize('host, words', [
-    ('mmdet', ["'mmdet'", 'mmpretrain and mmselfsup']),
-    ('', ["''", 'mmpretrain and mmselfsup']),
-    ('mmselfsup', ["'mmselfsup'", 'not installed', 'pip install mmselfsup',
-                   'unset']),
-])
-def test_find_host_names_wrong_environment_value(installed, monkeypatch,
-                                                 host, words):
-    installed.add('mmpretrain')
-    monkeypatch.setenv('UNIVIP_HOST', host)
-    message = error_of_find_host()
-    assert 'UNIVIP_HOST' in message and all(word in message for word in words)

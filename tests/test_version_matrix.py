@@ -29,6 +29,8 @@ fi
 FAKE_PYTHON = '''#!{python}
 import json, os, sys
 text = ' '.join(sys.argv[1:])
+with open(os.path.dirname(__file__) + '/../calls.txt', 'a') as file:
+    file.write(text.splitlines()[0] + '\\n' if text.strip() else '')
 if '--junitxml=' in text:
     report = text.split('--junitxml=')[1].split()[0]
     with open(report, 'w') as file:
@@ -110,12 +112,21 @@ def test_version_matrix_reports_failed_install(fake_uv, capsys, monkeypatch):
 
 @pytest.mark.parametrize('row, reads', [
     ('py310-torch2.4', False), ('py311-torch2.6', True),
-    ('py311-torch2.11', True)])
+    ('py311-torch2.14', True)])
 def test_version_matrix_knows_safe_reader(row, reads):
     matrix = load_tool(MATRIX)
     version = matrix.ROWS[row].torch
     assert matrix.reads_checkpoints(matrix.ROWS[row]) == reads
     assert bool(reader_refusal(version)) == (not reads)
+
+
+def test_version_matrix_installs_unpinned_row_in_one_call(fake_uv, capsys):
+    run_tool(MATRIX, '--work-dir', fake_uv, '--rows', 'py311-unpinned',
+             '--keep')
+    assert '1 tests passed' in capsys.readouterr().out
+    calls = (fake_uv / 'py311-unpinned/env/calls.txt').read_text()
+    line, = (x for x in calls.splitlines() if x.startswith('-m pip install'))
+    assert line.startswith('-m pip install univip-mm[all] @ file:///')
 
 
 def test_version_matrix_tests_exist():

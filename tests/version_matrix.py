@@ -31,19 +31,27 @@ examples:
 '''
 ROOT = Path(__file__).parents[1]
 TORCHVISION = {'2.1.2': '0.16.2', '2.4.1': '0.19.1', '2.6.0': '0.21.0',
-               '2.8.0': '0.23.0', '2.11.0': '0.26.0'}
+               '2.8.0': '0.23.0', '2.11.0': '0.26.0', '2.14.1': '0.29.1'}
 COLUMNS = dict(torch='PyTorch', numpy='NumPy',
                opencv_contrib_python_headless='OpenCV',
                mmpretrain='MMPretrain', mmengine='MMEngine',
                setuptools='setuptools')
 
 
+# Packages of the tests.
+TEST_PACKAGES = ('matplotlib', 'hypothesis', 'kornia', 'POT', 'pycocotools',
+                 'pyarrow', 'pytest', 'pytest-timeout', 'timm')
+
+
 class Row(NamedTuple):
-    """Versions of one environment."""
+    """Versions of one environment.
+
+    Without versions, pip chooses: the wheel's extra "all" in one call.
+    """
     python: str
-    torch: str
-    numpy: str
-    opencv: str
+    torch: str = ''
+    numpy: str = ''
+    opencv: str = ''
     mmpretrain: str = '1.2.0'
     mmengine: str = '0.10.7'
     mmcv: str = '2.1.0'
@@ -56,9 +64,7 @@ class Row(NamedTuple):
             f'numpy=={self.numpy}', f'opencv-python=={self.opencv}',
             f'mmpretrain=={self.mmpretrain}', f'mmengine=={self.mmengine}',
             f'mmcv-lite=={self.mmcv}', 'setuptools<81', f'yapf{self.yapf}',
-            'scikit-learn', 'matplotlib', 'tqdm', 'ijson', 'simplejpeg',
-            'hypothesis', 'kornia', 'POT', 'pycocotools', 'pytest',
-            'pytest-timeout']
+            'scikit-learn', 'tqdm', 'ijson', 'simplejpeg', *TEST_PACKAGES]
 
 
 OLDEST_HOST = dict(mmpretrain='1.0.0', mmengine='0.8.3', mmcv='2.0.1',
@@ -77,6 +83,10 @@ ROWS = {
     'py312-torch2.4': Row('3.12', '2.4.1', '2.2.6', '4.13.0.92'),
     'py39-torch2.8': Row('3.9', '2.8.0', '2.0.2', '4.12.0.88'),
     'py313-torch2.11': Row('3.13', '2.11.0', '2.4.6', '5.0.0.93'),
+    'py311-torch2.14': Row('3.11', '2.14.1', '2.4.6', '5.0.0.93'),
+    'py313-torch2.14': Row('3.13', '2.14.1', '2.4.6', '5.0.0.93'),
+    'py311-unpinned': Row('3.11'),
+    'py313-unpinned': Row('3.13'),
 }
 TESTS = ('test_registry.py', 'test_io', 'test_models', 'test_datasets',
          'test_engine', 'test_proposals/test_selective_search.py',
@@ -225,14 +235,26 @@ def install(row: Row, folder: Path, log: Path) -> Path:
     run_logged(log, 'uv', 'venv', '--python', row.python, env, check=True)
     run_logged(log, 'uv', 'build', '--wheel', '--out-dir', folder, copy,
                check=True)
-    run_logged(log, *pip, *row.requirements(), check=True)
-    # mmengine and mmcv require opencv-python. Both packages write the folder
-    # cv2, so contrib is installed last.
-    run_logged(log, *pip, '--reinstall', '--no-deps',
-               f'opencv-contrib-python-headless=={row.opencv}', check=True)
-    run_logged(log, *pip, '--no-deps', *folder.glob('*.whl'), check=True)
+    wheel, = folder.glob('*.whl')
+    if row.torch:
+        run_logged(log, *pip, *row.requirements(), check=True)
+        # mmengine and mmcv require opencv-python. Both packages write the
+        # folder cv2, so contrib is installed last.
+        run_logged(log, *pip, '--reinstall', '--no-deps',
+                   f'opencv-contrib-python-headless=={row.opencv}', check=True)
+        run_logged(log, *pip, '--no-deps', wheel, check=True)
+    else:
+        install_unpinned(wheel, env, log)
     shutil.rmtree(copy / 'univip_mm')
     return env / 'bin/python'
+
+
+def install_unpinned(wheel: Path, env: Path, log: Path) -> None:
+    """Install the wheel as the documentation says, by pip in one call."""
+    run_logged(log, 'uv', 'pip', 'install', '--python', env, 'pip', check=True)
+    run_logged(log, env / 'bin/python', '-m', 'pip', 'install',
+               f'univip-mm[all] @ {wheel.as_uri()}', *TEST_PACKAGES,
+               check=True)
 
 
 def run_checks(work_dir: Path, name: str, python: Path,
@@ -246,7 +268,7 @@ def run_checks(work_dir: Path, name: str, python: Path,
     imported = run_logged(log, python, '-c', 'import univip_mm', **options)
     if imported.returncode:
         error = last_line(imported)
-        refusal = re.match('ImportError: (univip_mm .*)', error)
+        refusal = re.match(r'\S*PackageError: (.*)', error)
         return (dict(refused=refusal.group(1)) if refusal else
                 dict(error=error))
     reads = reads_checkpoints(ROWS[name])
@@ -270,7 +292,8 @@ def run_checks(work_dir: Path, name: str, python: Path,
 
 def reads_checkpoints(row: Row) -> bool:
     """Return True if the row's PyTorch can read checkpoints safely."""
-    return tuple(map(int, row.torch.split('.')[:2])) >= FIRST_READER
+    return not row.torch or (
+        tuple(map(int, row.torch.split('.')[:2])) >= FIRST_READER)
 
 
 def last_line(done: subprocess.CompletedProcess) -> str:

@@ -5,59 +5,14 @@ Components of the host (ResNet, NonLinearNeck, CosineEMA, LARS, PackInputs,
 ``default_scope='univip_mm'`` therefore names them without a prefix.
 """
 import importlib
-import os
 import warnings
-from importlib.util import find_spec
 
 import mmengine.registry
 from mmengine.registry import Registry
 
-from .hosts.versions import check_conflicts, check_min_version
+from .hosts.find_host import check_host
 
-HOSTS = ('mmpretrain', 'mmselfsup')
-
-
-def is_installed(package: str) -> bool:
-    """Return True if a package can be imported.
-
-    A folder of the same name, such as a clone of its repository, does not
-    count.
-    """
-    spec = find_spec(package)
-    return spec is not None and spec.origin is not None
-
-
-def find_host() -> str:
-    """Return the name of the host package.
-
-    The environment variable ``UNIVIP_HOST`` selects the host. Without it, the
-    host is the first installed package of :data:`HOSTS`.
-
-    Raises:
-        ImportError: No host is installed, or ``UNIVIP_HOST`` is not an
-            installed host.
-    """
-    wanted = os.environ.get('UNIVIP_HOST')
-    if wanted is None:
-        for host in HOSTS:
-            if is_installed(host):
-                return host
-        raise ImportError(
-            'univip_mm needs MMPretrain, which is not installed: '
-            "'pip install mmpretrain mmcv-lite'")
-    if wanted not in HOSTS:
-        raise ImportError(f"UNIVIP_HOST is '{wanted}', but the hosts are "
-                          f'{" and ".join(HOSTS)}: set it to one of them')
-    if not is_installed(wanted):
-        raise ImportError(f"UNIVIP_HOST is '{wanted}', which is not "
-                          f"installed: 'pip install {wanted}', or unset it")
-    return wanted
-
-
-HOST = find_host()
-check_min_version('mmengine')
-check_min_version(HOST)
-check_conflicts(HOST)
+HOST = check_host()
 # Import the host's components, so that they are in the parent registries.
 with warnings.catch_warnings():
     # mmcv-lite warns at import that it is not mmcv. Pre-training does not

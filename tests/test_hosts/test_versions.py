@@ -6,6 +6,7 @@ from importlib import metadata
 import pytest
 
 from univip_mm.hosts.versions import (
+    PackageError,
     check_conflicts,
     check_min_version,
     reader_fault,
@@ -29,8 +30,8 @@ def installed(monkeypatch):
 
 
 def error_of(function, *arguments):
-    """Return the message of the ImportError, which must be one line."""
-    with pytest.raises(ImportError) as e:
+    """Return the message of the PackageError, which must be one line."""
+    with pytest.raises(PackageError) as e:
         function(*arguments)
     assert '\n' not in str(e.value)
     return str(e.value)
@@ -79,7 +80,7 @@ def test_import_checks_versions_before_the_host(package):
         'true(x)\n'
         'try:\n'
         '    import univip_mm\n'
-        'except ImportError as e:\n'
+        'except RuntimeError as e:\n'
         '    print(e)\n'
         f"print('{HOST}' in sys.modules)\n")
     out = subprocess.run([sys.executable, '-c', program, package], text=True,
@@ -115,8 +116,20 @@ def test_check_conflicts_rejects_transformers_with_host(
     check_conflicts('mmselfsup')
 
 
+@pytest.mark.parametrize('package', ['mmcv', 'mmcv-lite'])
+@pytest.mark.parametrize('host', ['mmpretrain', 'mmselfsup'])
+def test_check_conflicts_rejects_new_mmcv_with_mmdet(
+        installed, package, host):
+    installed.update({package: '2.2.0', 'mmdet': '3.3.0'})
+    assert ('mmdet 3.3.0 cannot be imported with '
+            f"{package} 2.2.0: 'pip install \"{package}<2.2\"'"
+            ) in error_of(check_conflicts, host)
+
+
 @pytest.mark.parametrize('versions', [
     dict(transformers='4.51.3', mmpretrain='1.2.0'),
+    {'mmcv-lite': '2.2.0', 'mmpretrain': '1.2.0'},
+    {'mmcv-lite': '2.1.0', 'mmdet': '3.3.0'},
     dict(transformers='5.17.0', mmselfsup='1.0.0'),
     dict(yapf='0.40.1', mmengine='0.8.3'),
     dict(yapf='0.43.0', mmengine='0.8.5'),

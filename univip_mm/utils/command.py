@@ -8,11 +8,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn, Optional
 
+from ..hosts.find_host import check_host
+from ..hosts.versions import PackageError
 from ..version import __version__
+from .errors import one_line_errors
 
 PACKAGE = Path(__file__).parents[1]
 TOOLS = PACKAGE / '.mim' / 'tools'
 VARIABLE = 'UNIVIP_COMMAND'  # name of the command, for the tool's help
+# Commands that need no host.
+HOSTLESS = ('doctor', 'proposals', 'import', 'inspect', 'cache')
 # Name, tool, and what the command does.
 COMMANDS = {
     'pretrain': ('pretrain', 'images to backbone, in one command'),
@@ -52,6 +57,9 @@ def run(arguments: Optional[Sequence[str]] = None) -> NoReturn:
         known = f"did you mean '{near[0]}'?" if near else (
             f'choose one of {", ".join(COMMANDS)}')
         sys.exit(f"error: there is no command 'univip {name}': {known}")
+    if name not in HOSTLESS:
+        with one_line_errors(types=(PackageError, )):
+            check_host()
     tool = str(TOOLS / f'{COMMANDS[name][0]}.py')
     os.execve(sys.executable, [sys.executable, tool, *words[1:]],
               {**environment(), VARIABLE: name})
