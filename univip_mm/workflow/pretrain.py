@@ -131,9 +131,14 @@ def pretrain(data: Union[Source, Sequence[Source]], out: PathLike, *,
             _search(run, plan)
             settings = _on_first_rank(lambda: _write_run(run, request, plan))
             leave()  # the training processes form a group of their own
-            train(run, settings.devices, request.launcher, run.has_begun(),
-                  settings.choices['steps'].value,
-                  settings.choices['batch size'].value, is_first)
+            try:
+                train(run, settings.devices, request.launcher,
+                      run.has_begun(), settings.choices['steps'].value,
+                      settings.choices['batch size'].value, is_first)
+            except (TrainingError, KeyboardInterrupt):
+                if is_first:
+                    _report_end(run)
+                raise
         if not is_first:
             return None
         result = _finish(run, request.arch)
@@ -229,6 +234,14 @@ def _check_disk(run: RunFolder, size: int) -> None:
             f"the disk of --out '{printable(run.path)}' has "
             f'{size_text(free)} free, but the checkpoints need '
             f'{size_text(needed)}: free disk space, or choose another --out')
+
+
+def _report_end(run: RunFolder) -> None:
+    """Write in the report that the training has stopped."""
+    try:
+        write_report(run.path, 'stopped')
+    except (ValueError, OSError):
+        pass  # it had no step, or the disk is full
 
 
 def _finish(run: RunFolder, arch: str) -> Result:
