@@ -3,7 +3,7 @@ import json
 import pytest
 from image_bytes import encode
 
-from univip_mm.io.data_sources import read_sources
+from univip_mm.io.data_sources import check_outside, read_sources
 
 
 def write(path):
@@ -69,3 +69,15 @@ def test_read_sources_reports_wrong_sources(tmp_path, monkeypatch):
                                                           'no source')):
         with pytest.raises(error, match=text):
             read_sources(source)
+
+
+def test_check_outside_refuses_a_folder_of_the_images(tmp_path):
+    write(tmp_path / 'photos' / 'x.jpg')
+    check_outside(tmp_path / 'run', '--out', tmp_path / 'photos')
+    check_outside(tmp_path / 'photos2', '--out', [tmp_path / 'photos'])
+    (tmp_path / 'link').symlink_to(tmp_path / 'photos')
+    for source in ('photos', 'link'):
+        for out in ('photos', 'photos/run', 'link/a/b'):
+            with pytest.raises(ValueError, match='choose a folder outside'):
+                check_outside(tmp_path / out, '--out',
+                              ['other', tmp_path / source])

@@ -43,8 +43,7 @@ def read_sources(data: Union[Source, Sequence[Source]]) -> Sources:
         FileNotFoundError: A source does not exist, or has no image.
         ValueError: A source is of another kind, or its json is invalid.
     """
-    sources = ([data] if isinstance(data, (str, os.PathLike, tuple)) else
-               list(data))
+    sources = as_list(data)
     if not sources:
         raise ValueError(f'there is no source of images: {HOW}')
     lists = [_read_source(source) for source in sources]
@@ -62,6 +61,29 @@ def read_sources(data: Union[Source, Sequence[Source]]) -> Sources:
         warn(f'{repeated} images are in several of the sources, and are used '
              'once')
     return Sources(folder, list(joined.values()))
+
+
+def as_list(data: Union[Source, Sequence[Source]]) -> list[Source]:
+    """Return the sources of an argument that can be a single one."""
+    is_single = isinstance(data, (str, os.PathLike, tuple))
+    return [data] if is_single else list(data)  # type: ignore
+
+
+def check_outside(path: PathLike, option: str,
+                  data: Union[Source, Sequence[Source]]) -> None:
+    """Raise ValueError if an output folder is in a folder to be listed.
+
+    The pictures in it would be listed as images of the data set.
+    """
+    for source in as_list(data):
+        if isinstance(source, tuple) or not osp.isdir(source):
+            continue
+        folder = osp.realpath(source)
+        if osp.commonpath([folder, osp.realpath(path)]) == folder:
+            raise ValueError(
+                f"{option} '{printable(path)}' is inside of the images "
+                f"'{printable(source)}', so its pictures would become images "
+                'of the next call: choose a folder outside')
 
 
 def _read_source(source: Source) -> Sources:

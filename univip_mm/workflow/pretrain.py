@@ -14,7 +14,7 @@ from ..downstream.export import export_backbone
 from ..engine.checkpoint import latest_checkpoint
 from ..engine.initial_weights import save_initial_weights
 from ..io.atomic import PathLike
-from ..io.data_sources import Source
+from ..io.data_sources import Source, check_outside
 from ..io.files import read_json
 from ..io.outputs import check_output_folder
 from ..io.work_dir_lock import work_dir_lock
@@ -167,6 +167,7 @@ def _on_first_rank(function: Callable[[], Any]) -> Any:
 def _prepare(run: RunFolder, request: Request, resume: bool,
              stack: ExitStack) -> Plan:
     """Lock the folder, list the images, and check all options."""
+    check_outside(run.path, '--out', request.data)
     check_output_folder(run.path, '--out')
     stack.enter_context(work_dir_lock(run.path, '--out'))
     plan = make_plan(run, request, resume)
