@@ -34,7 +34,8 @@ def test_tensorboard_logs_losses_and_images(coco_folder):
     events = EventAccumulator(str(next(work_dir.glob('*/vis_data'))))
     events.Reload()
     names = set(events.Tags()['scalars'])
-    assert LOSSES | {'lr', 'projection_std', 'plan_entropy'} <= names
+    assert LOSSES | {'lr', 'projection_std', 'plan_entropy',
+                     'rank_projection', 'rank_backbone'} <= names
     # The window of the log is ten iterations, so this is the mean of all.
     logged = events.Scalars('loss')[-1].value
     seen = [line['loss'] for line in watched(work_dir)]
@@ -49,5 +50,6 @@ def test_wandb_logs_offline(coco_folder):
     run = next(work_dir.glob('*/vis_data/wandb/offline-run-*'))
     [record] = run.glob('run-*.wandb')
     content = record.read_bytes()
-    assert all(name.encode() in content for name in LOSSES)
+    assert all(name.encode() in content
+               for name in (*LOSSES, 'rank_backbone'))
     assert list(run.glob('files/media/images/views_*.png'))

@@ -11,7 +11,7 @@ from processes import is_alive
 from warm_python import warm_python
 
 SCRIPT = '''
-import json, os, sys, time, torch
+import json, os, sys
 print(json.dumps(dict(
     words=sys.argv, folder=os.getcwd(), mine=os.environ.get('MINE'),
     name=__name__, file=__file__, input=sys.stdin.read(), path=sys.path[:2],

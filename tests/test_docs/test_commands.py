@@ -30,6 +30,10 @@ COVERED_BY = {
     r'make (env|test|lint|docs|bench|test-hosts|test-downstream)':
         '.ci/run',
     r'pip install': 'Makefile',
+    r'univip pretrain': 'tests/test_workflow/test_pretrain.py',
+    r'univip report': 'tests/test_visualization/test_report.py',
+    r'univip doctor': 'tests/test_hosts/test_doctor.py',
+    r'univip (proposals|train)': 'tests/test_utils/test_command.py',
     r'univip export': 'tests/test_downstream/test_export.py',
     r'univip embed': 'tests/test_downstream/test_embed.py',
     r'mim ': 'tests/hosts/test_training.py',
@@ -39,6 +43,7 @@ COVERED_BY = {
     r'srun .*generate_proposals': 'tests/test_utils/test_distributed.py',
     r'NNODES=2 .*bash tools/dist_train.sh': 'tests/soak/two_nodes.py',
     r'python tools/replay_batch.py': 'tests/test_engine/test_replay.py',
+    r'python tools/report.py': 'tests/test_engine/test_report_hook.py',
     r'python tools/convert_proposals.py orl':
         'tests/test_tools/test_convert_proposals.py',
     r'python tools/benchmarks/': 'tests/test_tools/test_benchmarks.py',

@@ -1,12 +1,12 @@
 import json
 import subprocess
-import sys
 
 import pytest
 import torch
 from mmengine.config import Config
 from test_workflow.small_run import OVERRIDES, write_photographs
 from tiny import PYTHONPATH, ROOT
+from warm_python import warm_python
 
 import univip_mm
 from univip_mm.workflow import pretrain as module
@@ -19,7 +19,7 @@ def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp('pretrain')
     photos, out = write_photographs(folder / 'photos'), folder / 'run'
     done = subprocess.run(
-        [sys.executable, '-m', 'univip_mm', 'pretrain', photos, '--out', out,
+        [warm_python(), '-m', 'univip_mm', 'pretrain', photos, '--out', out,
          '--arch', 'resnet18', '--epochs', '2', '--devices', 'cpu', '--set',
          *(f'{key}={value}' for key, value in OVERRIDES.items())],
         cwd=ROOT, capture_output=True, text=True,

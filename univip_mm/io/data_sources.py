@@ -66,11 +66,14 @@ def read_sources(data: Union[Source, Sequence[Source]]) -> Sources:
 
 def _read_source(source: Source) -> Sources:
     """List the images of one source."""
+    json: Optional[str]
+    folder: Optional[str]
     if isinstance(source, tuple):
-        json, folder = map(os.fspath, source)
+        json, folder = str(source[0]), str(source[1])
     else:
         json, folder = _split(os.fspath(source))
     if json is None:
+        assert folder is not None
         check_not_url(folder, 'DATA')
         if not osp.exists(folder) and not osp.dirname(folder):
             raise FileNotFoundError(
