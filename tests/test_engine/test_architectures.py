@@ -4,7 +4,7 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from tiny import CONFIGS
 
-from univip_mm.downstream.export import extract_backbone
+from univip_mm.downstream.extract import extract_backbone
 from univip_mm.engine.architectures import ARCHITECTURES, architecture_options
 from univip_mm.engine.network_check import check_network
 from univip_mm.registry import MODELS
