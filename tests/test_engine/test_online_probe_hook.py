@@ -32,6 +32,9 @@ train_dataloader = dict(
     num_workers={workers}, persistent_workers=False,
     sampler=dict(_delete_=True, type='DefaultSampler', shuffle=True))
 default_hooks = dict(logger=dict(interval=1))
+# Larger steps let this network, whose batches have two images, explode on some
+# processors.
+optim_wrapper = dict(optimizer=dict(lr=1e-4))
 '''
 PROBE = '''
 pipeline = [
