@@ -73,7 +73,11 @@ def parse_args() -> argparse.Namespace:
     for text in args.overrides:
         if not text.partition('=')[0] or '=' not in text:
             parser.error(f"--set: '{text}' is not KEY=VALUE")
-    args.overrides = parse_options(args.overrides)
+    try:
+        args.overrides = parse_options(args.overrides)
+    except (ValueError, RecursionError, SyntaxError) as e:
+        parser.error(f'--set: a value cannot be read ({type(e).__name__}); '
+                     'write a list as KEY="[a,b]"')
     return args
 
 

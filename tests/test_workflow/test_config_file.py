@@ -62,9 +62,17 @@ def test_build_config_scales_transformers():
 
 
 def test_build_config_reports_wrong_overrides():
-    for key in ('model.backbone.depth.x', 'param_scheduler.7.end'):
+    for key in ('model.backbone.depth.x', 'param_scheduler.7.end',
+                'train_cfg.max_epochs', 'work_dir', 'modle.backbone',
+                'proposal_rules'):
         with pytest.raises(ValueError, match=f'--set {key}'):
             build_config(settings_of(overrides={key: 1}))
+
+
+def test_build_config_can_leave_bfloat16():
+    cfg = build_config(settings_of(
+        overrides={'optim_wrapper.type': 'OptimWrapper'}))
+    assert 'dtype' not in cfg.optim_wrapper
 
 
 def test_checkpoint_bytes_of_resnet50():
@@ -77,7 +85,7 @@ def test_write_config_can_be_read_and_edited(tmp_path):
     run = RunFolder(tmp_path / 'run')
     folder = write_photographs(tmp_path / 'photos')
     request, plan = small_plan(run, folder, epochs=3)
-    settings, cfg = final_settings(request, plan, plan.images)
+    settings, cfg = final_settings(run, request, plan, plan.images)
     assert not is_edited(run)
     write_config(cfg, settings, run)
     read = Config.fromfile(run.config)

@@ -28,6 +28,7 @@ def test_find_devices_chooses_gpus(three_gpus):
     two = find_devices(2)
     assert (two.count, two.visible, two.bfloat16) == (2, '0,1', True)
     assert find_devices('2,0').visible == '2,0'
+    assert find_devices('1,').visible == '1'
     assert find_devices('cpu').visible == ''
 
 

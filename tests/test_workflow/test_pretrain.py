@@ -104,6 +104,25 @@ def test_pretrain_resumes_with_new_options(run, monkeypatch):
     (out / 'run.json').write_text(record)
 
 
+def test_pretrain_ends_early_if_epochs_are_lowered(run, monkeypatch):
+    _, out, _ = run
+    config = (out / 'config.py').read_text()
+    record = (out / 'run.json').read_text()
+    result, started = again(run, monkeypatch, epochs=1, resume=True)
+    assert not started
+    assert Config.fromfile(out / 'config.py').train_cfg.max_epochs == 1
+    assert result.checkpoint.name == 'epoch_2.pth'
+    (out / 'config.py').write_text(config)
+    (out / 'run.json').write_text(record)
+
+
+@pytest.mark.parametrize('name', ["it's", 'a{{b', 'new\nline', 'b\\c'])
+def test_pretrain_refuses_names_of_no_config(tmp_path, name):
+    photos = write_photographs(tmp_path / 'photos', number=2)
+    with pytest.raises(ValueError, match='choose another name'):
+        univip_mm.pretrain(photos, tmp_path / name, devices='cpu')
+
+
 def test_pretrain_reports_mistakes_before_work(tmp_path, monkeypatch):
     photos = write_photographs(tmp_path / 'photos', number=2)
     monkeypatch.setattr(

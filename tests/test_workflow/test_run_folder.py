@@ -1,8 +1,12 @@
+import json
+
 import pytest
 
 from univip_mm.workflow.run_folder import (
     RunFolder,
+    check_same_folder,
     check_same_run,
+    digest_of_images,
     read_record,
     write_record,
 )
@@ -44,3 +48,24 @@ def test_check_same_run_names_the_changes(tmp_path):
     check_same_run(run, earlier, longer, 'b', resume=True)
     with pytest.raises(ValueError, match='resnet50: choose another --out'):
         check_same_run(run, earlier, other, 'a', resume=True)
+
+
+def test_check_same_folder_refuses_other_images(tmp_path):
+    run = RunFolder(tmp_path)
+    image = dict(id=1, file_name='a.jpg', width=4, height=3)
+    run.images.write_text(json.dumps(dict(images=[image])))
+    earlier = dict(request=REQUEST, folder='/cards/1')
+    check_same_folder(run, earlier, '/cards/1', [image], resume=False)
+    with pytest.raises(ValueError, match='/cards/1.*now ./cards/2.*--resume'):
+        check_same_folder(run, earlier, '/cards/2', [image], resume=False)
+    check_same_folder(run, earlier, '/cards/2', [image], resume=True)
+    with pytest.raises(ValueError, match='a.jpg. has another size'):
+        check_same_folder(run, earlier, '/cards/2', [dict(image, width=5)],
+                          resume=True)
+
+
+def test_digest_of_images_ignores_order_and_ids():
+    a, b = dict(id=1, file_name='a', width=4, height=3), dict(
+        id=2, file_name='b')
+    assert digest_of_images([a, b]) == digest_of_images([b, dict(a, id=9)])
+    assert digest_of_images([a]) != digest_of_images([dict(a, width=5)])

@@ -1,8 +1,10 @@
 """The config of a run: the COCO recipe with the settings of the run."""
+import difflib
 import hashlib
 from collections.abc import Mapping
+from copy import deepcopy
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Optional
 
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
@@ -23,6 +25,11 @@ BASE = 'univip_r50_coco.py'
 # MMEngine replaces this by the folder of the config.
 HERE = '{{ fileDirname }}'
 RULES = 'proposal_rules.'
+# Keys of the config that are options of the command.
+_OPTIONS = {
+    'train_cfg.max_epochs': '--epochs', 'work_dir': '--out',
+    'train_dataloader.batch_size': '--batch-size', 'load_from': '--init',
+    'resume': '--resume', 'launcher': '--devices'}
 _MARK = '# Digest of the lines below: '
 LOG_LINES = 200  # of a training, at least, if it has as many steps
 
@@ -61,6 +68,7 @@ def build_config(settings: Settings) -> Config:
         cfg.merge_from_dict(options)
     cfg.train_dataloader.dataset.pipeline = _pipeline(cfg, settings)
     cfg.param_scheduler = _schedules(settings)
+    _check_overrides(settings.overrides, cfg)
     cfg.custom_hooks = [dict(type='ReportHook', out=HERE)]
     cfg.auto_scale_lr.base_batch_size = settings.choices['batch size'].value
     for name in ('data_root', 'proposal_rules', 'train_pipeline'):
@@ -73,7 +81,7 @@ def build_base(architecture: Architecture,
                overrides: Mapping[str, Any] = MappingProxyType({})) -> Config:
     """Return the COCO recipe with another network."""
     cfg = Config.fromfile(config_path(BASE))
-    cfg.merge_from_dict(architecture.options)
+    cfg.merge_from_dict(deepcopy(architecture.options))  # it pops _delete_
     _override(cfg, overrides)
     return cfg
 
@@ -115,6 +123,25 @@ def write_config(cfg: Config, settings: Settings, run: RunFolder) -> None:
     text = f'{text}\n{cfg.pretty_text}'
     with atomic_write(run.config, 'w') as file:
         file.write(f'{_MARK}{_digest(text)}\n{text}')
+
+
+def read_edited(run: RunFolder) -> Optional[Config]:
+    """Return the config that the user has edited, None if it is ours.
+
+    Raises:
+        ValueError: It cannot be used.
+    """
+    if not is_edited(run):
+        return None
+    try:
+        cfg = Config.fromfile(run.config)
+        _ = cfg.train_cfg.max_epochs, cfg.train_dataloader.batch_size
+    except Exception as e:  # it is code
+        raise ValueError(
+            f"'{printable(run.config)}', which you have changed, cannot be "
+            f'used ({type(e).__name__}: {excerpt(str(e))}): correct it, or '
+            'remove it to have it written again') from None
+    return cfg
 
 
 def is_edited(run: RunFolder) -> bool:
@@ -180,7 +207,8 @@ def _device_options(cfg: Config, settings: Settings) -> dict:
     if devices.kind == 'cpu' or devices.count == 1:
         for path, _ in parts_of_type(cfg.model, 'SyncBN', 'model'):
             options[f'{path}.type'] = 'BN' if 'backbone' in path else 'BN1d'
-    if devices.bfloat16:
+    if devices.bfloat16 and settings.overrides.get(
+            'optim_wrapper.type') != 'OptimWrapper':
         options |= {
             'optim_wrapper.type': 'AmpOptimWrapper',
             'optim_wrapper.dtype': 'bfloat16',
@@ -199,6 +227,23 @@ def _schedules(settings: Settings) -> list[dict]:
                    **by_epoch)] if warmup else []
     return [*rising, dict(type='CosineAnnealingLR', eta_min=0., begin=warmup,
                           end=epochs, **by_epoch)]
+
+
+def _check_overrides(overrides: Mapping[str, Any], cfg: Config) -> None:
+    """Raise ValueError for a key that would have no effect, or a wrong one."""
+    for key in overrides:
+        first = key.split('.')[0]
+        if key in _OPTIONS:
+            raise ValueError(f'--set {key}: use the option {_OPTIONS[key]}')
+        if first not in cfg or key in ('proposal_rules', 'train_pipeline',
+                                       'data_root'):
+            close = difflib.get_close_matches(first, cfg, 1)
+            known = f"did you mean '{close[0]}'?" if close else (
+                'OUT/config.py of a run has all keys')
+            if key == 'proposal_rules':
+                known = f'write {RULES}min_size=…'
+            raise ValueError(f'--set {printable(key)}: there is no such key; '
+                             + known)
 
 
 def _override(cfg: Config, overrides: Mapping[str, Any]) -> None:

@@ -12,7 +12,7 @@ import torch
 from .recipe import Devices
 
 HOW = ("use 'auto', a number of GPUs such as 2, their indices such as "
-       "'0,3', 'cpu', or 'cpu:N' for N processes")
+       "'0,3' or '3,', 'cpu', or 'cpu:N' for N processes")
 # A CUDA context would take memory of the first GPU until this process ends.
 _PROBE = ('import json, torch; print(json.dumps(['
           '[torch.cuda.get_device_name(i), '
@@ -36,9 +36,9 @@ def find_devices(wanted: str = 'auto') -> Devices:
             return Devices('cpu', 1, _cpu_text(1), 'PyTorch finds no GPU',
                            visible='')
         return _gpus(gpus, range(len(gpus)), None, 'all GPUs')
-    if not re.fullmatch(r'\d+(,\d+)*', wanted):
+    if not re.fullmatch(r'\d+(,\d+)*,?', wanted):
         raise ValueError(f"--devices is '{wanted}': {HOW}")
-    numbers = [int(x) for x in wanted.split(',')]
+    numbers = [int(x) for x in wanted.split(',') if x]
     chosen = numbers if ',' in wanted else list(range(numbers[0]))
     if not chosen or len(set(chosen)) < len(chosen):
         raise ValueError(f"--devices is '{wanted}': {HOW}")

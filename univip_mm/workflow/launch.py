@@ -77,7 +77,8 @@ def train(run: RunFolder, devices: Devices, launcher: str = 'none',
     if devices.visible is not None:
         env['CUDA_VISIBLE_DEVICES'] = devices.visible
     env.pop(VARIABLE, None)
-    if launcher != 'none' and 'TORCHELASTIC_USE_AGENT_STORE' not in env:
+    if launcher != 'none' and env.get(
+            'TORCHELASTIC_USE_AGENT_STORE') != 'True':
         # The store of the ranks that made the proposals may still use it.
         env['MASTER_PORT'] = str(int(env['MASTER_PORT']) + 1)
     env['UNIVIP_STAGE'] = 'training'
@@ -112,7 +113,7 @@ def _forward_signals(process: subprocess.Popen) -> Iterator[None]:
         if not isinstance(e, KeyboardInterrupt):
             process.terminate()
         try:
-            process.wait(_PATIENCE)
+            _ask_to_end(process)
         except (subprocess.TimeoutExpired, KeyboardInterrupt):
             process.kill()
         raise
@@ -120,6 +121,15 @@ def _forward_signals(process: subprocess.Popen) -> Iterator[None]:
         process.wait()
         if before is not None:
             signal.signal(signal.SIGTERM, before)
+
+
+def _ask_to_end(process: subprocess.Popen) -> None:
+    """Wait for a process that was interrupted; if it was not, do it."""
+    try:
+        process.wait(_PATIENCE / 10)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGINT)
+        process.wait(_PATIENCE)
 
 
 def _show_progress(run: RunFolder, process: subprocess.Popen, start: int,

@@ -20,12 +20,14 @@ from ..proposals.earlier import keep_ids
 from ..proposals.selective_search import check_opencv
 from ..registry import MODELS
 from ..utils.progress import track
+from ..utils.text import excerpt, printable
 from .config_file import (
     RULES,
     Settings,
     build_base,
     build_config,
     check_built,
+    read_edited,
 )
 from .devices import find_devices
 from .recipe import (
@@ -42,8 +44,9 @@ from .recipe import (
 )
 from .run_folder import (
     RunFolder,
+    check_same_folder,
     check_same_run,
-    digest_of_names,
+    digest_of_images,
     read_record,
 )
 
@@ -104,7 +107,7 @@ class Request:
         return dict(
             arch=self.arch, init=self.init_path,
             epochs=self.epochs, batch_size=self.batch_size,
-            max_side=self.max_side,
+            init_partial=self.init_partial, max_side=self.max_side,
             set={key: repr(x) for key, x in self.overrides.items()})
 
 
@@ -148,10 +151,7 @@ def make_plan(run: RunFolder, request: Request, resume: bool) -> Plan:
     earlier = read_record(run)
     devices = find_devices(request.devices)
     if request.launcher != 'none':
-        count = int(os.environ['WORLD_SIZE'])
-        devices = devices._replace(
-            count=count, text=f'{count} x {devices.kind}', visible=None,
-            reason=f'started by {request.launcher}')
+        devices = _launched(devices, request)
     architecture = architecture_options(request.arch)
     init_report = None
     if request.init is not None and not run.has_begun():
@@ -160,18 +160,34 @@ def make_plan(run: RunFolder, request: Request, resume: bool) -> Plan:
     folder, images = read_sources(request.data)
     images = _with_sizes(folder, keep_ids(images, run.proposals))
     kept = {}
+    if earlier is not None:
+        check_same_folder(run, earlier, folder, images, resume)
     if run.has_begun() and earlier is not None:
         check_same_run(run, earlier, request.to_dict(),
-                       digest_of_names(images), resume)
+                       digest_of_images(images), resume)
         kept = {x['name']: x['value'] for x in earlier.get('choices', [])}
     sides = [min(x['width'], x['height']) for x in images if 'width' in x]
     side = float(np.median(sides)) if sides else SIDE_OF_UNKNOWN
     rules = _rules(side, request, kept)
     plan = Plan(folder, images, side, rules, request.max_side, devices,
                 architecture, init_report, earlier, kept)
-    settings, _ = final_settings(request, plan, images)  # reports mistakes
-    return plan._replace(is_finished=bool(
-        kept) and run.epochs_done() >= settings.choices['epochs'].value)
+    settings, cfg = final_settings(run, request, plan, images)  # checks all
+    return plan._replace(is_finished=bool(kept) and (
+        run.epochs_done() >= cfg.train_cfg.max_epochs))
+
+
+def _launched(devices: Devices, request: Request) -> Devices:
+    """Return the devices if a launcher has started a process for each."""
+    wanted = str(request.devices)
+    if wanted not in ('auto', 'cpu'):
+        raise ValueError(
+            f"--devices is '{wanted}', but {request.launcher} has started "
+            "the processes: leave it out, or use 'cpu'")
+    count = int(os.environ['WORLD_SIZE'])
+    return devices._replace(
+        count=count, text=f'{count} x {devices.kind}',
+        visible='' if wanted == 'cpu' else None,
+        reason=f'started by {request.launcher}')
 
 
 def _rules(side: float, request: Request, kept: dict) -> ProposalRules:
@@ -200,21 +216,65 @@ def _with_sizes(folder: str, images: list[dict]) -> list[dict]:
     return images
 
 
-def final_settings(request: Request, plan: Plan,
+def final_settings(run: RunFolder, request: Request, plan: Plan,
                    images: Sequence[dict]) -> tuple[Settings, Config]:
-    """Choose the settings for readable images, and build their config.
+    """Choose the settings for readable images, and return their config.
+
+    A config that the user has edited is returned as it is, and its values
+    take the place of the chosen ones.
 
     Raises:
-        ValueError: The settings do not fit each other.
+        ValueError: The settings do not fit each other, or a config cannot be
+            used.
     """
     usable = _usable(images, plan.rules.min_size)
     settings = Settings(
         plan.folder, plan.architecture, plan.devices,
         choose(request, plan, usable), request.overrides,
         request.init is not None, request.init_partial)
-    cfg = build_config(settings)
-    check_built(cfg, plan.devices)
-    return settings, cfg
+    edited = read_edited(run)
+    if edited is not None:
+        _check_devices(run, plan)
+    try:
+        cfg = build_config(settings) if edited is None else edited
+        check_built(cfg, plan.devices)
+    except (KeyError, TypeError, AttributeError) as e:
+        if not request.overrides and edited is None:
+            raise
+        source = "'config.py', which you have changed" if edited else (
+            f'--set {", ".join(map(printable, request.overrides))}')
+        raise ValueError(f'{source}: a value does not fit '
+                         f'({type(e).__name__}: {excerpt(str(e))}): compare '
+                         'with configs/univip_r50_coco.py') from None
+    choices = refresh(settings.choices, cfg, plan.devices.count, usable)
+    return settings._replace(choices=choices), cfg
+
+
+def _check_devices(run: RunFolder, plan: Plan) -> None:
+    """Refuse other devices than those that an edited config was made for."""
+    before = (plan.earlier or {}).get('devices')
+    if before not in (None, plan.devices.count):
+        raise ValueError(
+            f"'{printable(run.config)}', which you have changed, was written "
+            f'for {before} devices, now {plan.devices.count}: use as many '
+            '--devices, or remove the file to have it written again')
+
+
+def refresh(choices: dict[str, Choice], cfg: Config, devices: int,
+            images: int) -> dict[str, Choice]:
+    """Return the choices with the values of a config."""
+    loader = cfg.train_dataloader
+    values = {
+        'batch size': loader.batch_size * devices,
+        'epochs': cfg.train_cfg.max_epochs,
+        'learning rate': cfg.optim_wrapper.get('optimizer', {}).get('lr'),
+        'EMA momentum': cfg.model.get('base_momentum'),
+        'workers': loader.get('num_workers')}
+    values['steps'] = values['epochs'] * steps_per_epoch(
+        images, values['batch size'], devices)
+    return {name: x._replace(value=values[name], reason='set by you')
+            if name in values and values[name] != x.value else x
+            for name, x in choices.items()}
 
 
 def _usable(images: Sequence[dict], min_size: int) -> int:
@@ -264,7 +324,8 @@ def choose(request: Request, plan: Plan, images: int) -> dict[str, Choice]:
         choose_momentum(batch_size.value, steps.value),
         choose_warmup(epochs.value, plan.architecture.warmup_epochs),
         choose_workers(devices.count),
-        _choose_norm(devices), choose_min_size(plan.side)]
+        _choose_norm(devices),
+        choose_min_size(plan.side, plan.rules.min_size)]
     if devices.bfloat16:
         choices.append(Choice(
             'precision', 'bfloat16', 'the devices support it',

@@ -34,7 +34,7 @@ from .console import count, print_choices, say
 from .launch import TrainingError, train
 from .plan import Plan, Request, final_settings, make_plan, read_init
 from .recipe import expectation
-from .run_folder import RunFolder, digest_of_names, write_record
+from .run_folder import RunFolder, digest_of_images, write_record
 from .views import draw_views
 
 # Names of the same networks in torchvision.
@@ -126,14 +126,19 @@ def pretrain(data: Union[Source, Sequence[Source]], out: PathLike, *,
         is_first = rank_and_world_size()[0] == 0
         plan = _on_first_rank(lambda: _prepare(run, request, resume, stack))
         if plan.is_finished:
+            if is_first:
+                say('finished', 'all epochs are done; to train on, give more '
+                    '--epochs and --resume')
+            _on_first_rank(lambda: _write_config(run, request, plan))
             leave()
         else:
             _search(run, plan)
-            settings = _on_first_rank(lambda: _write_run(run, request, plan))
+            settings, has_begun = _on_first_rank(
+                lambda: _write_run(run, request, plan))
             leave()  # the training processes form a group of their own
             try:
                 train(run, settings.devices, request.launcher,
-                      run.has_begun(), settings.choices['steps'].value,
+                      has_begun, settings.choices['steps'].value,
                       settings.choices['batch size'].value, is_first)
             except (TrainingError, KeyboardInterrupt):
                 if is_first:
@@ -153,26 +158,31 @@ def _on_first_rank(function: Callable[[], Any]) -> Any:
     if rank_and_world_size()[0] == 0:
         try:
             outcome = function()
-        except (ValueError, OSError, ImportError) as e:
+        except Exception as e:  # the other ranks must not wait
             outcome = e
-    if rank_and_world_size()[1] > 1:
-        outcome = broadcast(outcome)
-    if isinstance(outcome, Exception):
-        if rank_and_world_size()[0] != 0:
-            raise SystemExit(1)  # rank 0 reports the error
+    if rank_and_world_size()[0] == 0 and isinstance(outcome, Exception):
+        broadcast(ValueError(str(outcome)))
         raise outcome
+    outcome = broadcast(outcome)
+    if isinstance(outcome, Exception):
+        raise SystemExit(1)  # rank 0 reports the error
     return outcome
 
 
 def _prepare(run: RunFolder, request: Request, resume: bool,
              stack: ExitStack) -> Plan:
     """Lock the folder, list the images, and check all options."""
+    _check_name(run.path)
     check_outside(run.path, '--out', request.data)
     check_output_folder(run.path, '--out')
     stack.enter_context(work_dir_lock(run.path, '--out'))
     plan = make_plan(run, request, resume)
+    if '{{' in plan.folder:
+        raise ValueError(f"the name of the images '{printable(plan.folder)}' "
+                         "has '{{', which a config replaces: rename it")
     if plan.earlier is None:  # from now on, the folder is ours
-        write_record(run, dict(request=request.to_dict()))
+        write_record(run, dict(request=request.to_dict(),
+                               folder=os.path.realpath(plan.folder)))
     say('images', f"{count(len(plan.images), 'image')} below '{plan.folder}'; "
         f'the median of their shorter sides is {plan.side:.0f} pixels')
     if text := expectation(len(plan.images)):
@@ -180,6 +190,17 @@ def _prepare(run: RunFolder, request: Request, resume: bool,
     if plan.init_report:
         say('weights', plan.init_report)
     return plan
+
+
+def _check_name(path: Path) -> None:
+    """Raise ValueError if OUT/config.py could not contain its folder."""
+    text = str(path)
+    wrong = next((x for x in ("'", '\\', '\n', '\r', '{{') if x in text), None)
+    if wrong is None and any('\ud800' <= x <= '\udfff' for x in text):
+        wrong = 'bytes that are not UTF-8'
+    if wrong is not None:
+        raise ValueError(f"--out '{printable(text)}' contains "
+                         f'{printable(wrong)}: choose another name')
 
 
 def _search(run: RunFolder, plan: Plan) -> None:
@@ -195,15 +216,15 @@ def _search(run: RunFolder, plan: Plan) -> None:
                 f"not used; listed in '{_shown(run.unreadable)}'")
 
 
-def _write_run(run: RunFolder, request: Request, plan: Plan) -> Settings:
-    """Choose the settings, and write the config, the views, the record."""
+def _write_config(run: RunFolder, request: Request,
+                  plan: Plan) -> tuple[Settings, Config]:
+    """Choose the settings, and write the config and the record."""
     images = read_json(run.images)['images']
-    settings, cfg = final_settings(request, plan, images)
-    print_choices(settings)
-    _check_disk(run, checkpoint_bytes(cfg))
+    settings, cfg = final_settings(run, request, plan, images)
     record = dict(
         plan.earlier or {}, request=request.to_dict(),
-        images=digest_of_names(plan.images), number=len(images),
+        images=digest_of_images(plan.images), number=len(images),
+        folder=os.path.realpath(plan.folder), devices=plan.devices.count,
         choices=[choice._asdict() for choice in settings.choices.values()])
     if request.init is not None and not run.has_begun():
         save_initial_weights(read_init(request, plan.architecture), run.init)
@@ -213,11 +234,20 @@ def _write_run(run: RunFolder, request: Request, plan: Plan) -> Settings:
     else:
         write_config(cfg, settings, run)
     write_record(run, record)
+    return settings, cfg
+
+
+def _write_run(run: RunFolder, request: Request,
+               plan: Plan) -> tuple[Settings, bool]:
+    """Write all that a training needs; return whether it has begun."""
+    settings, cfg = _write_config(run, request, plan)
+    print_choices(settings)
+    _check_disk(run, checkpoint_bytes(cfg))
     draw_views(run)
     say('views', f"'{_shown(run.views)}' shows what the network will see")
     say('training', f"log in '{_shown(run.log)}', report in "
         f"'{_shown(run.report)}'")
-    return settings
+    return settings, run.has_begun()
 
 
 def _shown(path: Path) -> str:

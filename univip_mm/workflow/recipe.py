@@ -66,8 +66,8 @@ def choose_batch_size(images: int, devices: int,
                 f'share equally: use a multiple of {devices}')
         if wanted > images:
             raise ValueError(
-                f'--batch-size is {wanted}, but there are only {images} '
-                f'images: use at most {images}, or --batch-size auto')
+                f'the batch size is {wanted} ({reason}), but there are only '
+                f'{images} images: use a --batch-size of at most {images}')
         value = wanted
     else:
         each = min(PER_DEVICE, images // devices)
@@ -133,7 +133,8 @@ def choose_warmup(epochs: int, longest: int) -> Choice:
     """Choose the epochs in which the learning rate rises."""
     value = min(longest, epochs // 10)
     reason = f'epochs; a tenth, at most {longest}; then a cosine to 0'
-    return Choice('warm-up', value, reason, '--set param_scheduler=…')
+    return Choice('warm-up', value, reason,
+                  '--set param_scheduler.0.end=…' if value else '')
 
 
 def choose_workers(devices: int) -> Choice:
@@ -144,13 +145,18 @@ def choose_workers(devices: int) -> Choice:
                   '--set train_dataloader.num_workers=…')
 
 
-def choose_min_size(median_side: float) -> Choice:
+def choose_min_size(median_side: float,
+                    wanted: Optional[int] = None) -> Choice:
     """Choose the smallest side of a proposal, for images of this size.
 
     ``median_side`` is the median of the shorter sides, in pixels.
     """
     exact = COCO_MIN_SIZE * median_side / COCO_SIDE
     value = max(LEAST_MIN_SIZE, 8 * round(exact / 8))
+    if wanted not in (None, value):
+        return Choice('object size', wanted, 'pixels at least, as given or '
+                      'as when this run began',
+                      '--set proposal_rules.min_size=…')
     return Choice(
         'object size', value, f'pixels at least, for shorter sides of '
         f'{median_side:.0f}; {COCO_MIN_SIZE} for {COCO_SIDE} in the paper',

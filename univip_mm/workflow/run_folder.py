@@ -15,8 +15,8 @@ from ..utils.text import excerpt, printable
 VERSION = 1
 # Files that a run can leave before it writes its record.
 _EARLY = {'.lock', 'log.txt'}
-# A trained network has this architecture.
-_FIXED = ('arch', )
+# What a begun training cannot change.
+_FIXED = ('arch', 'init', 'init_partial')
 
 
 class RunFolder:
@@ -99,23 +99,56 @@ def check_same_run(run: RunFolder, earlier: dict, request: dict,
     if resume and not fixed:
         return
     facts = [f'--{name.replace("_", "-")} {_text(old)}, now {_text(new)}'
-             for name, (old, new) in changed.items() if name != 'data']
+             for name, (old, new) in changed.items()]
     if earlier.get('images') != images:
         facts.append('other images')
     cure = 'choose another --out' if fixed else (
         'choose another --out, or add --resume to go on with the new ones')
-    if not facts:  # the same images under another path
-        return
     raise ValueError(f"--out '{printable(run.path)}' has a training with "
                      f'{"; ".join(facts)}: {cure}')
 
 
-def digest_of_names(images: Sequence[dict]) -> str:
-    """Return a digest of file names, in any order.
+def check_same_folder(run: RunFolder, earlier: dict, folder: str,
+                      images: Sequence[dict], resume: bool) -> None:
+    """Raise ValueError if results of another folder would be used.
+
+    The boxes of an image are found by its file name. If the images have
+    moved, ``resume`` allows that; not if their sizes have changed too.
+    """
+    before = earlier.get('folder')
+    if before in (None, os.path.realpath(folder)):
+        return
+    facts = (f"--out '{printable(run.path)}' has results of images below "
+             f"'{printable(before)}', now '{printable(folder)}'")
+    if not resume:
+        raise ValueError(f'{facts}: choose another --out, or add --resume if '
+                         'the images have moved')
+    sizes = {x['file_name']: _size_of(x) for x in _known_images(run)}
+    for image in images:
+        if sizes.get(image['file_name'], _size_of(image)) != _size_of(image):
+            raise ValueError(
+                f"{facts}, where '{printable(image['file_name'])}' has "
+                'another size: choose another --out')
+
+
+def _known_images(run: RunFolder) -> list[dict]:
+    try:
+        return read_json(run.images)['images']
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+
+
+def _size_of(image: dict) -> tuple:
+    return image.get('width'), image.get('height')
+
+
+def digest_of_images(images: Sequence[dict]) -> str:
+    """Return a digest of file names and sizes, in any order.
 
     An image that cannot be read has another id in each call.
     """
-    names = json.dumps(sorted(image['file_name'] for image in images))
+    names = json.dumps(sorted(
+        [x['file_name'], *map(str, _size_of(x))] for x in images))
     return f'{len(images)}:{hashlib.sha256(names.encode()).hexdigest()[:16]}'
 
 
