@@ -170,11 +170,6 @@ def test_embed_does_not_mix_runs(photographs, narrow, tmp_path, monkeypatch):
     (folder / '000000.npz').write_bytes(b'damaged')
     embed(narrow, photographs, out, **OPTIONS, branch='target')
     assert not read(out)[0].any() and not folder.exists()
-    folder.mkdir()
-    (folder / 'diary.txt').write_text('mine')
-    with pytest.raises(ValueError, match='has no features of univip_mm'):
-        embed(narrow, photographs, out, **OPTIONS)
-    assert (folder / 'diary.txt').read_text() == 'mine'
 
 
 def test_embed_uses_normalization_of_training(photographs, tmp_path):

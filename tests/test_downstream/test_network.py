@@ -1,9 +1,12 @@
+import os
+
 import pytest
 import torch
 from backbones import random_backbone, write_checkpoint
 
 from univip_mm.downstream.network import build_network
 from univip_mm.downstream.source import read_literal, read_source
+from univip_mm.registry import MODELS
 
 RESNET = dict(type='ResNet', depth=18, base_channels=8, stem_channels=8)
 
@@ -39,12 +42,21 @@ def test_network_pools_like_timm(tmp_path, capsys, name, options):
     dict(type='torch.hub.load', repo_or_dir='a/b'),
     dict(RESNET, norm_cfg=dict(type='os.system', command='touch attacked')),
     dict(type='TIMMBackbone', model_name='hf-hub:attacker/network'),
+    dict(type='TIMMBackbone', model_name='resnet18', norm_layer='os.system'),
+    dict(type='ImageClassifier', backbone=RESNET),
+    dict(type='ResNet', depth=18, plugins=[dict(cfg=dict(
+        type='TIMMBackbone', model_name='hf-hub:attacker/network'))]),
+    dict(type='AutoAttack', trust_remote_code=True, command='touch attacked'),
+    dict(RESNET, norm_cfg=dict(type='AutoAttack', command='touch attacked')),
 ])
 def test_network_refuses_config_of_attacker(tmp_path, monkeypatch, resnet,
                                             options):
     monkeypatch.chdir(tmp_path)
+    # MMPretrain registers functions of transformers, if it is installed.
+    monkeypatch.setitem(MODELS.parent.module_dict, 'AutoAttack',
+                        lambda command, **_: os.system(command))
     path = write_checkpoint(resnet, tmp_path / 'a.pth', options)
-    with pytest.raises(ValueError, match='--config'):
+    with pytest.raises(ValueError, match='is no known|would be downloaded'):
         build_network(read_source(path))
     assert [x.name for x in tmp_path.iterdir()] == ['a.pth']
 
@@ -63,6 +75,13 @@ def test_network_ignores_initial_weights(tmp_path, monkeypatch):
         return create(*args, **kwargs)
 
     monkeypatch.setattr(timm, 'create_model', without_download)
+    build_network(read_source(path))
+
+
+def test_network_ignores_nested_loading(tmp_path, resnet):
+    path = write_checkpoint(
+        resnet, tmp_path / 'a.pth', dict(RESNET, norm_cfg=dict(
+            type='SyncBN', init_cfg=3, pretrained=True, checkpoint_path='x')))
     build_network(read_source(path))
 
 

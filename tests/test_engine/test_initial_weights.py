@@ -1,8 +1,14 @@
+import pickle
 from collections import OrderedDict
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
 
 import pytest
 import torch
 from mmengine.registry import DefaultScope
+from mmengine.runner import CheckpointLoader
+from payload import Payload
 from torchvision import models
 from torchvision.models.feature_extraction import create_feature_extractor
 
@@ -146,6 +152,36 @@ def test_save_initial_weights(weights, save, tmp_path):
     again = read_initial_weights(str(tmp_path / 'init.pth'), resnet())
     assert again.state_dict.keys() == found.state_dict.keys()
     assert not again.ignored
+
+
+def test_urls_execute_no_code(weights, tmp_path, monkeypatch):
+    folder = tmp_path / 'served'
+    folder.mkdir()
+    torch.save(weights, folder / 'good.pth')
+    (folder / 'bad.pth').write_bytes(
+        pickle.dumps(Payload(tmp_path / 'attacked')))
+    monkeypatch.setattr(torch.hub, '_hub_dir', str(tmp_path / 'hub'))
+    # MMEngine's own loaders, as without load_checkpoints_safely().
+    monkeypatch.setattr(CheckpointLoader, '_schemes', {})
+    handler = partial(SimpleHTTPRequestHandler, directory=str(folder))
+    with ThreadingHTTPServer(('127.0.0.1', 0), handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        url = f'http://127.0.0.1:{server.server_port}'
+        found = read_initial_weights(f'{url}/good.pth', resnet())
+        assert '120/120' in found.report
+        with pytest.raises(ValueError):
+            read_initial_weights(f'{url}/bad.pth', resnet())
+        server.shutdown()
+    assert not (tmp_path / 'attacked').exists()
+
+
+@pytest.mark.parametrize('url', [
+    'modelzoo://resnet50', 's3://a/b.pth', 'file:///a.pth',
+    'torchvision://nothing'])
+def test_urls_of_other_schemes_are_refused(url):
+    with pytest.raises(ValueError, match=url) as e:
+        read_initial_weights(url, resnet())
+    assert '\n' not in str(e.value)
 
 
 def renamed(x):

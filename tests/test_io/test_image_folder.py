@@ -1,6 +1,7 @@
 import errno
 import json
 import os
+import shutil
 
 import cv2
 import pytest
@@ -120,6 +121,27 @@ def test_list_folder_counts_what_it_leaves_out(tmp_path, caplog):
         "(first: '._a.jpg'), 1 without suffix (first: 'hash0'), 1 broken "
         "links (first: 'unmounted'), 2 .heic (the decoder cannot read them), "
         r"1 .x\ny, 1 .txt")
+
+
+@pytest.mark.parametrize('kind', ['folder', 'zip'])
+def test_list_folder_leaves_out_outputs_of_a_training(
+        tmp_path, caplog, kind):
+    # The top folder can have files of these names; so can one folder of them.
+    names = ['a.jpg', 'b/c.jpg', 'd/e.jpg', 'vis_data.jpg',
+             'out/run/views.png', 'out/run/checkpoints/x/losses.png',
+             'work/2026/vis_data/vis_image/views_0.png']
+    others = ['run.json', 'config.py', 'b/run.json', 'd/config.py',
+              'out/run/run.json', 'out/run/config.py']
+    write_images(tmp_path / 'data', *names)
+    for name in others:
+        (tmp_path / 'data' / name).write_text('')
+    source = tmp_path / 'data'
+    if kind == 'zip':
+        source = shutil.make_archive(tmp_path / 'x', 'zip', source)
+    assert listed(source) == sorted(names[:4])
+    number = 2 if kind == 'folder' else 5  # folders, or files
+    assert f'{number} paths with the output of a training (first: ' in (
+        caplog.text)
 
 
 def test_list_folder_counts_formats_that_opencv_lacks(

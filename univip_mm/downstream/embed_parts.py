@@ -1,27 +1,30 @@
 """Finished parts of the features of a data set, so that a run can resume."""
 import json
-import os
 import os.path as osp
-import shutil
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Optional
 
 import numpy as np
 
 from ..io.atomic import atomic_write
 from ..io.files import read_json
+from ..io.unfinished import claim_folder, remove_files
 from ..utils.errors import warn
 from ..utils.text import printable
 
 PART = 2048  # images
-_SETTINGS = 'settings.json'
+# Also marks the folder: that of an unfinished search has another file.
+_SETTINGS = 'features.json'
+_FILES = ('[0-9]' * 6 + '.npz', '.[0-9]*.npz.*.part',
+          f'.{_SETTINGS}.*.part')
 
 
 class Parts:
     """Features of consecutive images, ``PART`` of them per file.
 
     Parts of an earlier run are used if it had the same settings; other parts
-    are removed.
+    are removed. Other files in the folder are kept.
 
     Args:
         folder (str): Folder of the parts.
@@ -32,7 +35,7 @@ class Parts:
         done (int): Number of images in the parts of an earlier run.
 
     Raises:
-        ValueError: The folder has other content.
+        ValueError: The folder is not one of parts, or is damaged.
     """
 
     def __init__(self, folder: str, settings: dict, total: int) -> None:
@@ -98,22 +101,25 @@ class Parts:
                 yield features
 
     def remove(self) -> None:
-        """Remove the folder."""
-        shutil.rmtree(self.folder)
+        """Remove the parts, and the folder if it is empty."""
+        remove_files(Path(self.folder), (*_FILES, _SETTINGS))
 
     def _prepare(self, settings: dict) -> None:
-        """Create the folder, or empty it if its settings are others."""
-        path = osp.join(self.folder, _SETTINGS)
-        if osp.isdir(self.folder) and os.listdir(self.folder):
+        """Create the folder, or remove parts with other settings."""
+        folder = Path(self.folder)
+        claim_folder(folder, _SETTINGS, 'unfinished features')
+        path = folder / _SETTINGS
+        if path.exists():
             try:
                 earlier = read_json(path)
-            except (OSError, ValueError):
+            except (OSError, ValueError) as e:
                 raise ValueError(
-                    f"'{printable(self.folder)}' has no features of univip_mm:"
-                    ' choose another --out, or remove the folder') from None
+                    f"cannot read '{printable(path)}' ({printable(e)}), so "
+                    'the settings of these unfinished features are unknown: '
+                    'remove that folder') from None
             if earlier == settings:
                 return
-            shutil.rmtree(self.folder)
+        remove_files(folder, _FILES)
         with atomic_write(path, 'w') as file:
             json.dump(settings, file)
 

@@ -1,4 +1,6 @@
 """The network of a checkpoint, built and loaded, that gives features."""
+import copy
+import inspect
 import logging
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
@@ -20,6 +22,13 @@ from .source import BackboneSource
 
 # Arguments that load weights of a backbone, which its checkpoint replaces.
 LOADING = ('init_cfg', 'pretrained', 'checkpoint_path')
+# Modules of the classes that the config of a checkpoint may name: a backbone,
+# and the layers in it. Others can load files or download and run code.
+_BACKBONES = ('mmpretrain.models.backbones.', 'mmselfsup.models.backbones.',
+              'mmcls.models.backbones.', 'univip_mm.')
+_LAYERS = (*_BACKBONES, 'mmpretrain.models.utils.', 'mmcls.models.utils.',
+           'mmcv.cnn.', 'mmcv.ops.', 'torch.nn.',
+           'mmengine.utils.dl_utils.')  # SyncBN
 _CURE = 'give the config of the training with --config'
 
 
@@ -73,19 +82,23 @@ def build_network(source: BackboneSource) -> FeatureNetwork:
     """Build the network of a checkpoint, load its weights, set eval mode.
 
     The config is that of ``source``. If it is unknown, a ResNet or ResNeXt is
-    recognized by its weights.
+    recognized by its weights. If the config is from the checkpoint itself,
+    only backbones of the host and of this package are built, and nothing in
+    them is loaded from elsewhere.
 
     Raises:
-        ValueError: The network is unknown, or its weights do not fit.
+        ValueError: The network is unknown or not allowed, or its weights do
+            not fit.
     """
     name = printable(source.path)
     config = source.backbone or resnet_config(source.weights)
     if config is None:
         raise ValueError(f"the network of '{name}' is unknown: {_CURE}")
-    config = {key: value for key, value in config.items()
-              if key not in LOADING}
+    config = copy.deepcopy(config)
     if not source.is_trusted:
-        _check_types(config, name)
+        _make_safe(config, name)
+    for key in LOADING:
+        config.pop(key, None)
     if _class_name(config) in ('TIMMBackbone', 'PooledTIMMBackbone'):
         import_package('timm', 'the network')
     try:
@@ -134,30 +147,44 @@ def _class_name(config: dict) -> str:
     return str(config.get('type')).rpartition('.')[2]
 
 
-def _check_types(config: dict, name: str) -> None:
-    """Raise ValueError unless all types are registered components.
+def _make_safe(config: dict, name: str) -> None:
+    """Check the config of a checkpoint, which can be of an attacker.
 
-    MMEngine would import and call any name with a dot, such as 'os.system'.
-    The config is of the checkpoint, which can be of an attacker.
+    Removes the arguments that load weights, from all dicts in it, in place.
+
+    Raises:
+        ValueError: A class is not allowed, or a network would be downloaded.
     """
     for key, part in dicts_in(config, 'model.backbone'):
-        found = part.get('type')
-        if found is not None and not _is_registered(found):
-            raise ValueError(
-                f"{key}.type in the config of '{name}' is "
-                f'{excerpt(found)}, which is no registered component: {_CURE}')
-    if ':' in str(config.get('model_name')):
-        raise ValueError(
-            f"model.backbone.model_name of '{name}' would be downloaded: "
-            f'{_CURE}')
+        for argument in (*LOADING, '_scope_'):  # a scope imports a package
+            part.pop(argument, None)
+        # The host's TIMMBackbone looks up norm_layer like a type.
+        for argument in {'type', 'norm_layer'} & part.keys():
+            is_backbone = part is config and argument == 'type'
+            if not _is_allowed(part[argument],
+                               _BACKBONES if is_backbone else _LAYERS):
+                raise ValueError(
+                    f"{key}.{argument} in the config of '{name}' is "
+                    f'{excerpt(part[argument])}, which is no known '
+                    f'{"backbone" if is_backbone else "layer"}: {_CURE}')
+        if ':' in str(part.get('model_name')):
+            raise ValueError(f"{key}.model_name of '{name}' would be "
+                             f'downloaded: {_CURE}')
 
 
-def _is_registered(found: Any) -> bool:
+def _is_allowed(found: Any, modules: tuple[str, ...]) -> bool:
+    """Return True if a type is a registered class of one of the modules.
+
+    MMEngine would import and call any name with a dot, such as 'os.system',
+    and the host registers functions of transformers that download code.
+    """
     registry = MODELS
     while registry is not None and isinstance(found, str):
         scope, _, own_name = found.rpartition('.')
         if scope in ('', registry.scope) and own_name in registry.module_dict:
-            return True
+            built = registry.module_dict[own_name]
+            return inspect.isclass(built) and built.__module__.startswith(
+                modules)
         registry = registry.parent
     return False
 

@@ -17,7 +17,8 @@ from .run_record import MAX_COUNT, progress, read_record
 from .safe_load import CheckpointError, check_reader, load
 
 __all__ = ['CheckpointError', 'find_checkpoint', 'latest_checkpoint',
-           'load_checkpoint', 'load_checkpoints_safely', 'weights_of']
+           'load_checkpoint', 'load_checkpoints_safely', 'load_url',
+           'weights_of']
 
 
 class Skipped(NamedTuple):
@@ -48,6 +49,22 @@ def load_checkpoints_safely() -> None:
     register(('modelzoo://', 'open-mmlab://', 'openmmlab://', 'mmcls://',
               'pavi://', r'(\S+\:)?s3://', r'(\S+\:)?petrel://'),
              refuse_scheme, force=True)
+
+
+def load_url(url: str) -> Any:
+    """Load ``http(s)://`` or ``torchvision://``; refuse other schemes.
+
+    In contrast to MMEngine's own loader, no code in the file is executed.
+
+    Raises:
+        CheckpointError: The scheme is another one, or the file cannot be
+            loaded or is not safe.
+    """
+    if url.startswith(('http://', 'https://')):
+        return load_from_http(url)
+    if url.startswith('torchvision://'):
+        return load_from_torchvision(url)
+    return refuse_scheme(url)
 
 
 # MMEngine logs the names of these functions without `load_from_`.

@@ -5,12 +5,11 @@ from pathlib import Path
 from typing import Any, NamedTuple, Optional, Union
 
 import torch
-from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
 
 from ..io.atomic import atomic_write
 from ..utils.text import printable
-from .checkpoint import CheckpointError
+from .checkpoint import CheckpointError, load_url
 from .safe_load import load
 from .weight_names import from_timm, names_of, to_timm
 
@@ -90,7 +89,7 @@ def read_initial_weights(path: str, backbone: nn.Module, partial: bool = False,
     is resized. The backbone is not changed.
 
     Args:
-        path (str): File, or URL of MMEngine.
+        path (str): File, or a URL ``http(s)://`` or ``torchvision://``.
         backbone (nn.Module): Network to be initialized.
         partial (bool): Accept a file of which only a part fits.
         prefix (str, optional): Prefix of the names to be used, as in
@@ -150,7 +149,7 @@ def save_initial_weights(weights: InitialWeights,
 def _read(path: str, only_structure: bool) -> Any:
     """Return the content of a file."""
     if '://' in path:
-        return CheckpointLoader.load_checkpoint(path, 'cpu')
+        return load_url(path)
     path = os.path.expanduser(path)
     if not path.endswith('.safetensors'):
         return load(path, only_structure=only_structure)

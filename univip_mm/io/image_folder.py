@@ -36,6 +36,11 @@ _NOT_DECODED = {
 # deleted files and copies. Lower case.
 SYSTEM_FOLDERS = {'@eadir', '@tmp', '#recycle', '#snapshot', '$recycle.bin',
                   '__macosx', 'system volume information', 'lost+found'}
+# Files of an output folder of `univip pretrain`, whose pictures of views and
+# charts are no images to train on; and the log folder of MMEngine.
+_RUN_FILES = ('run.json', 'config.py')
+_LOG_FOLDER = 'vis_data'
+_OUTPUT = 'paths with the output of a training'
 _MAX_SUFFIXES = 6
 
 
@@ -79,7 +84,9 @@ def list_folder(folder: PathLike) -> dict:
     Symbolic links are followed, but not to a folder that contains them, and
     no folder or linked file is listed twice. Hidden files and folders,
     ``SYSTEM_FOLDERS``, other suffixes, and paths that are not regular files
-    are left out. One line of the log counts all that is left out.
+    are left out. So are subfolders with the output of a training: those with
+    ``run.json`` and ``config.py``, and those named ``vis_data``. One line of
+    the log counts all that is left out.
 
     Returns:
         dict: ``images`` with ``id``, ``file_name``, ``width`` and ``height``,
@@ -168,14 +175,19 @@ def _find_archived(folder: str, left_out: _LeftOut) -> Iterator[str]:
     """Yield the images in an archive below ``folder``, relative to it."""
     archive, below = split_path(folder) or (folder, '')
     start = f'{below}/' if below else ''
-    for full in open_archive(archive).names():
-        if not full.startswith(start):
-            continue
-        name = full[len(start):]
+    names = [name[len(start):] for name in open_archive(archive).names()
+             if name.startswith(start)]
+    outputs = set.intersection(*(
+        {osp.dirname(x) for x in names if osp.basename(x) == file}
+        for file in _RUN_FILES)) - {''}
+    for name in names:
         *parents, own_name = _parts(name)
         if any(part[:1] == '.' or part.lower() in SYSTEM_FOLDERS
                for part in parents):
             left_out.add('hidden or system paths', name)
+        elif _LOG_FOLDER in parents or any(
+                name.startswith(f'{folder}/') for folder in outputs):
+            left_out.add(_OUTPUT, name)
         elif points_outside(name) or '..' in re.split(r'[/\\]', name):
             left_out.add('names like a path outside the folder', name)
         elif reason := _reason_against_file(own_name):
@@ -226,6 +238,9 @@ def _reason_against_folder(entry: os.DirEntry, real: str,
         return 'hidden or system paths'
     if osp.join(real, '').startswith(osp.join(target, '')):
         return 'links to a parent folder'
+    if entry.name == _LOG_FOLDER or all(
+            osp.isfile(osp.join(target, name)) for name in _RUN_FILES):
+        return _OUTPUT
     return None
 
 
