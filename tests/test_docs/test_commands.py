@@ -31,7 +31,6 @@ COVERED_BY = {
         '.ci/run',
     r'pip install': 'Makefile',
     r'univip pretrain': 'tests/test_workflow/test_pretrain.py',
-    r'univip report': 'tests/test_visualization/test_report_page.py',
     r'univip doctor': 'tests/test_hosts/test_doctor.py',
     r'univip (proposals|train)': 'tests/test_utils/test_command.py',
     r'univip export': 'tests/test_downstream/test_export.py',
