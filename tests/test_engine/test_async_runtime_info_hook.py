@@ -23,7 +23,7 @@ def logged(folder):
     path, = folder.glob('*/vis_data/scalars.json')
     lines = [json.loads(x) for x in path.read_text().splitlines()]
     return [[(key, value) for key, value in line.items() if 'time' not in key]
-            for line in lines]
+            for line in lines if 'loss' in line]
 
 
 def scalars(path):
