@@ -1,9 +1,9 @@
 """Write the features of images from the backbone of a training."""
 import argparse
 
+from univip_mm.downstream.command_line import add_source_options
 from univip_mm.downstream.embed import embed
 from univip_mm.downstream.feature_file import snippet
-from univip_mm.engine.branches import BRANCHES
 from univip_mm.utils.command import make_parser
 from univip_mm.utils.errors import ALL_ERRORS, one_line_errors
 
@@ -17,18 +17,13 @@ A call that was stopped resumes if it is repeated.
 def parse_args() -> argparse.Namespace:
     """Parse the command line."""
     parser = make_parser(__doc__, EXAMPLE)
-    parser.add_argument(
-        'source', metavar='CHECKPOINT_OR_OUT', help='checkpoint of UniVIP or '
-        'BYOL, or the folder of a training, whose latest checkpoint is used')
+    add_source_options(parser)
     parser.add_argument(
         'data', nargs='+', metavar='DATA', help='folder of images, .zip or '
         '.tar of images, or a COCO json with its folder as JSON:FOLDER')
     parser.add_argument(
         '--out', required=True, metavar='FILE',
         help='file to write: .npz, .csv or .parquet')
-    parser.add_argument(
-        '--branch', choices=BRANCHES, default='online', help='online: trained '
-        'network; target: its moving average (default: %(default)s)')
     parser.add_argument(
         '--size', type=int, default=224, help='side of the center crop in '
         'pixels, after a resize to 256/224 of it (default: %(default)s)')
@@ -41,9 +36,6 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--workers', type=int, help='processes that decode images (default: '
         'one per core, at most 8)')
-    parser.add_argument(
-        '--config', help='config of the training, for a checkpoint that has '
-        'none; the file is executed (default: the text in the checkpoint)')
     return parser.parse_args()
 
 

@@ -1,8 +1,8 @@
 """Export the backbone of a pre-training checkpoint for fine-tuning."""
 import argparse
 
+from univip_mm.downstream.command_line import add_branch_option
 from univip_mm.downstream.export import export_backbone
-from univip_mm.engine.branches import BRANCHES
 from univip_mm.utils.command import make_parser
 from univip_mm.utils.errors import one_line_errors
 
@@ -28,9 +28,7 @@ def parse_args() -> argparse.Namespace:
         help='mm: for the OpenMMLab packages; torchvision: plain state dict, '
         'checked against torchvision.models (default: %(default)s). Both '
         'formats record the source checkpoint')
-    parser.add_argument(
-        '--branch', choices=BRANCHES, default='online', help='online: trained '
-        'network; target: its moving average (default: %(default)s)')
+    add_branch_option(parser)
     return parser.parse_args()
 
 
@@ -40,10 +38,7 @@ def main() -> None:
     with one_line_errors():
         exported = export_backbone(args.checkpoint, args.out, args.format,
                                    args.branch)
-    numbers = sum(value.numel() for value in exported.weights.values())
-    print(f'{exported.name}: {len(exported.weights)} tensors, '
-          f'{numbers / 1e6:.1f} million numbers, {args.branch} branch, '
-          f'written to {exported.path}')
+    print(exported.describe(args.branch))
 
 
 if __name__ == '__main__':

@@ -39,6 +39,13 @@ class Exported(NamedTuple):
     weights: OrderedDict
     snippet: str
 
+    def describe(self, branch: str) -> str:
+        """Return a line about the file."""
+        numbers = sum(value.numel() for value in self.weights.values())
+        return (f'{self.name}: {len(self.weights)} tensors, '
+                f'{numbers / 1e6:.1f} million numbers, {branch} branch, '
+                f'written to {self.path}')
+
 
 def export(source: PathLike, out: Optional[PathLike] = None,
            format: str = 'mm', branch: str = 'online') -> str:
