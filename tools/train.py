@@ -12,22 +12,19 @@ from univip_mm.engine.changed_run import ChangedRunError, NothingToDoError
 from univip_mm.engine.checkpoint import CheckpointError, find_checkpoint
 from univip_mm.engine.config import (
     add_config_arguments,
-    check_num_instances,
     check_part,
     check_runner_type,
     load_config,
 )
-from univip_mm.engine.config_checks import check_config
-from univip_mm.engine.cpu import check_mixed_precision, prepare_for_cpu
-from univip_mm.engine.graph_check import check_graph
+from univip_mm.engine.cpu import prepare_for_cpu
 from univip_mm.engine.loop_checks import check_loop
-from univip_mm.engine.network_check import check_network
 from univip_mm.engine.process_group import start_group
 from univip_mm.engine.rank_check import (
     RanksDifferError,
     check_config_agrees,
     errors_on_all_ranks,
 )
+from univip_mm.engine.training_checks import check_training
 from univip_mm.engine.weights_check import check_init_cfg, check_weights_fit
 from univip_mm.io.images import NoReadableImageError, TooManyUnreadableError
 from univip_mm.io.outputs import check_output_folder
@@ -91,11 +88,7 @@ def apply_options(cfg: Config, args: argparse.Namespace) -> None:
     if cfg.train_dataloader.num_workers == 0:
         cfg.train_dataloader.persistent_workers = False
     find_checkpoint(cfg)
-    check_config(cfg)
-    check_num_instances(cfg)
-    check_mixed_precision(cfg)
-    check_graph(cfg)
-    check_network(cfg)
+    check_training(cfg)
 
 
 def prepare(args: argparse.Namespace, stack: ExitStack) -> Runner:
