@@ -10,7 +10,6 @@ from mmengine.runner import set_random_seed
 from univip_mm.datasets.wrappers import set_epoch
 from univip_mm.engine.config import load_config
 from univip_mm.io.outputs import check_output_folder
-from univip_mm.registry import DATASETS, MODELS
 from univip_mm.utils.command import make_parser
 from univip_mm.utils.errors import one_line_errors
 from univip_mm.utils.progress import track
@@ -19,7 +18,7 @@ from univip_mm.visualization import draw_scene_grid
 from univip_mm.visualization.training_views import (
     augmented_views,
     draw_samples,
-    open_views,
+    open_config,
 )
 
 ROWS = 4  # per picture
@@ -79,19 +78,15 @@ def browse(cfg: Config, args: argparse.Namespace) -> None:
         'work_dirs', osp.splitext(osp.basename(args.config))[0], 'browse')
     check_output_folder(folder, '--output-dir')
     set_random_seed(args.seed)
-    dataset, _, pack = open_views(DATASETS.build(cfg.train_dataloader.dataset))
+    (dataset, _, pack), preprocessor = open_config(cfg)
     set_epoch(dataset, args.seed, args.epoch - 1)
-    preprocessor = None
-    if args.augment:
-        preprocessor = MODELS.build({'type': 'UniVIPDataPreprocessor',
-                                     **cfg.model.get('data_preprocessor', {})})
     picked = np.random.permutation(len(dataset))[:args.show_number]
     paths, num_proposed, num_instances = [], 0, 0
     with track(picked) as bar:
         for start in range(0, len(picked), ROWS):
             samples = [dataset[int(i)] for i in picked[start:start + ROWS]]
             augmented = None
-            if preprocessor is not None:
+            if args.augment:
                 augmented = augmented_views(samples, pack, preprocessor)
             paths.append(osp.join(folder, f'scenes_{len(paths) + 1:03}.png'))
             draw_scene_grid(

@@ -24,6 +24,7 @@ from ..io.coco_json import image_path, read_coco
 from ..io.images import read_image
 from ..io.outputs import check_output_file
 from ..registry import DATASETS, MODELS
+from ..utils import command
 from ..utils.errors import one_line_errors
 from ..utils.progress import track
 from ..utils.text import printable
@@ -51,9 +52,7 @@ def make_parser(description: str, examples: str, number: int, unit: str,
 
     ``number`` is the default of ``--number``, ``unit`` what the option counts.
     """
-    parser = argparse.ArgumentParser(
-        description=description, epilog=examples,
-        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command.make_parser(description, examples)
     parser.add_argument('config', help='config of the pre-training')
     parser.add_argument('checkpoint', help='checkpoint of tools/train.py')
     parser.add_argument('--out', '-o', required=True, metavar='PNG',

@@ -6,11 +6,13 @@ from typing import Any, NamedTuple, Optional
 
 import numpy as np
 import torch
+from mmengine.config import Config
 from mmengine.dataset import Compose, default_collate
 from torch import nn
 
 from ..datasets.transforms import EncodedImage, OverlapSceneCrop
 from ..datasets.wrappers import leaves, replace_leaves
+from ..registry import DATASETS, MODELS
 from .views import draw_scenes
 
 
@@ -39,6 +41,14 @@ def open_views(dataset: Any) -> ViewSource:
     steps, index = _find_crop(first)
     return ViewSource(replace_leaves(dataset, _open), steps[index],
                       Compose(steps[index + 1:]))
+
+
+def open_config(cfg: Config) -> tuple[ViewSource, nn.Module]:
+    """Build the training data of a config, and its data preprocessor."""
+    source = open_views(DATASETS.build(cfg.train_dataloader.dataset))
+    preprocessor = MODELS.build({'type': 'UniVIPDataPreprocessor',
+                                 **cfg.model.get('data_preprocessor', {})})
+    return source, preprocessor
 
 
 def _open(dataset: Any) -> Any:

@@ -1,16 +1,14 @@
 """Picture of what the network of a run will see."""
-
 import numpy as np
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
 from ..datasets.wrappers import set_epoch
-from ..registry import DATASETS, MODELS
 from ..visualization import draw_scene_grid
 from ..visualization.training_views import (
     augmented_views,
     draw_samples,
-    open_views,
+    open_config,
 )
 from .run_folder import RunFolder
 
@@ -22,10 +20,8 @@ def draw_views(run: RunFolder) -> None:
     cfg = Config.fromfile(run.config)
     seed = cfg.get('randomness', {}).get('seed') or 0
     init_default_scope('univip_mm')
-    dataset, _, pack = open_views(DATASETS.build(cfg.train_dataloader.dataset))
+    (dataset, _, pack), preprocessor = open_config(cfg)
     set_epoch(dataset, seed, 0)
-    preprocessor = MODELS.build({'type': 'UniVIPDataPreprocessor',
-                                 **cfg.model.get('data_preprocessor', {})})
     picked = np.random.default_rng(seed).permutation(len(dataset))[:SHOWN]
     samples = [dataset[int(index)] for index in picked]
     draw_scene_grid(
