@@ -4,6 +4,7 @@ from test_workflow.small_run import small_plan, write_photographs
 from tiny import CONFIGS
 
 from univip_mm.engine.architectures import architecture_options
+from univip_mm.io.boxes import ProposalRules
 from univip_mm.workflow.config_file import (
     Settings,
     build_config,
@@ -22,7 +23,8 @@ def settings_of(architecture='resnet50', devices=GPUS, overrides=(), **values):
     values = {'batch size': 512, 'epochs': 800, 'steps': 184_800,
               'learning rate': 0.4, 'EMA momentum': 0.01, 'warm-up': 4,
               'workers': 8, 'object size': 64, **values}
-    return Settings('/data', architecture_options(architecture), devices, {
+    return Settings('/data', architecture_options(architecture), devices,
+                    ProposalRules(), {
         name: Choice(name, value, '', '') for name, value in values.items()},
         dict(overrides))
 

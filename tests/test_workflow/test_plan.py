@@ -1,6 +1,8 @@
 import pytest
 from test_workflow.small_run import OVERRIDES, small_plan, write_photographs
 
+from univip_mm.io.boxes import ProposalRules
+from univip_mm.proposals import Search
 from univip_mm.workflow.config_file import is_edited, write_config
 from univip_mm.workflow.plan import Request, final_settings, make_plan
 from univip_mm.workflow.run_folder import RunFolder
@@ -60,8 +62,8 @@ def test_make_plan_keeps_the_object_size_of_a_run(tmp_path, photos):
     """Images that are added can change the median of the sides."""
     run = RunFolder(tmp_path / 'run')
     request, plan = small_plan(run, photos, overrides={})
-    rules = plan.rules.__class__(40)
-    _, cfg = final_settings(run, request, plan._replace(rules=rules),
+    search = Search(rules=ProposalRules(40))
+    _, cfg = final_settings(run, request, plan._replace(search=search),
                             plan.images)
     assert cfg.train_dataloader.dataset.pipeline[1].min_size == 40
     assert cfg.train_dataloader.dataset.min_image_size == 40

@@ -45,9 +45,12 @@ _TIMM_OPTIONS: tuple[dict, ...] = (
 
 # MoCo v3 (arXiv 2104.02057, Sec. 4), as in the host's mocov3_vit-small
 # config: lr 1.5e-4 per 256 images, for 512 images here, as in the recipe.
+_ADAMW_LR = 3e-4
 _ADAMW = dict(optim_wrapper=dict(optimizer=dict(
-    _delete_=True, type='AdamW', lr=3e-4, weight_decay=0.1)))
+    _delete_=True, type='AdamW', lr=_ADAMW_LR, weight_decay=0.1)))
 _ADAMW_WARMUP = 40
+# UniVIP, Sec. 4.1, as in configs/univip_r50_coco.py.
+_SGD_LR = 0.4
 _SGD_WARMUP = 4
 
 
@@ -59,11 +62,13 @@ class Architecture(NamedTuple):
             with ``Config.merge_from_dict``: backbone, projector, optimizer
             and schedule.
         channels (int): Length of the features that the projector gets.
+        learning_rate (float): Learning rate of 512 images per step.
         warmup_epochs (int): Epochs of the linear warm-up in the schedule.
         reasons (dict[str, str]): Why these values, by config key.
     """
     options: dict
     channels: int
+    learning_rate: float
     warmup_epochs: int
     reasons: dict[str, str]
 
@@ -99,14 +104,14 @@ def architecture_options(name: str, scene_size: int = 224,
     options: dict = dict(model=dict(backbone=backbone, neck=neck))
     reasons = {'model.neck.in_channels': f'{name} gives {features.shape[1]} '
                'channels, found by running it'}
-    warmup = _SGD_WARMUP
+    learning_rate, warmup = _SGD_LR, _SGD_WARMUP
     if any(isinstance(x, nn.modules.batchnorm._BatchNorm)
            for x in network.modules()):
         reasons['optim_wrapper'] = (
             f'{name} has batch norm: SGD as in the recipe of UniVIP, which is '
             'for a ResNet')
     else:
-        warmup = _ADAMW_WARMUP
+        learning_rate, warmup = _ADAMW_LR, _ADAMW_WARMUP
         options.update(_ADAMW, param_scheduler=_schedule(warmup))
         reasons['optim_wrapper'] = (
             f'{name} has no batch norm, like a ViT: AdamW, learning rate '
@@ -114,7 +119,7 @@ def architecture_options(name: str, scene_size: int = 224,
             'warm-up, as in MoCo v3 (arXiv 2104.02057)')
     # A copy, because MMEngine removes `_delete_` from what it merges.
     return Architecture(
-        deepcopy(options), features.shape[1], warmup, reasons)
+        deepcopy(options), features.shape[1], learning_rate, warmup, reasons)
 
 
 def _schedule(warmup: int, epochs: int = 800) -> list[dict]:

@@ -3,6 +3,7 @@ import difflib
 import hashlib
 from collections.abc import Mapping
 from copy import deepcopy
+from dataclasses import asdict
 from types import MappingProxyType
 from typing import Any, NamedTuple, Optional
 
@@ -10,11 +11,11 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
 from ..engine.architectures import Architecture
-from ..engine.config import check_num_instances, parts_of_type
-from ..engine.config_checks import check_config
-from ..engine.graph_check import check_graph
-from ..engine.network_check import PARTS, check_network
+from ..engine.config import parts_of_type
+from ..engine.network_check import PARTS
+from ..engine.training_checks import check_training
 from ..io.atomic import atomic_write
+from ..io.boxes import ProposalRules
 from ..io.configs import config_path
 from ..registry import MODELS
 from ..utils.text import excerpt, printable
@@ -41,6 +42,7 @@ class Settings(NamedTuple):
         folder (str): Folder of the images, absolute.
         architecture (Architecture): The network.
         devices (Devices): The devices.
+        rules (ProposalRules): Rules of the proposals.
         choices (dict[str, Choice]): The chosen settings by name.
         overrides (Mapping[str, Any]): Values by dotted key of the config,
             which win over all others.
@@ -50,6 +52,7 @@ class Settings(NamedTuple):
     folder: str
     architecture: Architecture
     devices: Devices
+    rules: ProposalRules
     choices: dict[str, Choice]
     overrides: Mapping[str, Any]
     has_init: bool = False
@@ -94,11 +97,7 @@ def check_built(cfg: Config, devices: Devices) -> None:
     """
     cfg = Config(cfg.to_dict())
     cfg.launcher = 'none' if devices.count == 1 else 'pytorch'
-    check_config(cfg)
-    check_num_instances(cfg)
-    if devices.kind == 'cuda':
-        check_graph(cfg)
-    check_network(cfg)
+    check_training(cfg)
 
 
 def checkpoint_bytes(cfg: Config) -> int:
@@ -157,9 +156,8 @@ def _digest(text: str) -> str:
 
 
 def _data_options(settings: Settings) -> dict:
-    least = min(64, settings.choices['object size'].value)
+    least = min(64, settings.rules.min_size)
     return {
-        'proposal_rules.min_size': settings.choices['object size'].value,
         'train_dataloader.dataset': dict(
             data_root='', ann_file=f'{HERE}/images.json',
             proposal_file=f'{HERE}/proposals.npz',
@@ -173,10 +171,7 @@ def _pipeline(cfg: Config, settings: Settings) -> list:
     pipeline = [dict(step) for step in cfg.train_pipeline]
     for step in pipeline:
         if step['type'] == 'OverlapSceneCrop':
-            step.update(cfg.proposal_rules)
-            for key, value in settings.overrides.items():
-                if key.startswith(RULES):
-                    step[key[len(RULES):]] = value
+            step.update(asdict(settings.rules))
     return pipeline
 
 
@@ -249,7 +244,7 @@ def _check_overrides(overrides: Mapping[str, Any], cfg: Config) -> None:
 def _override(cfg: Config, overrides: Mapping[str, Any]) -> None:
     for key, value in overrides.items():
         if key.startswith(RULES):
-            continue  # in the pipeline already
+            continue  # in settings.rules already
         try:
             cfg.merge_from_dict({key: value})
         except (KeyError, TypeError, AttributeError, IndexError) as e:

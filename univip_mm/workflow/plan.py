@@ -118,8 +118,7 @@ class Plan(NamedTuple):
         folder (str): Folder of the images.
         images (list[dict]): As ``images`` of a COCO json.
         side (float): Median of the shorter sides, in pixels.
-        rules (ProposalRules): Rules of the proposals.
-        max_side (int, optional): As :class:`~univip_mm.proposals.Search`.
+        search (Search): Search for proposals.
         devices (Devices): Devices of the training.
         architecture (Architecture): The network.
         init_report (str, optional): How the weights of ``--init`` fit.
@@ -130,8 +129,7 @@ class Plan(NamedTuple):
     folder: str
     images: list[dict]
     side: float
-    rules: ProposalRules
-    max_side: Optional[int]
+    search: Search
     devices: Devices
     architecture: Architecture
     init_report: Optional[str]
@@ -168,9 +166,10 @@ def make_plan(run: RunFolder, request: Request, resume: bool) -> Plan:
         kept = {x['name']: x['value'] for x in earlier.get('choices', [])}
     sides = [min(x['width'], x['height']) for x in images if 'width' in x]
     side = float(np.median(sides)) if sides else SIDE_OF_UNKNOWN
-    rules = _rules(side, request, kept)
-    plan = Plan(folder, images, side, rules, request.max_side, devices,
-                architecture, init_report, earlier, kept)
+    search = Search(rules=_rules(side, request, kept),
+                    max_side=request.max_side)
+    plan = Plan(folder, images, side, search, devices, architecture,
+                init_report, earlier, kept)
     settings, cfg = final_settings(run, request, plan, images)  # checks all
     return plan._replace(is_finished=bool(kept) and (
         run.epochs_done() >= cfg.train_cfg.max_epochs))
@@ -227,9 +226,9 @@ def final_settings(run: RunFolder, request: Request, plan: Plan,
         ValueError: The settings do not fit each other, or a config cannot be
             used.
     """
-    usable = _usable(images, plan.rules.min_size)
+    usable = _usable(images, plan.search.rules.min_size)
     settings = Settings(
-        plan.folder, plan.architecture, plan.devices,
+        plan.folder, plan.architecture, plan.devices, plan.search.rules,
         choose(request, plan, usable), request.overrides,
         request.init is not None, request.init_partial)
     edited = read_edited(run)
@@ -306,7 +305,6 @@ def choose(request: Request, plan: Plan, images: int) -> dict[str, Choice]:
     ``images`` is the number of images that the training can use.
     """
     devices, kept = plan.devices, plan.kept
-
     batch_size = choose_batch_size(
         images, devices.count, *_wanted(request.batch_size, kept,
                                         'batch size'))
@@ -319,13 +317,12 @@ def choose(request: Request, plan: Plan, images: int) -> dict[str, Choice]:
                plan.architecture.reasons['optim_wrapper'], '--arch'),
         Choice('devices', devices.text, devices.reason, '--devices'),
         batch_size, epochs, steps, choose_learning_rate(
-            batch_size.value,
-            build_base(plan.architecture).optim_wrapper.optimizer.lr),
+            batch_size.value, plan.architecture.learning_rate),
         choose_momentum(batch_size.value, steps.value),
         choose_warmup(epochs.value, plan.architecture.warmup_epochs),
         choose_workers(devices.count),
         _choose_norm(devices),
-        choose_min_size(plan.side, plan.rules.min_size)]
+        choose_min_size(plan.side, plan.search.rules.min_size)]
     if devices.bfloat16:
         choices.append(Choice(
             'precision', 'bfloat16', 'the devices support it',
@@ -334,11 +331,11 @@ def choose(request: Request, plan: Plan, images: int) -> dict[str, Choice]:
         choices.append(Choice(
             'graph', 'cuda_graph', 'the step is captured once and replayed',
             '--set model.graph=None'))
-    large = sum(Search(max_side=plan.max_side).reduces(
-        x['width'], x['height']) for x in plan.images if 'width' in x)
+    large = sum(plan.search.reduces(x['width'], x['height'])
+                for x in plan.images if 'width' in x)
     if large:
         choices.append(Choice(
-            'max side', plan.max_side or 'auto',
+            'max side', request.max_side or 'auto',
             f'{large} large images are searched in a reduced copy',
             '--max-side'))
     return {choice.name: choice for choice in choices}

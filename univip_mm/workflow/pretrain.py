@@ -10,7 +10,8 @@ from typing import Any, NamedTuple, Optional, Union
 
 from mmengine.config import Config
 
-from ..downstream.export import export_backbone
+from ..downstream.export import Exported, export_backbone
+from ..downstream.export_names import to_torchvision
 from ..engine.checkpoint import latest_checkpoint
 from ..engine.initial_weights import save_initial_weights
 from ..io.atomic import PathLike
@@ -18,7 +19,7 @@ from ..io.data_sources import Source, check_outside
 from ..io.files import read_json
 from ..io.outputs import check_output_folder
 from ..io.work_dir_lock import work_dir_lock
-from ..proposals import Search, generate_proposals
+from ..proposals import generate_proposals
 from ..proposals.command_line import describe_counts
 from ..utils.distributed import (
     broadcast,
@@ -37,10 +38,6 @@ from .recipe import expectation
 from .run_folder import RunFolder, digest_of_images, write_record
 from .views import draw_views
 
-# Names of the same networks in torchvision.
-TORCHVISION = {**{name: name for name in (
-    'resnet18', 'resnet34', 'resnet50', 'resnet101', 'resnet152')},
-    'resnext50': 'resnext50_32x4d'}
 ADVICE = 'repeat the command to go on'
 
 
@@ -146,7 +143,7 @@ def pretrain(data: Union[Source, Sequence[Source]], out: PathLike, *,
                 raise
         if not is_first:
             return None
-        result = _finish(run, request.arch)
+        result = _finish(run)
         say('done', f'in {timedelta(seconds=round(time.time() - begin))}')
         print(f'\n{result.snippet}', flush=True)
         return result
@@ -154,19 +151,17 @@ def pretrain(data: Union[Source, Sequence[Source]], out: PathLike, *,
 
 def _on_first_rank(function: Callable[[], Any]) -> Any:
     """Run a function on rank 0; return its value, or end, on all ranks."""
-    outcome = None
-    if rank_and_world_size()[0] == 0:
-        try:
-            outcome = function()
-        except Exception as e:  # the other ranks must not wait
-            outcome = e
-    if rank_and_world_size()[0] == 0 and isinstance(outcome, Exception):
-        broadcast(ValueError(str(outcome)))
-        raise outcome
-    outcome = broadcast(outcome)
-    if isinstance(outcome, Exception):
-        raise SystemExit(1)  # rank 0 reports the error
-    return outcome
+    if rank_and_world_size()[0] != 0:
+        outcome = broadcast(None)
+        if isinstance(outcome, Exception):
+            raise SystemExit(1)  # rank 0 reports the error
+        return outcome
+    try:
+        outcome = function()
+    except Exception as e:  # the other ranks must not wait
+        broadcast(ValueError(str(e)))
+        raise
+    return broadcast(outcome)
 
 
 def _prepare(run: RunFolder, request: Request, resume: bool,
@@ -205,9 +200,8 @@ def _check_name(path: Path) -> None:
 
 def _search(run: RunFolder, plan: Plan) -> None:
     """Search for proposals, and report their number."""
-    search = Search(rules=plan.rules, max_side=plan.max_side)
     outcome = generate_proposals(
-        plan.images, plan.folder, run.proposals, search, 'images.json',
+        plan.images, plan.folder, run.proposals, plan.search, 'images.json',
         list_file=run.images)
     if rank_and_world_size()[0] == 0:
         say('proposals', describe_counts(run.proposals))
@@ -275,14 +269,14 @@ def _report_end(run: RunFolder) -> None:
         pass  # it had no step, or the disk is full
 
 
-def _finish(run: RunFolder, arch: str) -> Result:
+def _finish(run: RunFolder) -> Result:
     """Write the backbone, the curves and the report."""
     path, _ = latest_checkpoint(str(run.checkpoints))
+    done = run.epochs_done()
     epochs = Config.fromfile(run.config).train_cfg.max_epochs
-    if run.epochs_done() < epochs:
-        raise TrainingError(f'the training was stopped after '
-                            f'{run.epochs_done()} of {epochs} epochs: '
-                            f'{ADVICE}')
+    if done < epochs:
+        raise TrainingError(f'the training was stopped after {done} of '
+                            f'{epochs} epochs: {ADVICE}')
     exported = export_backbone(run.path, run.backbone)
     plot_loss_curves(run.checkpoints, run.losses)
     write_report(run.path)
@@ -294,14 +288,17 @@ def _finish(run: RunFolder, arch: str) -> Result:
             unreadable = sum(1 for _ in file)
     return Result(run.path, run.backbone, Path(path), run.config, run.report,
                   len(read_json(run.images)['images']), unreadable,
-                  _snippet(run, arch) or exported.snippet)
+                  _snippet(run, exported))
 
 
-def _snippet(run: RunFolder, arch: str) -> Optional[str]:
-    """Return Python that loads the backbone in torchvision, if it can."""
-    name = TORCHVISION.get(arch)
-    if name is None:
-        return None
+def _snippet(run: RunFolder, exported: Exported) -> str:
+    """Return Python that loads the backbone, in torchvision if it can."""
+    if 'conv1.weight' not in exported.weights:  # not with timm's prefix
+        return exported.snippet
+    try:
+        name = to_torchvision(exported.weights, {}).name
+    except ValueError:
+        return exported.snippet
     return (f'import torch, torchvision\nmodel = torchvision.models.{name}(); '
             f'model.load_state_dict(torch.load({_shown(run.backbone)!r}, '
             "weights_only=True)['state_dict'], strict=False)")
