@@ -1,12 +1,14 @@
 import json
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
 
 import pytest
 from processes import is_alive
+from warm_python import warm_python
 
 from univip_mm.workflow import launch
 from univip_mm.workflow.launch import TrainingError, train, training_command
@@ -94,21 +96,26 @@ def test_train_passes_sigterm_on(run):
     thread.join()
 
 
-def test_train_ends_with_its_parent(run):
+def test_train_ends_with_its_parent(run, tmp_path):
     run = run('print(json.dumps(os.getpid()), flush=True)\ntime.sleep(60)')
-    child = os.fork()
-    if child == 0:
-        try:
-            train(run, CPU, max_iters=10, batch_size=32)
-        finally:
-            os._exit(0)
+    parent = tmp_path / 'parent.py'
+    parent.write_text(f"""
+from pathlib import Path
+from univip_mm.workflow import launch
+launch.TRAIN = Path({str(launch.TRAIN)!r})
+devices = launch.Devices{tuple(CPU)}
+launch.train(launch.RunFolder({str(run.path)!r}), devices, max_iters=10,
+             batch_size=32)
+""")
+    process = subprocess.Popen([warm_python(), parent])
     text = ''
     while not text.strip().isdigit():
+        assert process.poll() is None
         time.sleep(0.05)
         text = run.log.read_text().splitlines()[-1] if (
             run.log.exists() and run.log.read_text()) else ''
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
+    process.kill()
+    process.wait()
     deadline = time.time() + 10
     while is_alive(json.loads(text)) and time.time() < deadline:
         time.sleep(0.05)
