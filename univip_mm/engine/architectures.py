@@ -59,8 +59,7 @@ class Architecture(NamedTuple):
 
     Attributes:
         options (dict): Values to merge into ``configs/univip_r50_coco.py``
-            with ``Config.merge_from_dict``: backbone, projector, optimizer
-            and schedule.
+            with ``Config.merge_from_dict``: backbone, projector and optimizer.
         channels (int): Length of the features that the projector gets.
         learning_rate (float): Learning rate of 512 images per step.
         warmup_epochs (int): Epochs of the linear warm-up in the schedule.
@@ -112,7 +111,7 @@ def architecture_options(name: str, scene_size: int = 224,
             'for a ResNet')
     else:
         learning_rate, warmup = _ADAMW_LR, _ADAMW_WARMUP
-        options.update(_ADAMW, param_scheduler=_schedule(warmup))
+        options.update(_ADAMW)
         reasons['optim_wrapper'] = (
             f'{name} has no batch norm, like a ViT: AdamW, learning rate '
             '1.5e-4 per 256 images, weight decay 0.1 and 40 epochs of '
@@ -120,16 +119,6 @@ def architecture_options(name: str, scene_size: int = 224,
     # A copy, because MMEngine removes `_delete_` from what it merges.
     return Architecture(
         deepcopy(options), features.shape[1], learning_rate, warmup, reasons)
-
-
-def _schedule(warmup: int, epochs: int = 800) -> list[dict]:
-    """Return a linear warm-up and a cosine, as in the recipe."""
-    common = dict(by_epoch=True, convert_to_iter_based=True)
-    return [
-        dict(type='LinearLR', start_factor=1e-4, begin=0, end=warmup,
-             **common),
-        dict(type='CosineAnnealingLR', eta_min=0., begin=warmup, end=epochs,
-             **common)]
 
 
 def _build_timm(name: str, sizes: Iterable[int]
