@@ -21,6 +21,7 @@ from univip_mm.proposals import Search, generate_proposals
 from univip_mm.proposals.command_line import (
     add_rule_options,
     describe_counts,
+    describe_search,
     rules_from_args,
 )
 from univip_mm.proposals.earlier import keep_ids, path_of_list
@@ -105,7 +106,9 @@ def main() -> None:
             value = getattr(args, option[2:].replace('-', '_'))
             check_not_url(value or '', option)
         images, ann_file = list_images(args)
-        describe_start(images, search)
+        if rank_and_world_size()[0] == 0:
+            for line in describe_search(images, search):
+                print(line, flush=True)
         outcome = generate_proposals(
             images, args.img_prefix, args.out, search, ann_file.name,
             args.workers, None if args.ann_file else ann_file)
@@ -129,19 +132,6 @@ def list_images(args: argparse.Namespace) -> tuple[list[dict], Path]:
     return broadcast(images), ann_file
 
 
-def describe_start(images: list[dict], search: Search) -> None:
-    """Print the number of large images, and how long an image may take."""
-    if rank_and_world_size()[0] != 0:
-        return
-    sizes = [(x['width'], x['height']) for x in images if 'width' in x]
-    if large := sum(search.reduces(*size) for size in sizes):
-        print(f'{large} images are large (more than 2 megapixels, or a side '
-              'above 3000 pixels) and are searched in a copy of 0.3 '
-              'megapixels: --max-side changes this')
-    print('searching: an image without a result takes about 2 s (0.3 '
-          'megapixels) to 40 s (2 megapixels) on one core', flush=True)
-
-
 def report(args: argparse.Namespace, outcome: Outcome,
            seconds: float) -> None:
     """Print the numbers of images and proposals, and unreadable images."""
@@ -151,8 +141,8 @@ def report(args: argparse.Namespace, outcome: Outcome,
     print(f'; {outcome.found_before} were searched before'
           if outcome.found_before else '')
     if outcome.reduced:
-        print(f'{outcome.reduced} large images were searched in a copy of '
-              '0.3 megapixels')
+        print(f'{outcome.reduced} large images were searched in a reduced '
+              'copy')
     print(describe_counts(out))
     for name, problem in list(outcome.unreadable.items())[:SHOWN]:
         print(f'not read: {printable(name)}: {printable(problem)}')

@@ -43,7 +43,7 @@ def test_check_opencv_names_the_command(opencv, level, text):
 
 @pytest.mark.parametrize('torch, level, text', [
     (TORCH, OK, '2.14.1'),
-    (dict(TORCH, version='2.5.1'), WARN, '"torch>=2.6"'),
+    (dict(TORCH, version='2.5.1'), FAIL, '"torch>=2.6"'),
     ("RuntimeError: operator torchvision::nms does not exist", FAIL,
      doctor.TORCH),
 ])

@@ -55,7 +55,14 @@ def test_read_sources_joins_and_counts_repeated(tmp_path, caplog):
     assert sources.folder == str(tmp_path)
     assert names(sources) == ['a/x.jpg', 'b/c/y.jpg', 'b/x.jpg']
     assert [x['id'] for x in sources.images] == [1, 2, 3]
-    assert '1 images are in several' in caplog.text
+    assert '1 images are listed more than once' in caplog.text
+
+
+def test_read_sources_uses_a_file_of_two_ids_once(tmp_path, caplog):
+    write(tmp_path / 'x.jpg')
+    ann_file = write_coco(tmp_path / 'list.json', 'x.jpg', './x.jpg', 'x.jpg')
+    assert names(read_sources(ann_file)) == ['x.jpg']
+    assert '2 images are listed more than once' in caplog.text
 
 
 def test_read_sources_reports_wrong_sources(tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 import json
 import os
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -177,3 +178,25 @@ def test_remove_deletes_folder(tmp_path):
     journal.close()
     journal.remove()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_removal_that_is_killed_does_not_block_the_folder(
+        tmp_path, monkeypatch):
+    journal = Journal(tmp_path / 'a.npz', SETTINGS)
+    journal.lock()
+    journal.write(7, '7.jpg', Found(boxes(3)))
+    removed = []
+    unlink = Path.unlink
+
+    def kill_at_second(path, **kwargs):
+        removed.append(path.name)
+        if len(removed) % 2 == 0:
+            raise KeyboardInterrupt
+        unlink(path, **kwargs)
+    monkeypatch.setattr(Path, 'unlink', kill_at_second)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            journal.remove()
+        journal = Journal(tmp_path / 'a.npz', SETTINGS)
+        journal.lock()
+    assert len(removed) == 4 and 'lock' in removed

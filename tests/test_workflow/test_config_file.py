@@ -77,6 +77,14 @@ def test_build_config_can_leave_bfloat16():
     assert 'dtype' not in cfg.optim_wrapper
 
 
+def test_build_config_scales_the_loss_of_float16():
+    cfg = build_config(settings_of(
+        overrides={'optim_wrapper.dtype': 'float16'}))
+    assert cfg.optim_wrapper.get('loss_scale', 'dynamic') == 'dynamic'
+    assert build_config(settings_of()).optim_wrapper.loss_scale == dict(
+        enabled=False)
+
+
 def test_checkpoint_bytes_of_resnet50():
     """ResNet-50 has 23.5 million weights, projector and predictor 11.6."""
     assert checkpoint_bytes(build_config(settings_of())) == pytest.approx(

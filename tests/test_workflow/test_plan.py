@@ -1,10 +1,13 @@
 import pytest
+import torch
 from test_workflow.small_run import OVERRIDES, small_plan, write_photographs
 
 from univip_mm.io.boxes import ProposalRules
 from univip_mm.proposals import Search
+from univip_mm.workflow import config_file
 from univip_mm.workflow.config_file import is_edited, write_config
 from univip_mm.workflow.plan import Request, final_settings, make_plan
+from univip_mm.workflow.recipe import Devices
 from univip_mm.workflow.run_folder import RunFolder
 
 
@@ -67,6 +70,46 @@ def test_make_plan_keeps_the_object_size_of_a_run(tmp_path, photos):
                             plan.images)
     assert cfg.train_dataloader.dataset.pipeline[1].min_size == 40
     assert cfg.train_dataloader.dataset.min_image_size == 40
+
+
+def test_final_settings_show_the_values_of_the_config(
+        tmp_path, photos, monkeypatch):
+    """As on a GPU, whose precision and graph the options change."""
+    monkeypatch.setattr(config_file, 'check_training', lambda cfg: None)
+    run = RunFolder(tmp_path / 'run')
+    changes = {
+        'optim_wrapper.type': 'OptimWrapper', 'model.graph': None,
+        'param_scheduler.0.end': 3, 'param_scheduler.1.begin': 3}
+    gpu = Devices('cuda', 1, 'H100', bfloat16=True)
+    for overrides, expected in (
+            ({}, ['bfloat16', 'cuda_graph', 2]),
+            (changes, ['float32', None, 3])):
+        request, plan = small_plan(run, photos, epochs=20, overrides={
+            **OVERRIDES, **overrides})
+        settings, _ = final_settings(
+            run, request, plan._replace(devices=gpu), plan.images)
+        found = values(settings)
+        assert [found[x] for x in ('precision', 'graph', 'warm-up')
+                ] == expected
+        assert (settings.choices['precision'].reason == 'set by you') == bool(
+            overrides)
+
+
+def test_make_plan_reports_wrong_values_of_the_initialized_network(
+        tmp_path, photos):
+    weights = tmp_path / 'weights.pth'
+    torch.save(dict(a=torch.zeros(1)), weights)
+    for key, value in (('depth', 19), ('dpeth', 18)):
+        with pytest.raises(ValueError, match=f'--set model.backbone.{key}: a'):
+            small_plan(RunFolder(tmp_path / 'run'), photos, init=weights,
+                       overrides={f'model.backbone.{key}': value})
+
+
+def test_make_plan_needs_a_safe_reader(tmp_path, photos, monkeypatch):
+    """At the end, the backbone is read from a checkpoint."""
+    monkeypatch.setattr(torch, '__version__', '2.5.1')
+    with pytest.raises(ValueError, match='torch>=2.6'):
+        small_plan(RunFolder(tmp_path / 'run'), photos)
 
 
 @pytest.mark.parametrize('overrides', [

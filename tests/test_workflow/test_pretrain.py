@@ -9,8 +9,10 @@ from tiny import PYTHONPATH, ROOT
 from warm_python import warm_python
 
 import univip_mm
+from univip_mm.workflow import plan
 from univip_mm.workflow import pretrain as module
 from univip_mm.workflow.launch import TrainingError
+from univip_mm.workflow.recipe import Devices
 
 
 @pytest.fixture(scope='module')
@@ -70,8 +72,12 @@ def test_pretrain_describes_what_it_does(run):
 def test_pretrain_repeated_does_no_work(run, monkeypatch):
     _, out, _ = run
     before = (out / 'proposals.npz').stat().st_mtime_ns
+    record = (out / 'run.json').read_text()
+    monkeypatch.setattr(plan, 'find_devices', lambda _: Devices(
+        'cpu', 2, 'other machine'))
     result, started = again(run, monkeypatch)
     assert not started
+    assert (out / 'run.json').read_text() == record
     assert (result.images, result.unreadable) == (8, 1)
     assert result.checkpoint.name == 'epoch_2.pth'
     assert (out / 'proposals.npz').stat().st_mtime_ns == before

@@ -23,7 +23,7 @@ def test_recipe_of_coco_is_the_papers():
     epochs = choose_epochs(per_epoch).value
     assert batch_size == 8 * cfg.train_dataloader.batch_size
     assert epochs == cfg.train_cfg.max_epochs
-    assert choose_learning_rate(batch_size).value == (
+    assert choose_learning_rate(batch_size, 0.4).value == (
         cfg.optim_wrapper.optimizer.lr)
     assert choose_momentum(batch_size, epochs * per_epoch).value == (
         cfg.model.base_momentum)

@@ -106,7 +106,8 @@ def check_opencv(opencv: Any,
     elif not opencv['search']:
         yield Finding(
             FAIL, 'OpenCV', f'no selective search, so proposals cannot be '
-            f'made; folder cv2 is of the last one of: {names}', CONTRIB)
+            f'made; the last installed of these has the folder cv2: {names}',
+            CONTRIB)
     else:
         yield Finding(OK, 'OpenCV', f'{opencv["version"]} with selective '
                       f'search ({names})')
@@ -120,8 +121,11 @@ def check_torch(torch: Any) -> Iterator[Finding]:
     version = torch['version']
     text = f'{version}, torchvision {torch["torchvision"]}'
     # Both messages name the command.
-    problem = reader_refusal(version) or reader_fault(version)
-    yield Finding(WARN if problem else OK, 'PyTorch', problem or text)
+    if refusal := reader_refusal(version):  # no backbone could be written
+        yield Finding(FAIL, 'PyTorch', refusal)
+    else:
+        fault = reader_fault(version)
+        yield Finding(WARN if fault else OK, 'PyTorch', fault or text)
 
 
 def check_gpus(torch: Mapping[str, Any], driver: str) -> Iterator[Finding]:

@@ -36,8 +36,8 @@ def read_sources(data: Union[Source, Sequence[Source]]) -> Sources:
 
     A source is a folder with its subfolders, an archive, or a COCO json with
     the folder of its images: a pair (json, folder), the text
-    ``JSON:FOLDER``, or a json beside its images. A file in several sources
-    is used once, and a warning counts these files.
+    ``JSON:FOLDER``, or a json beside its images. A file that is listed more
+    than once is used once, and a warning counts these files.
 
     Raises:
         FileNotFoundError: A source does not exist, or has no image.
@@ -47,18 +47,16 @@ def read_sources(data: Union[Source, Sequence[Source]]) -> Sources:
     if not sources:
         raise ValueError(f'there is no source of images: {HOW}')
     lists = [_read_source(source) for source in sources]
-    if len(lists) == 1:
-        return lists[0]
     folder = osp.commonpath([folder for folder, _ in lists])
     joined: dict[str, dict] = {}
     for own, images in lists:
+        below = osp.relpath(own, folder)
         for image in images:
-            name = osp.join(osp.relpath(own, folder), image['file_name'])
-            name = osp.normpath(name)
+            name = osp.normpath(osp.join(below, image['file_name']))
             joined.setdefault(name, dict(
                 image, id=len(joined) + 1, file_name=name))
     if repeated := sum(len(images) for _, images in lists) - len(joined):
-        warn(f'{repeated} images are in several of the sources, and are used '
+        warn(f'{repeated} images are listed more than once, and are used '
              'once')
     return Sources(folder, list(joined.values()))
 

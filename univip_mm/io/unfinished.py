@@ -33,7 +33,8 @@ def remove_files(folder: Path, patterns: Iterable[str]) -> None:
 
     Args:
         folder (Path): The folder.
-        patterns (Iterable[str]): Names of the files, as for ``Path.glob``.
+        patterns (Iterable[str]): Names of the files, as for ``Path.glob``,
+            with the marker of :func:`claim_folder` last.
     """
     for pattern in patterns:
         for path in folder.glob(pattern):

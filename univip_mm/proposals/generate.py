@@ -189,7 +189,7 @@ def _finish(images: Sequence[dict], img_prefix: PathLike, out: Path,
             name, problem = next(iter(result.unreadable.items()))
             return ValueError(
                 f"none of the {len(images)} images below '{img_prefix}' "
-                f'could be read ({name}: {problem}): check --img-prefix')
+                f'could be read ({name}: {problem}): check the folder')
         write_result(result, img_prefix, out, meta, journal, list_file)
         journal.remove()
         return result.unreadable, len(result.reduced)

@@ -158,7 +158,7 @@ class Journal:
     def remove(self) -> None:
         """Remove the files and the folder, and release the lock."""
         remove_files(self.folder, (
-            '*.jsonl', '.*.json.*.part', LIST, _SETTINGS, _LOCK))
+            '*.jsonl', '.*.json.*.part', LIST, _LOCK, _SETTINGS))
         self.unlock()
 
     def unlock(self) -> None:

@@ -107,7 +107,8 @@ def checkpoint_bytes(cfg: Config) -> int:
     optimizer, of 4 bytes per number.
     """
     with DefaultScope.overwrite_default_scope('univip_mm'):
-        parts = [MODELS.build(cfg.model[name]) for name in PARTS]
+        parts = [MODELS.build(cfg.model[name]) for name in PARTS
+                 if name in cfg.model]
     return 4 * 4 * sum(x.numel() for part in parts for x in part.parameters())
 
 
@@ -202,13 +203,15 @@ def _device_options(cfg: Config, settings: Settings) -> dict:
     if devices.kind == 'cpu' or devices.count == 1:
         for path, _ in parts_of_type(cfg.model, 'SyncBN', 'model'):
             options[f'{path}.type'] = 'BN' if 'backbone' in path else 'BN1d'
-    if devices.bfloat16 and settings.overrides.get(
+    wanted = settings.overrides
+    if devices.bfloat16 and wanted.get(
             'optim_wrapper.type') != 'OptimWrapper':
         options |= {
             'optim_wrapper.type': 'AmpOptimWrapper',
             'optim_wrapper.dtype': 'bfloat16',
-            'optim_wrapper.loss_scale': dict(enabled=False),
             'model.data_preprocessor.channels_last': True}
+        if wanted.get('optim_wrapper.dtype', 'bfloat16') == 'bfloat16':
+            options['optim_wrapper.loss_scale'] = dict(enabled=False)
     if graph := settings.choices.get('graph'):
         options['model.graph'] = graph.value
     return options
@@ -251,4 +254,4 @@ def _override(cfg: Config, overrides: Mapping[str, Any]) -> None:
             raise ValueError(
                 f'--set {printable(key)}: the config has no such key '
                 f'({excerpt(str(e))}): see config.py of a run for the keys, '
-                'or configs/univip_r50_coco.py') from None
+                f"or '{config_path(BASE)}'") from None

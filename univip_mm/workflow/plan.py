@@ -1,18 +1,23 @@
 """From the options and the images of a call to the settings of its run."""
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Optional, Union
 
 import numpy as np
+import torch
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
 from ..engine.architectures import Architecture, architecture_options
+from ..engine.config import parts_of_type
 from ..engine.initial_weights import InitialWeights, read_initial_weights
+from ..hosts.versions import reader_refusal
 from ..io.atomic import PathLike
 from ..io.boxes import ProposalRules
 from ..io.coco_json import image_path
+from ..io.configs import config_path
 from ..io.data_sources import read_sources
 from ..io.images import read_size
 from ..proposals import Search
@@ -22,6 +27,7 @@ from ..registry import MODELS
 from ..utils.progress import track
 from ..utils.text import excerpt, printable
 from .config_file import (
+    BASE,
     RULES,
     Settings,
     build_base,
@@ -143,9 +149,12 @@ def make_plan(run: RunFolder, request: Request, resume: bool) -> Plan:
 
     Raises:
         FileNotFoundError: There are no images, or a file is missing.
-        ValueError: An option is wrong, or ``run`` is another run.
+        ValueError: An option is wrong, ``run`` is another run, or this
+            PyTorch could not write the backbone.
         ImportError: OpenCV has no selective search.
     """
+    if refusal := reader_refusal(torch.__version__):
+        raise ValueError(refusal)
     earlier = read_record(run)
     devices = find_devices(request.devices)
     if request.launcher != 'none':
@@ -234,19 +243,28 @@ def final_settings(run: RunFolder, request: Request, plan: Plan,
     edited = read_edited(run)
     if edited is not None:
         _check_devices(run, plan)
-    try:
+    with _values_checked(request, edited is not None):
         cfg = build_config(settings) if edited is None else edited
         check_built(cfg, plan.devices)
-    except (KeyError, TypeError, AttributeError) as e:
-        if not request.overrides and edited is None:
-            raise
-        source = "'config.py', which you have changed" if edited else (
-            f'--set {", ".join(map(printable, request.overrides))}')
-        raise ValueError(f'{source}: a value does not fit '
-                         f'({type(e).__name__}: {excerpt(str(e))}): compare '
-                         'with configs/univip_r50_coco.py') from None
-    choices = refresh(settings.choices, cfg, plan.devices.count, usable)
+        choices = refresh(settings.choices, cfg, plan.devices.count, usable)
     return settings._replace(choices=choices), cfg
+
+
+@contextmanager
+def _values_checked(request: Request, is_edited: bool = False
+                    ) -> Iterator[None]:
+    """Report errors of the network and MMEngine as errors of the values."""
+    try:
+        yield
+    except (KeyError, TypeError, AttributeError, AssertionError) as e:
+        if not request.overrides and not is_edited:
+            raise
+        source = "'config.py', which you have changed" if is_edited else (
+            f'--set {", ".join(map(printable, request.overrides))}')
+        raise ValueError(
+            f'{source}: a value does not fit ({type(e).__name__}: '
+            f"{excerpt(str(e))}): compare with '{config_path(BASE)}'"
+        ) from None
 
 
 def _check_devices(run: RunFolder, plan: Plan) -> None:
@@ -262,18 +280,32 @@ def _check_devices(run: RunFolder, plan: Plan) -> None:
 def refresh(choices: dict[str, Choice], cfg: Config, devices: int,
             images: int) -> dict[str, Choice]:
     """Return the choices with the values of a config."""
-    loader = cfg.train_dataloader
+    loader, wrapper = cfg.train_dataloader, cfg.optim_wrapper
     values = {
         'batch size': loader.batch_size * devices,
         'epochs': cfg.train_cfg.max_epochs,
-        'learning rate': cfg.optim_wrapper.get('optimizer', {}).get('lr'),
+        'learning rate': wrapper.get('optimizer', {}).get('lr'),
         'EMA momentum': cfg.model.get('base_momentum'),
-        'workers': loader.get('num_workers')}
+        'warm-up': _warmup(cfg),
+        'workers': loader.get('num_workers'),
+        'batch norm': 'SyncBN' if [*parts_of_type(
+            cfg.model, 'SyncBN', 'model')] else 'BN',
+        'precision': wrapper.get('dtype', 'float16') if wrapper.get(
+            'type') == 'AmpOptimWrapper' else 'float32',
+        'graph': cfg.model.get('graph')}
     values['steps'] = values['epochs'] * steps_per_epoch(
         images, values['batch size'], devices)
     return {name: x._replace(value=values[name], reason='set by you')
             if name in values and values[name] != x.value else x
             for name, x in choices.items()}
+
+
+def _warmup(cfg: Config) -> Union[int, str]:
+    """Return the epochs in which the learning rate rises."""
+    first = [*cfg.get('param_scheduler', []), {}][0]
+    if first.get('type') != 'LinearLR':
+        return 0
+    return first['end'] if first.get('by_epoch') else f'{first["end"]} steps'
 
 
 def _usable(images: Sequence[dict], min_size: int) -> int:
@@ -292,7 +324,8 @@ def read_init(request: Request, architecture: Architecture,
         ValueError: It cannot be read, or does not fit.
     """
     cfg = build_base(architecture, request.overrides).model.backbone
-    with DefaultScope.overwrite_default_scope('univip_mm'):
+    with DefaultScope.overwrite_default_scope('univip_mm'), \
+            _values_checked(request):
         backbone = MODELS.build(cfg)
     return read_initial_weights(
         request.init_path, backbone, request.init_partial,

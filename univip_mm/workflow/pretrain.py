@@ -20,7 +20,7 @@ from ..io.files import read_json
 from ..io.outputs import check_output_folder
 from ..io.work_dir_lock import work_dir_lock
 from ..proposals import generate_proposals
-from ..proposals.command_line import describe_counts
+from ..proposals.command_line import describe_counts, describe_search
 from ..utils.distributed import (
     broadcast,
     leave,
@@ -124,9 +124,9 @@ def pretrain(data: Union[Source, Sequence[Source]], out: PathLike, *,
         plan = _on_first_rank(lambda: _prepare(run, request, resume, stack))
         if plan.is_finished:
             if is_first:
-                say('finished', 'all epochs are done; to train on, give more '
-                    '--epochs and --resume')
-            _on_first_rank(lambda: _write_config(run, request, plan))
+                say('finished', 'all epochs are done; to train longer, repeat '
+                    'the command with more --epochs and --resume')
+            _on_first_rank(lambda: _update_config(run, request, plan))
             leave()
         else:
             _search(run, plan)
@@ -200,10 +200,14 @@ def _check_name(path: Path) -> None:
 
 def _search(run: RunFolder, plan: Plan) -> None:
     """Search for proposals, and report their number."""
+    is_first = rank_and_world_size()[0] == 0
+    if is_first and not run.proposals.exists():
+        for line in describe_search(plan.images, plan.search):
+            say('search', line)
     outcome = generate_proposals(
         plan.images, plan.folder, run.proposals, plan.search, 'images.json',
         list_file=run.images)
-    if rank_and_world_size()[0] == 0:
+    if is_first:
         say('proposals', describe_counts(run.proposals))
         if outcome.unreadable:
             say('unreadable', f"{count(len(outcome.unreadable), 'file')}, "
@@ -229,6 +233,16 @@ def _write_config(run: RunFolder, request: Request,
         write_config(cfg, settings, run)
     write_record(run, record)
     return settings, cfg
+
+
+def _update_config(run: RunFolder, request: Request, plan: Plan) -> None:
+    """Write the config of a finished run if the options have changed.
+
+    Otherwise config and record describe the machine that has trained it.
+    """
+    before = (plan.earlier or {}).get('request')
+    if before != request.to_dict() or not run.config.exists():
+        _write_config(run, request, plan)
 
 
 def _write_run(run: RunFolder, request: Request,

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple, Optional
 
 PER_DEVICE = 64  # images of a step (UniVIP, Sec. 4.1)
 REFERENCE_BATCH = 512
-REFERENCE_LR = 0.4  # of SGD (UniVIP, Sec. 4.1, as in ORL)
 BASE_MOMENTUM = 0.01  # 1 - 0.99, for REFERENCE_BATCH
 STEPS = 184_800  # of the COCO recipe: 800 epochs of 231 steps
 MAX_EPOCHS = 800
@@ -100,8 +99,7 @@ def choose_epochs(per_epoch: int, wanted: Optional[int] = None,
     return Choice('epochs', value, reason, '--epochs')
 
 
-def choose_learning_rate(batch_size: int,
-                         reference: float = REFERENCE_LR) -> Choice:
+def choose_learning_rate(batch_size: int, reference: float) -> Choice:
     """Choose the learning rate, linear in the batch size.
 
     ``reference`` is that of ``REFERENCE_BATCH`` images.
@@ -134,7 +132,8 @@ def choose_warmup(epochs: int, longest: int) -> Choice:
     value = min(longest, epochs // 10)
     reason = f'epochs; a tenth, at most {longest}; then a cosine to 0'
     return Choice('warm-up', value, reason,
-                  '--set param_scheduler.0.end=…' if value else '')
+                  '--set param_scheduler.0.end=N param_scheduler.1.begin=N'
+                  if value else '')
 
 
 def choose_workers(devices: int) -> Choice:
@@ -173,9 +172,10 @@ def expectation(images: int) -> Optional[str]:
     if images < FEW:
         return (f'{images} images are few: the steps will work, but do not '
                 'expect a better backbone from images alone; start from '
-                'weights (--init), and see "How many images" in docs/faq.md')
+                'weights (--init), and see "How many images and epochs do I '
+                'need" in the FAQ')
     if images < SOME:
         return (f'{images} images are not many: starting from weights '
-                '(--init) usually helps more than more epochs; see "How '
-                'many images" in docs/faq.md')
+                '(--init) usually helps more than more epochs; see "How many '
+                'images and epochs do I need" in the FAQ')
     return None

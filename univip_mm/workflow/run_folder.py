@@ -103,7 +103,8 @@ def check_same_run(run: RunFolder, earlier: dict, request: dict,
     if earlier.get('images') != images:
         facts.append('other images')
     cure = 'choose another --out' if fixed else (
-        'choose another --out, or add --resume to go on with the new ones')
+        'repeat the earlier options, choose another --out, or add --resume '
+        'to go on with the new options and images')
     raise ValueError(f"--out '{printable(run.path)}' has a training with "
                      f'{"; ".join(facts)}: {cure}')
 

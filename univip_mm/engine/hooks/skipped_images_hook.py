@@ -210,8 +210,8 @@ class SkippedImagesHook(Hook):
         enough = min(1, math.ceil(100 * share) / 100)
         return (f'max_unreadable of SkippedImagesHook is '
                 f'{self.max_unreadable:.2%}: repair or remove the images and '
-                'run tools/generate_proposals.py again; or continue without '
-                'them, with --cfg-options '
+                'search for proposals again; or continue without them, with '
+                '--cfg-options '
                 f'default_hooks.skipped_images.max_unreadable={enough:g}')
 
 
