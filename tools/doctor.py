@@ -1,4 +1,4 @@
-"""Check the installation and the machine, and name what mends each fault.
+"""Check the installation and the machine, and print what fixes each fault.
 
 The exit code is 1 if a pre-training cannot work.
 """

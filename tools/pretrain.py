@@ -1,8 +1,8 @@
-"""Pre-train a backbone on a folder of images, without labels and a config.
+"""Pre-train a backbone on a folder of images, without labels or a config.
 
 The command lists the images, searches for objects in them, chooses the
-settings, trains, and writes the backbone and a report to OUT. Repeat the
-command after an interruption: it goes on where it was.
+settings, trains, and writes the backbone and a report to OUT. Ctrl-C saves a
+checkpoint. After an interruption, repeat the command: it resumes.
 """
 import argparse
 import sys
@@ -47,19 +47,19 @@ def parse_args() -> argparse.Namespace:
     add('--arch', default='resnet50', metavar='NAME',
         help=f'backbone: {", ".join(ARCHITECTURES)}, or timm/NAME with a name '
         'of timm (default: %(default)s)')
-    add('--init', metavar='WEIGHTS', help='start from the backbone in this '
-        'file: weights of torchvision, timm, MMPretrain, or a checkpoint of '
-        'this package (default: random weights)')
+    add('--init', metavar='WEIGHTS', help='file or URL of weights to start '
+        'from, of torchvision, timm, MMPretrain or this package, for example '
+        'torchvision://resnet50 (default: random weights)')
     add('--init-partial', action='store_true',
         help='accept WEIGHTS of which only a part fits')
     auto = dict(type=number_or_auto, default='auto')
     add('--epochs', metavar='N', **auto, help='passes over all images '
-        '(default: auto, by the number of steps)')
+        '(default: auto, as many steps as the paper, at most 800 epochs)')
     add('--batch-size', metavar='N', **auto, help='images of a step on all '
         'devices together (default: auto, at most 64 per device)')
-    add('--devices', default='auto', metavar='D', help='auto, a number of '
-        "GPUs, their indices such as 0,2, 'cpu', or 'cpu:2' for two "
-        'processes (default: all GPUs, or the CPU)')
+    add('--devices', default='auto', metavar='D', help="number of GPUs, "
+        "their indices (0,2; with a comma for one: '1,'), cpu, or cpu:2 for "
+        'two processes (default: all GPUs, or the CPU)')
     add('--max-side', type=int, metavar='PIXELS', help='search for objects '
         'in a copy with this longer side: faster, with other boxes (default: '
         'a copy only of images above 2 megapixels)')
@@ -68,7 +68,8 @@ def parse_args() -> argparse.Namespace:
         'a command')
     add('--set', nargs='+', action='extend', default=[], dest='overrides',
         metavar='KEY=VALUE', help='values of the config, for example '
-        'optim_wrapper.optimizer.lr=0.1; OUT/config.py has all keys')
+        'optim_wrapper.optimizer.lr=0.1; OUT/config.py has all keys but '
+        'proposal_rules.min_size')
     args = parser.parse_args()
     for text in args.overrides:
         if not text.partition('=')[0] or '=' not in text:

@@ -108,9 +108,10 @@ def train(folder: Path, config: str, work_dir: str, *options) -> list:
 
 
 def scalars(work_dir: Path) -> list:
-    """Return the lines of the latest log, one per iteration."""
+    """Return the losses of the latest log, one line per iteration."""
     path = max(work_dir.glob('*/vis_data/scalars.json'))
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    lines = map(json.loads, path.read_text().splitlines())
+    return [line for line in lines if 'loss' in line]
 
 
 def losses(lines: list) -> list:
