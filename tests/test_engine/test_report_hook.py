@@ -19,8 +19,12 @@ def write_hooks(folder, options=''):
     return config
 
 
+@pytest.mark.parametrize('model', ['', '''
+model['backbone']['type'] = 'VectorResNet'
+model['neck']['with_avg_pool'] = False
+'''], ids=['maps', 'vectors'])
 def test_report_is_written_during_and_after(coco_folder, monkeypatch,
-                                            capsys):
+                                            capsys, model):
     states = []
     write = univip_mm.visualization.report.write_report
 
@@ -30,8 +34,9 @@ def test_report_is_written_during_and_after(coco_folder, monkeypatch,
 
     monkeypatch.setattr(univip_mm.visualization.report, 'write_report', record)
     out = coco_folder / 'out'
-    run_tool('train', write_hooks(coco_folder, f'out={str(out)!r}, seconds=0'),
-             '--work-dir', out / 'checkpoints')
+    config = write_hooks(coco_folder, f'out={str(out)!r}, seconds=0')
+    config.write_text(config.read_text() + model)
+    run_tool('train', config, '--work-dir', out / 'checkpoints')
     assert states == 8 * ['running'] + ['finished']
     text = (out / 'report.html').read_text()
     assert '8 of 8' in text and 'rank_backbone' in text

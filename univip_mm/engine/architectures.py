@@ -2,13 +2,14 @@
 import difflib
 from collections.abc import Iterable
 from copy import deepcopy
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import DefaultScope
 from torch import nn
 
+from ..models.pooling import last_output
 from ..models.timm_backbone import import_timm
 from ..registry import HOST, MODELS
 from ..utils.text import printable
@@ -157,7 +158,8 @@ def _build(name: str, backbone: dict, sizes: Iterable[int]
         network = _on_meta_device(cfg)
         for size in sizes:
             with torch.device('meta'), torch.no_grad():
-                features[size] = _last(network(torch.empty(2, 3, size, size)))
+                features[size] = last_output(
+                    network(torch.empty(2, 3, size, size)))
     except Exception as e:  # the network may raise any type
         reason = ' '.join(printable(e).split())[:200]
         views = ' and '.join(map(str, sizes))
@@ -183,13 +185,6 @@ def _on_meta_device(cfg: dict) -> nn.Module:
         except RuntimeError:  # the network reads a tensor while it is built
             network = MODELS.build(cfg)
     return revert_sync_batchnorm(network).to('meta')
-
-
-def _last(features: Any) -> torch.Tensor:
-    """Return the last output of a network that returns several."""
-    while isinstance(features, (list, tuple)):
-        features = features[-1]
-    return features
 
 
 def _unknown(name: str) -> str:
