@@ -44,7 +44,7 @@ class Exported(NamedTuple):
         numbers = sum(value.numel() for value in self.weights.values())
         return (f'{self.name}: {len(self.weights)} tensors, '
                 f'{numbers / 1e6:.1f} million numbers, {branch} branch, '
-                f'written to {self.path}')
+                f'written to {printable(self.path)}')
 
 
 def export(source: PathLike, out: Optional[PathLike] = None,
