@@ -17,7 +17,7 @@ from ..engine.config import dicts_in
 from ..models.pooling import last_output, pool
 from ..registry import MODELS
 from ..utils.text import excerpt, printable
-from .export_names import resnet_depth
+from .export_names import class_name, resnet_depth
 from .packages import import_package
 from .source import BackboneSource
 
@@ -94,7 +94,7 @@ def build_network(source: BackboneSource) -> FeatureNetwork:
         _make_safe(config, name)
     for key in LOADING:
         config.pop(key, None)
-    if _class_name(config) in ('TIMMBackbone', 'PooledTIMMBackbone'):
+    if class_name(config) in ('TIMMBackbone', 'PooledTIMMBackbone'):
         import_package('timm', 'the network')
     try:
         with DefaultScope.overwrite_default_scope('univip_mm'), _quiet():
@@ -136,10 +136,6 @@ def resnet_config(weights: OrderedDict) -> Optional[dict]:
     if stem == 64:  # the default
         del config['stem_channels'], config['base_channels']
     return config
-
-
-def _class_name(config: dict) -> str:
-    return str(config.get('type')).rpartition('.')[2]
 
 
 def _make_safe(config: dict, name: str) -> None:

@@ -296,7 +296,7 @@ def _snippet(run: RunFolder, exported: Exported) -> str:
     if 'conv1.weight' not in exported.weights:  # not with timm's prefix
         return exported.snippet
     try:
-        name = to_torchvision(exported.weights, {}).name
+        name = to_torchvision(exported.weights, exported.config).name
     except ValueError:
         return exported.snippet
     return (f'import torch, torchvision\nmodel = torchvision.models.{name}(); '
