@@ -172,7 +172,7 @@ def make_plan(run: RunFolder, request: Request, resume: bool) -> Plan:
                 init_report, earlier, kept)
     settings, cfg = final_settings(run, request, plan, images)  # checks all
     return plan._replace(is_finished=bool(kept) and (
-        run.epochs_done() >= cfg.train_cfg.max_epochs))
+        run.latest()[1] >= cfg.train_cfg.max_epochs))
 
 
 def _launched(devices: Devices, request: Request) -> Devices:
