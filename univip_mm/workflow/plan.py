@@ -313,8 +313,8 @@ def choose(request: Request, plan: Plan, images: int) -> dict[str, Choice]:
     steps = Choice('steps', epochs.value * per_epoch,
                    f'{per_epoch} per epoch', '')
     choices = [
-        Choice('architecture', request.arch,
-               plan.architecture.reasons['optim_wrapper'], '--arch'),
+        Choice('architecture', request.arch, plan.architecture.reason,
+               '--arch'),
         Choice('devices', devices.text, devices.reason, '--devices'),
         batch_size, epochs, steps, choose_learning_rate(
             batch_size.value, plan.architecture.learning_rate),
