@@ -82,8 +82,8 @@ def export_backbone(source: PathLike, out: Optional[PathLike] = None,
                     config: Optional[PathLike] = None) -> Exported:
     """Write a backbone as :func:`export`, and describe the file.
 
-    ``config`` is the config of the training, which is executed. It is needed
-    for ONNX if the checkpoint has no config and the network is no ResNet.
+    ``config`` is the config of the training, which is executed. ONNX needs it
+    if the checkpoint has no config and the network is not a ResNet or ResNeXt.
     """
     if format not in FORMATS:
         raise ValueError(f"unknown format '{printable(format)}': choose one "
