@@ -156,6 +156,14 @@ class FragileResNet(MODELS.get('ResNet')):
         return super().forward(x / x.std(dim=(2, 3), keepdim=True))
 
 
+@MODELS.register_module(force=True)
+class VectorResNet(MODELS.get('ResNet')):
+    """ResNet that returns pooled features (B, C), like a ViT."""
+
+    def forward(self, x):
+        return super().forward(x)[-1].mean((2, 3)),
+
+
 @HOOKS.register_module(force=True)
 class WatchTraining(Hook):
     """Hook that writes one JSON line per iteration.

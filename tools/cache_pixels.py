@@ -5,7 +5,6 @@ the command: it decodes only the images whose pixels it does not have.
 """
 import argparse
 import os
-import sys
 import time
 
 os.environ['UNIVIP_HOST'] = 'none'  # see univip_mm/__init__.py
@@ -54,8 +53,6 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Decode the images and report the result."""
     args = parse_args()
-    # A terminal that cannot show a file name must not end the command.
-    sys.stdout.reconfigure(errors='backslashreplace')
     start = time.time()
     with one_line_errors(f"finished images are in '{args.out}.parts': repeat "
                          'the command to resume', ALL_ERRORS):

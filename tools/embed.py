@@ -6,6 +6,7 @@ from univip_mm.downstream.embed import embed
 from univip_mm.downstream.feature_file import snippet
 from univip_mm.utils.command import make_parser
 from univip_mm.utils.errors import ALL_ERRORS, one_line_errors
+from univip_mm.utils.text import printable
 
 EXAMPLE = '''
 example:
@@ -48,7 +49,8 @@ def main() -> None:
             batch_size=args.batch_size, size=args.size, device=args.device,
             workers=args.workers, config=args.config)
     print(f'{done.images} images x {done.channels} numbers, {args.branch} '
-          f'branch, written to {done.path}\n\n{snippet(done.path)}')
+          f'branch, written to {printable(done.path)}\n\n'
+          f'{snippet(done.path)}')
 
 
 if __name__ == '__main__':

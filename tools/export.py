@@ -28,7 +28,8 @@ def parse_args() -> argparse.Namespace:
         help='library that is to load the file (default: %(default)s)')
     parser.add_argument(
         '--out', metavar='FILE', help='file to write (default: backbone with '
-        'the suffix of the format, in OUT or beside the checkpoint)')
+        'the suffix of the format, in OUT; backbone_epoch_10 for the '
+        'checkpoint epoch_10.pth)')
     return parser.parse_args()
 
 

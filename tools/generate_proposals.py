@@ -5,7 +5,6 @@ the command: it searches only the images without a result.
 """
 import argparse
 import os
-import sys
 import time
 from datetime import timedelta
 from pathlib import Path
@@ -91,8 +90,6 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Search all images and report the result."""
     args = parse_args()
-    # A terminal that cannot show a file name must not end the search.
-    sys.stdout.reconfigure(errors='backslashreplace')
     end_with_launcher()
     start = time.time()
     with one_line_errors(f"finished images are in '{args.out}.parts': repeat "

@@ -5,6 +5,7 @@ import os.path as osp
 from univip_mm.io.outputs import check_output_file
 from univip_mm.utils.command import make_parser
 from univip_mm.utils.errors import one_line_errors
+from univip_mm.utils.text import printable
 from univip_mm.visualization import plot_loss_curves
 
 EXAMPLE = '''
@@ -33,7 +34,7 @@ def main() -> None:
     with one_line_errors():
         check_output_file(osp.realpath(out), '--out')
         plot_loss_curves(source, out)
-    print(f'curves: {out}')
+    print(f'curves: {printable(out)}')
 
 
 if __name__ == '__main__':

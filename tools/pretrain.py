@@ -5,7 +5,6 @@ settings, trains, and writes the backbone and a report to OUT. Ctrl-C saves a
 checkpoint. After an interruption, repeat the command: it resumes.
 """
 import argparse
-import sys
 
 from univip_mm.downstream.launch import parse_options
 from univip_mm.engine.architectures import ARCHITECTURES
@@ -85,8 +84,6 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Pre-train; known errors end with a one-line message."""
     args = vars(parse_args())
-    # A terminal that cannot show a file name must not end the run.
-    sys.stdout.reconfigure(errors='backslashreplace')
     end_with_launcher()
     with one_line_errors(ADVICE, (*ALL_ERRORS, TrainingError)):
         pretrain(args.pop('data'), args.pop('out'), **args)

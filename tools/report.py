@@ -22,8 +22,8 @@ def parse_args() -> argparse.Namespace:
         'folder above its checkpoints')
     parser.add_argument(
         '--no-neighbours', action='store_true', help='leave out the picture '
-        'of nearest neighbours, which loads the latest checkpoint and some '
-        'images')
+        'of nearest neighbours, which executes the config in the folder and '
+        'loads the latest checkpoint and some images')
     return parser.parse_args()
 
 
@@ -39,8 +39,9 @@ def main() -> None:
                     write_neighbours_of_run,
                 )
                 write_neighbours_of_run(args.out)
-            except (ValueError, OSError) as e:
-                print(f'no nearest neighbours: {printable(e)}')
+            except Exception as e:  # the report is complete without
+                print('no nearest neighbours: '
+                      f'{type(e).__name__}: {printable(e)}')
         path = write_report(args.out)
     print(f'report: {printable(path)}')
 

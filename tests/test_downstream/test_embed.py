@@ -1,4 +1,5 @@
 import json
+import subprocess
 import zipfile
 
 import numpy as np
@@ -10,6 +11,7 @@ from image_bytes import encode, exif, photograph
 from PIL import Image, ImageOps
 from tiny import error_of, run_tool
 from torchvision import transforms
+from warm_python import warm_python
 
 from univip_mm.downstream import embed_parts
 from univip_mm.downstream.embed import embed
@@ -158,6 +160,26 @@ def test_embed_resumes_after_a_stop(photographs, narrow, tmp_path,
     assert np.array_equal(read(out)[0], read(other)[0])
     assert sorted(x.name for x in tmp_path.iterdir()) == [
         'whole.npz', 'x.npz']
+
+
+def test_embed_needs_few_open_files(photographs, narrow, tmp_path):
+    folder = tmp_path / 'many'
+    folder.mkdir()
+    data = (photographs / 'gray.jpg').read_bytes()
+    for number in range(200):
+        (folder / f'{number}.png').write_bytes(data)
+    script = tmp_path / 'limited.py'
+    script.write_text(
+        'import resource\n'
+        'from univip_mm.downstream.embed import embed\n'
+        'resource.setrlimit(resource.RLIMIT_NOFILE, (128, 128))\n'
+        f'embed({str(narrow)!r}, {str(folder)!r}, "x.npz", size=32,\n'
+        '      batch_size=100, device="cpu", workers=2)\n')
+    done = subprocess.run([warm_python(), script], cwd=tmp_path, timeout=120,
+                          capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    features, files = read(tmp_path / 'x.npz')
+    assert len(files) == 200 and (features == features[0]).all()
 
 
 def test_embed_does_not_mix_runs(photographs, narrow, tmp_path, monkeypatch):

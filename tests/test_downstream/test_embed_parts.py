@@ -27,3 +27,31 @@ def test_parts_keep_files_of_others(tmp_path, monkeypatch):
             Parts(str(folder), dict(size=1), 2)
         assert (folder / name).read_text() == '{}'
         (folder / name).unlink()
+
+
+def test_parts_read_one_part_at_a_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(embed_parts, 'PART', 4)
+    parts = Parts(str(tmp_path / 'x.parts'), {}, 12)
+    parts.add(range(4), np.zeros((0, 0), np.float32), 4 * ['bad'])
+    for start in (4, 8):
+        parts.add(range(start, start + 4),
+                  np.full((3, 5), start, np.float32), ['', 'bad', '', ''])
+    read = []
+    load = np.lib.npyio.NpzFile.__getitem__
+    monkeypatch.setattr(np.lib.npyio.NpzFile, '__getitem__',
+                        lambda self, key: read.append(key) or load(self, key))
+    assert parts.reasons() == 4 * ['bad'] + 2 * ['', 'bad', '', '']
+    assert read == 3 * ['reasons']
+    assert parts.channels() == 5 and read[3:] == 2 * ['features']
+    assert [x[0, 0] for x in parts.features()] == [4, 8]
+    assert read[5:] == 3 * ['features']
+
+
+def test_parts_name_a_file_that_is_gone(tmp_path):
+    parts = Parts(str(tmp_path / 'x.parts'), {}, 1)
+    parts.add([0], np.ones((1, 3), np.float32), [''])
+    (tmp_path / 'x.parts/000000.npz').write_bytes(b'damaged')
+    for read in (parts.reasons, parts.channels):
+        with pytest.raises(ValueError, match='000000.npz.*repeat the comm'):
+            read()
+    assert Parts(str(tmp_path / 'x.parts'), {}, 1).done == 0

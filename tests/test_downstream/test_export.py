@@ -286,9 +286,10 @@ def out(narrow, tmp_path):
 def test_export_takes_folder_of_training(out):
     checkpoint = out / 'checkpoints/epoch_3.pth'
     expected = torch.load(export(checkpoint, out / 'x.pth'))
-    for source in (checkpoint, out, out / 'checkpoints'):
+    for source, name in ((out, 'backbone'), (out / 'checkpoints', 'backbone'),
+                         (checkpoint, 'backbone_epoch_3')):
         path = export(source)
-        assert path == str(out / 'backbone.pth')
+        assert path == f'{out / name}.pth'
         assert torch.load(path)['meta'] == expected['meta']
     # The folder of the training still has one checkpoint only.
     assert [x.name for x in checkpoint.parent.iterdir()] == ['epoch_3.pth']
@@ -303,6 +304,11 @@ def test_export_takes_branch_and_exported_file(out):
     assert torch.load(again)['meta'] == torch.load(path)['meta']
     with pytest.raises(ValueError, match='has the target branch only'):
         export(path, out / 'again.pth')
+    pytest.importorskip('safetensors')
+    for source, name in ((path, 'backbone_target'), (
+            out / 'checkpoints/epoch_3.pth', 'backbone_epoch_3_target')):
+        assert export(source, None, 'safetensors', 'target') == (
+            f'{out / name}.safetensors')
 
 
 def test_export_tool_prints_the_snippet(checkpoint, capsys):
@@ -338,6 +344,9 @@ def test_export_refuses_caffe_style(resnet, narrow, tmp_path):
     if find_spec('timm'):
         with pytest.raises(ValueError, match="style = 'caffe'.*timm"):
             export(path, format='timm')
+    with pytest.raises(ValueError, match="style = 'caffe'"):
+        to_torchvision(resnet.state_dict(), dict(
+            type='mmpretrain.ResNet', depth=18, style='caffe'))
     settings = to_detectron2(resnet.state_dict(), dict(style='caffe')).options
     assert settings['STRIDE_IN_1X1'] is True
 
@@ -353,7 +362,8 @@ def test_export_refuses_vit_with_other_heads(vit):
     arch = dict(embed_dims=192, num_layers=12, num_heads=4,
                 feedforward_channels=768)
     with pytest.raises(ValueError, match='4 heads of 48 channels'):
-        to_timm(vit.state_dict(), dict(VIT, arch=arch))
+        to_timm(vit.state_dict(), dict(
+            type='mmpretrain.VisionTransformer', arch=arch, img_size=32))
 
 
 def test_export_refuses_other_files(tmp_path, out):

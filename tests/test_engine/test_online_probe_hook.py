@@ -167,9 +167,13 @@ def test_hook_keeps_training_bit_identical(coco_folder, workers, branch):
     assert_same(load(without / 'end_0.pth'), load(with_hook / 'end_0.pth'))
 
 
-def test_hook_equals_test_tool(coco_folder):
+@pytest.mark.parametrize('model', ['', '''
+model = dict(backbone=dict(type='VectorResNet'),
+             neck=dict(with_avg_pool=False))
+'''], ids=['maps', 'vectors'])
+def test_hook_equals_test_tool(coco_folder, model):
     config = write(
-        coco_folder, True, more='''
+        coco_folder, True, more=model + '''
 pipeline.pop(2)
 test_dataloader = dict(
     sampler=dict(type='DefaultSampler', shuffle=False),

@@ -6,9 +6,12 @@ import pytest
 import torch
 from test_engine.test_effective_rank_hook import runner_of
 from tiny import error_of, run_tool, write_config
+from visual_files import write_log
 
 import univip_mm.visualization.report
 from univip_mm.engine import ReportHook
+from univip_mm.io.work_dir_lock import work_dir_lock
+from univip_mm.visualization import neighbours
 
 
 def write_hooks(folder, options=''):
@@ -19,8 +22,12 @@ def write_hooks(folder, options=''):
     return config
 
 
+@pytest.mark.parametrize('model', ['', '''
+model['backbone']['type'] = 'VectorResNet'
+model['neck']['with_avg_pool'] = False
+'''], ids=['maps', 'vectors'])
 def test_report_is_written_during_and_after(coco_folder, monkeypatch,
-                                            capsys):
+                                            capsys, model):
     states = []
     write = univip_mm.visualization.report.write_report
 
@@ -30,8 +37,9 @@ def test_report_is_written_during_and_after(coco_folder, monkeypatch,
 
     monkeypatch.setattr(univip_mm.visualization.report, 'write_report', record)
     out = coco_folder / 'out'
-    run_tool('train', write_hooks(coco_folder, f'out={str(out)!r}, seconds=0'),
-             '--work-dir', out / 'checkpoints')
+    config = write_hooks(coco_folder, f'out={str(out)!r}, seconds=0')
+    config.write_text(config.read_text() + model)
+    run_tool('train', config, '--work-dir', out / 'checkpoints')
     assert states == 8 * ['running'] + ['finished']
     text = (out / 'report.html').read_text()
     assert '8 of 8' in text and 'rank_backbone' in text
@@ -41,6 +49,38 @@ def test_report_is_written_during_and_after(coco_folder, monkeypatch,
     run_tool('report', out)
     assert (out / 'neighbours.png').stat().st_size > 1000
     assert 'report: ' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('error', [
+    RuntimeError('CUDA out of memory.\nTried'), KeyError('model'),
+    ImportError('no module')])
+def test_report_tool_needs_no_neighbours(tmp_path, monkeypatch, capsys,
+                                         error):
+    write_log(tmp_path, '20260101_000000', range(9))
+
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(neighbours, '_load', fail)
+    run_tool('report', tmp_path)
+    warning, path = capsys.readouterr().out.splitlines()
+    assert warning.startswith(f'no nearest neighbours: {type(error).__name__}')
+    assert path == f'report: {tmp_path}/report.html'
+
+
+def test_report_tool_leaves_gpu_to_a_training(tmp_path, monkeypatch):
+    write_log(tmp_path, '20260101_000000', range(9))
+    config = tmp_path / '20260101_000000/vis_data/config.py'
+    config.touch()
+    devices = []
+    monkeypatch.setattr(neighbours, 'latest_checkpoint',
+                        lambda _: ('epoch_1.pth', []))
+    monkeypatch.setattr(neighbours.inspection, 'load_setup',
+                        lambda args, device: devices.append(device))
+    neighbours._load(tmp_path)
+    with work_dir_lock(tmp_path):
+        neighbours._load(tmp_path)
+    assert devices == [None, 'cpu']
 
 
 def test_report_tool_names_missing_training(tmp_path):

@@ -1,9 +1,11 @@
+import io
 import os
 import subprocess
 import sys
 
 import pytest
 from tiny import ROOT
+from visual_files import write_log
 
 import univip_command
 from univip_mm.utils import command
@@ -49,6 +51,28 @@ def test_make_parser_names_the_command(monkeypatch):
     parser = make_parser('', examples)
     assert parser.prog == 'univip plot'
     assert parser.epilog == 'examples:\n  univip plot DIR'
+
+
+def test_make_parser_lets_stdout_take_all_names(monkeypatch):
+    stdout = io.TextIOWrapper(io.BytesIO(), 'ascii')
+    monkeypatch.setattr(sys, 'stdout', stdout)
+    make_parser('')
+    print('\u0416\udcff', flush=True)
+    assert stdout.buffer.getvalue() == b'\\u0416\\udcff\n'
+    monkeypatch.setattr(sys, 'stdout', io.StringIO())  # of a notebook
+    make_parser('')
+
+
+def test_tool_prints_names_on_an_ascii_terminal(tmp_path):
+    folder = tmp_path / os.fsdecode(b'\xd0\x96\xff')
+    write_log(folder, '20260101_000000', range(9))
+    done = subprocess.run(
+        [sys.executable, ROOT / 'tools/plot_losses.py', folder],
+        env=dict(os.environ, PYTHONPATH=str(ROOT), PYTHONIOENCODING='ascii',
+                 UNIVIP_HOST='none'),
+        capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert '\\u0416\\udcff/losses.png' in done.stdout
 
 
 def test_command_needs_no_torch():

@@ -30,6 +30,16 @@ def test_embed_matches_extract_feat(setup):
         setup.model.target_net.module[0].conv1.weight)
 
 
+def test_embed_takes_features_without_a_map(setup):
+    views = [x.view for x in pick_crops(setup, 3)]
+    expected = embed(setup.model, views)
+    setup.model.backbone.register_forward_hook(
+        lambda _, __, outputs: (outputs[-1].mean((2, 3)), ))
+    assert torch.equal(embed(setup.model, views), expected)
+    with pytest.raises(ValueError, match=r'\(1, 64\), which is no fea'):
+        similarity_maps(setup.model, views[0], views)
+
+
 def test_nearest_searches_other_groups():
     features = torch.nn.functional.normalize(
         torch.tensor([[1., 0.], [1., 0.1], [1., 1.], [0., 1.], [1., 0.]]))

@@ -3,11 +3,7 @@ from pathlib import Path
 import pytest
 from visual_files import write_log
 
-from univip_mm.visualization.run_files import (
-    parse_config,
-    read_run,
-    shorten,
-)
+from univip_mm.visualization.run_files import read_run, shorten
 
 CONFIG = '''train_cfg = dict(by_epoch=True, max_epochs=14)
 train_dataloader = dict(batch_size=32, dataset=dict(times=2))
@@ -80,16 +76,6 @@ def test_folder_without_training_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match='no training log in .*give'):
         read_run(tmp_path)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_config_is_parsed_without_execution(tmp_path):
-    target = tmp_path / 'executed'
-    text = (f"a = open({str(target)!r}, 'w')\n"
-            f"b = dict(x=1, y=[dict(z=-2.5), (3, 'c')], w=print('hi'))\n")
-    assert parse_config(text) == dict(
-        a=None, b=dict(x=1, y=[dict(z=-2.5), [3, 'c']], w=None))
-    assert not target.exists()
-    assert parse_config('not python =') == {}
 
 
 @pytest.mark.parametrize('text', [

@@ -17,7 +17,7 @@ def log_of(number=40, first=-2., last=-4., **values):
     (log_of(5), 'good', 'the loss fell from -2.00 to -4.00'),
     (log_of(rank_projection=30.), 'good', 'rank_projection is 30'),
     (log_of(first=-3, last=-3), 'watch', 'does not fall (-3.00 in the first'),
-    (log_of(first=-3, last=-2), 'watch', 'does not fall'),
+    (log_of(first=-3, last=-2), 'watch', 'normal: compare projection_std'),
     (log_of(projection_std=0.25), 'watch', 'projection_std is 0.25'),
     (log_of(projection_std=0.05), 'bad', 'projection_std is 0.05, below 0.1'),
     (log_of(rank_projection=1.4), 'bad', 'rank_projection is 1.4, below 2'),

@@ -3,12 +3,14 @@ import subprocess
 
 import pytest
 import torch
+from backbones import random_backbone, write_checkpoint
 from mmengine.config import Config
 from test_workflow.small_run import OVERRIDES, write_photographs
 from tiny import PYTHONPATH, ROOT
 from warm_python import warm_python
 
 import univip_mm
+from univip_mm.downstream.export import export_backbone
 from univip_mm.workflow import plan
 from univip_mm.workflow import pretrain as module
 from univip_mm.workflow.launch import TrainingError
@@ -67,6 +69,17 @@ def test_pretrain_describes_what_it_does(run):
         assert words in text, words
     assert '1 .txt' in done.stderr  # left out of the list
     assert 'Traceback' not in done.stderr
+
+
+@pytest.mark.parametrize('style', ['pytorch', 'caffe'])
+def test_snippet_fits_the_style_of_the_network(tmp_path, style):
+    config = dict(type='ResNet', depth=18, style=style)
+    path = write_checkpoint(
+        random_backbone(config), tmp_path / 'epoch_1.pth', config)
+    run = module.RunFolder(tmp_path)
+    text = module._snippet(run, export_backbone(path, run.backbone))
+    assert ('torchvision.models.resnet18()' in text) == (style == 'pytorch')
+    assert ('mmpretrain' in text) == (style == 'caffe')
 
 
 def test_pretrain_repeated_does_no_work(run, monkeypatch):

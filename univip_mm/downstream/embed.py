@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 from torchvision import transforms
 
 from ..io.atomic import PathLike, atomic_write
@@ -181,7 +181,17 @@ def _loader(paths: Sequence[str], batches: Sequence[Sequence[int]],
     workers = 0 if workers == 1 else min(workers, len(batches))
     return DataLoader(
         _Images(paths, size), batch_sampler=batches, num_workers=workers,
-        collate_fn=list, worker_init_fn=_start_worker)
+        collate_fn=_collate, worker_init_fn=_start_worker)
+
+
+def _collate(items: list[tuple[int, Union[Tensor, str]]]
+             ) -> tuple[list[int], Optional[Tensor], list[str]]:
+    """Return indices, the crops (n, 3, size, size) if any, and reasons."""
+    pixels = [x for _, x in items if not isinstance(x, str)]
+    # Stacked here, because a tensor of a worker needs a file descriptor.
+    return ([index for index, _ in items],
+            default_collate(pixels) if pixels else None,
+            [x if isinstance(x, str) else '' for _, x in items])
 
 
 def _start_worker(_: int) -> None:
@@ -195,13 +205,10 @@ def _run(network: FeatureNetwork, loader: DataLoader,
     """Yield indices, features (n, C) of the readable ones, and reasons."""
     mean, std = (torch.tensor(x, device=device).view(3, 1, 1)
                  for x in normalization[:2])
-    for batch in loader:
-        indices = [index for index, _ in batch]
-        reasons = [x if isinstance(x, str) else '' for _, x in batch]
-        pixels = [x for _, x in batch if not isinstance(x, str)]
+    for indices, pixels, reasons in loader:
         features = torch.zeros(0, 0)
-        if pixels:
-            images = torch.stack(pixels).to(device)
+        if pixels is not None:
+            images = pixels.to(device)
             if normalization.order == 'BGR':
                 images = images.flip(1)
             features = network((images.float() - mean) / std)[0].float().cpu()

@@ -3,7 +3,6 @@ import json
 import os.path as osp
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Optional
 
 import numpy as np
 
@@ -42,9 +41,8 @@ class Parts:
         self.folder = folder
         self.total = total
         self._prepare(settings)
-        self._finished = {
-            number for number in range(-(-total // PART))
-            if self._read(number) is not None}
+        self._numbers = range(-(-total // PART))
+        self._finished = set(filter(self._is_complete, self._numbers))
         self.done = sum(len(self._range(x)) for x in self._finished)
         self._indices: list[int] = []
         self._features: list[np.ndarray] = []
@@ -56,7 +54,7 @@ class Parts:
     def missing_batches(self, batch_size: int) -> list[range]:
         """Return the indices of all images to do, as batches of one part."""
         batches = []
-        for number in range(-(-self.total // PART)):
+        for number in self._numbers:
             if number not in self._finished:
                 images = self._range(number)
                 batches += [images[start:start + batch_size]
@@ -87,16 +85,17 @@ class Parts:
 
     def reasons(self) -> list[str]:
         """Return for each image why it is unreadable, or ''."""
-        return [reason for _, reasons in self._all()
-                for reason in reasons.tolist()]
+        return [reason for number in self._numbers
+                for reason in self._read(number, 'reasons').tolist()]
 
     def channels(self) -> int:
         """Return the length of a feature; 0 if no image is readable."""
-        return max((x.shape[1] for x in self.features()), default=0)
+        return next((x.shape[1] for x in self.features()), 0)
 
     def features(self) -> Iterator[np.ndarray]:
         """Yield features (n, C) of the readable images, in order."""
-        for features, _ in self._all():
+        for number in self._numbers:
+            features = self._read(number, 'features')
             if len(features):
                 yield features
 
@@ -123,27 +122,25 @@ class Parts:
         with atomic_write(path, 'w') as file:
             json.dump(settings, file)
 
-    def _all(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        for number in range(-(-self.total // PART)):
-            found = self._read(number)
-            if found is None:
-                raise ValueError(
-                    f"'{printable(self._path(number))}' was removed or "
-                    'damaged while it was in use: repeat the command')
-            yield found
+    def _is_complete(self, number: int) -> bool:
+        """Return True if a part was written and is not damaged."""
+        try:
+            reasons, features = (
+                self._read(number, name) for name in ('reasons', 'features'))
+        except ValueError:
+            return False
+        return (len(reasons) == len(self._range(number))
+                and len(features) == np.count_nonzero(reasons == ''))
 
-    def _read(self, number: int) -> Optional[tuple[np.ndarray, np.ndarray]]:
-        """Return features and reasons of a part, or None."""
+    def _read(self, number: int, name: str) -> np.ndarray:
+        """Return the array ``features`` or ``reasons`` of a part."""
         try:
             with np.load(self._path(number)) as content:
-                found = content['features'], content['reasons']
+                return content[name]
         except Exception:  # any error of a parser, or no file
-            return None
-        readable = int((found[1] == '').sum())
-        if (len(found[1]) != len(self._range(number))
-                or len(found[0]) != readable):
-            return None
-        return found
+            raise ValueError(
+                f"'{printable(self._path(number))}' was removed or damaged "
+                'while it was in use: repeat the command') from None
 
     def _path(self, number: int) -> str:
         return osp.join(self.folder, f'{number:06}.npz')

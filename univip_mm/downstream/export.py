@@ -33,18 +33,21 @@ class Exported(NamedTuple):
         name (str): Network in the library, or 'backbone'.
         weights (OrderedDict): State dict of the backbone.
         snippet (str): Python that loads the file in the library.
+        config (dict): Config of the backbone in the training; empty if it is
+            unknown.
     """
     path: str
     name: str
     weights: OrderedDict
     snippet: str
+    config: dict = {}
 
     def describe(self, branch: str) -> str:
         """Return a line about the file."""
         numbers = sum(value.numel() for value in self.weights.values())
         return (f'{self.name}: {len(self.weights)} tensors, '
                 f'{numbers / 1e6:.1f} million numbers, {branch} branch, '
-                f'written to {self.path}')
+                f'written to {printable(self.path)}')
 
 
 def export(source: PathLike, out: Optional[PathLike] = None,
@@ -55,8 +58,8 @@ def export(source: PathLike, out: Optional[PathLike] = None,
         source (str or PathLike): OUT of ``univip pretrain``, a work dir, a
             checkpoint, or a backbone file of format 'mm'.
         out (str or PathLike, optional): File to write. Defaults to
-            ``backbone`` with the suffix of the format, in OUT, or beside the
-            checkpoint.
+            ``backbone`` with the suffix of the format, in OUT; for the
+            checkpoint ``epoch_10.pth``, to ``backbone_epoch_10``.
         format (str): 'mm' (OpenMMLab), 'torchvision', 'timm', 'detectron2',
             'safetensors' or 'onnx'. Defaults to 'mm'.
         branch (str): 'online', the trained network, or 'target', its moving
@@ -79,8 +82,8 @@ def export_backbone(source: PathLike, out: Optional[PathLike] = None,
                     config: Optional[PathLike] = None) -> Exported:
     """Write a backbone as :func:`export`, and describe the file.
 
-    ``config`` is the config of the training, which is executed. It is needed
-    for ONNX if the checkpoint has no config and the network is no ResNet.
+    ``config`` is the config of the training, which is executed. ONNX needs it
+    if the checkpoint has no config and the network is not a ResNet or ResNeXt.
     """
     if format not in FORMATS:
         raise ValueError(f"unknown format '{printable(format)}': choose one "
@@ -89,17 +92,26 @@ def export_backbone(source: PathLike, out: Optional[PathLike] = None,
         check_output_file(out, 'the backbone')
     found = read_source(source, branch, config)
     if out is None:
-        target = '' if branch == 'online' else f'_{branch}'
-        out = osp.join(found.folder, f'backbone{target}{SUFFIXES[format]}')
+        # A single checkpoint must not replace the result of a training.
+        name = 'backbone' if osp.isdir(source) else _stem(found.path)
+        if branch == 'target' and not name.endswith('_target'):
+            name += '_target'
+        out = osp.join(found.folder, f'{name}{SUFFIXES[format]}')
         check_output_file(out, 'the backbone')
     out = os.fspath(out)
     if osp.exists(out) and osp.samefile(out, found.path):
         raise ValueError(f"'{printable(out)}' is the checkpoint itself: give "
                          'another file with --out')
     try:
-        return _WRITERS[format](found, out)
+        return _WRITERS[format](found, out)._replace(config=found.backbone)
     except ValueError as e:
         raise ValueError(f"'{printable(found.path)}': {e}") from None
+
+
+def _stem(path: str) -> str:
+    """Return 'backbone_epoch_10' for 'epoch_10.pth'."""
+    stem = osp.splitext(osp.basename(path))[0]
+    return stem if stem.startswith('backbone') else f'backbone_{stem}'
 
 
 def _write_mm(source: BackboneSource, out: str) -> Exported:

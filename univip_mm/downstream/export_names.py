@@ -48,6 +48,11 @@ class Renamed(NamedTuple):
     weights: OrderedDict
 
 
+def class_name(config: Mapping) -> str:
+    """Return 'ResNet' for the type 'ResNet' or 'mmpretrain.ResNet'."""
+    return str(config.get('type')).rpartition('.')[2]
+
+
 def resnet_depth(backbone: Mapping) -> Optional[int]:
     """Return the depth of a ResNet state dict; None for other networks."""
     blocks = [len({name.split('.')[1] for name in backbone
@@ -174,11 +179,13 @@ def check_plain_resnet(config: dict, library: str) -> None:
     Its weights have the same names and shapes, so that the library would load
     them and give wrong features.
     """
+    if class_name(config) not in ('ResNet', 'ResNeXt'):
+        return
     for key, plain in _FIXED.items():
         found = config.get(key, plain)
         if isinstance(found, list):
             found = tuple(found)
-        if config.get('type') in ('ResNet', 'ResNeXt') and found != plain:
+        if found != plain:
             raise ValueError(
                 f'the backbone has {key} = {found!r}, but ResNets of '
                 f'{library} have {plain!r}: {_CURE}')
@@ -241,7 +248,8 @@ def _check_heads(config: dict) -> None:
     The number of heads changes the output, but no shape of a weight.
     """
     arch = config.get('arch')
-    if config.get('type') != 'VisionTransformer' or not isinstance(arch, dict):
+    if (class_name(config) != 'VisionTransformer'
+            or not isinstance(arch, dict)):
         return
     width, heads = arch.get('embed_dims'), arch.get('num_heads')
     if width != 64 * heads:

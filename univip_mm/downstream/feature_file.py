@@ -12,6 +12,7 @@ from ..utils.text import printable
 from .packages import import_package
 
 SUFFIXES = ('.npz', '.csv', '.parquet')
+_BLOCK = 2**22  # bytes of file names that are written at once
 # Lines that read a file into `files` (N,) and `x` (N, C).
 _READ = {
     '.npz': 'import numpy as np; data = np.load({path!r}); '
@@ -74,15 +75,25 @@ def write_features(path: str, names: Sequence[str], channels: int,
 
 def _write_npz(file: IO, names: Sequence[str], channels: int,
                parts: Iterable[np.ndarray]) -> None:
-    header = dict(descr='<f4', fortran_order=False,
-                  shape=(len(names), channels))
+    # An array of all names has the width of the longest one.
+    text = f'<U{max(map(len, names))}'
+    step = max(1, _BLOCK // np.dtype(text).itemsize)
+    blocks = (np.array(names[start:start + step], text)
+              for start in range(0, len(names), step))
     with zipfile.ZipFile(file, 'w') as archive:
-        with archive.open('features.npy', 'w', force_zip64=True) as member:
-            np.lib.format.write_array_header_1_0(member, header)
-            for part in parts:
-                member.write(part.astype('<f4', 'C', copy=False).data)
-        with archive.open('files.npy', 'w', force_zip64=True) as member:
-            np.lib.format.write_array(member, np.array(names))
+        _write_npy(archive, 'features', (len(names), channels), '<f4', parts)
+        _write_npy(archive, 'files', (len(names), ), text, blocks)
+
+
+def _write_npy(archive: zipfile.ZipFile, name: str, shape: tuple[int, ...],
+               dtype: str, blocks: Iterable[np.ndarray]) -> None:
+    """Write an array into an .npz, block by block."""
+    header = dict(descr=dtype, fortran_order=False, shape=shape)
+    with archive.open(f'{name}.npy', 'w', force_zip64=True) as member:
+        np.lib.format.write_array_header_1_0(member, header)
+        for block in blocks:
+            # Python 3.9.8 and 3.10.0 count the rows of an array, not bytes.
+            member.write(block.astype(dtype, copy=False).tobytes())
 
 
 def _write_csv(file: IO, names: Sequence[str], channels: int,

@@ -8,6 +8,7 @@ from mmengine.model import BaseModule
 from mmengine.structures import BaseDataElement
 from torch import nn
 
+from ..models.pooling import pool
 from ..registry import MODELS
 
 # Average pooling of the stem and the four stages for 224-pixel images, with
@@ -42,7 +43,7 @@ class FeatureHead(BaseModule):
     def predict(self, feats: tuple[torch.Tensor, ...],
                 data_samples: list[BaseDataElement]) -> list[BaseDataElement]:
         """Pool the last feature map (B, C, H, W) to one vector per sample."""
-        features = (feats[-1].mean((2, 3)) if self.pool is None else
+        features = (pool(feats) if self.pool is None else
                     F.avg_pool2d(feats[-1], **self.pool).flatten(1))
         for sample, feature in zip(data_samples, features):
             sample.set_field(feature, 'feature')

@@ -14,9 +14,10 @@ from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 
 from ..engine.config import dicts_in
+from ..models.pooling import last_output, pool
 from ..registry import MODELS
 from ..utils.text import excerpt, printable
-from .export_names import resnet_depth
+from .export_names import class_name, resnet_depth
 from .packages import import_package
 from .source import BackboneSource
 
@@ -56,26 +57,20 @@ class FeatureNetwork(nn.Module):
             tuple[Tensor, Tensor]: Features (N, C); and a map (N, C, H', W')
             or (N, H', W', C), tokens (N, L, C), or the features again.
         """
-        last = self.backbone(images)
-        # MMSelfSup's ViT returns pairs of a map and the class token.
-        while isinstance(last, (tuple, list)):
-            last = last[-1]
+        last = last_output(self.backbone(images))
         return self._pool(last), last
 
     def _pool(self, last: Tensor) -> Tensor:
         timm_model = getattr(self.backbone, 'timm_model', None)
-        if last.ndim == 4:
-            channels = getattr(timm_model, 'num_features', None)
-            is_channels_last = (channels is not None
-                                and last.shape[1] != channels
-                                and last.shape[-1] == channels)
-            return last.mean((1, 2) if is_channels_last else (2, 3))
+        channels = getattr(timm_model, 'num_features', None)
+        if last.ndim == 4 and last.shape[1] != channels == last.shape[-1]:
+            return last.mean((1, 2))  # of timm, with the channels last
         if last.ndim == 3:
             network = self.backbone if timm_model is None else timm_model
             if getattr(network, 'cls_token', None) is not None:
                 return last[:, 0]
             return last.mean(1)
-        return last
+        return pool(last)
 
 
 def build_network(source: BackboneSource) -> FeatureNetwork:
@@ -99,7 +94,7 @@ def build_network(source: BackboneSource) -> FeatureNetwork:
         _make_safe(config, name)
     for key in LOADING:
         config.pop(key, None)
-    if _class_name(config) in ('TIMMBackbone', 'PooledTIMMBackbone'):
+    if class_name(config) in ('TIMMBackbone', 'PooledTIMMBackbone'):
         import_package('timm', 'the network')
     try:
         with DefaultScope.overwrite_default_scope('univip_mm'), _quiet():
@@ -141,10 +136,6 @@ def resnet_config(weights: OrderedDict) -> Optional[dict]:
     if stem == 64:  # the default
         del config['stem_channels'], config['base_channels']
     return config
-
-
-def _class_name(config: dict) -> str:
-    return str(config.get('type')).rpartition('.')[2]
 
 
 def _make_safe(config: dict, name: str) -> None:

@@ -5,7 +5,7 @@ Each function returns a text for ``exec``. The tests run these texts.
 from collections.abc import Mapping
 from typing import Any
 
-from .export_names import Renamed
+from .export_names import Renamed, class_name
 from .network import LOADING, resnet_config
 from .source import BackboneSource, Normalization
 
@@ -25,7 +25,7 @@ def of_mm(source: BackboneSource, path: str) -> str:
               if key not in _TRAINING_ONLY}
     if config.get('norm_cfg') in (dict(type='SyncBN'), dict(type='BN')):
         del config['norm_cfg']  # SyncBN has the weights of BN, the default
-    if config['type'] == 'PooledTIMMBackbone':
+    if class_name(config) == 'PooledTIMMBackbone':
         # The host's class has the same names of weights. A pooled feature is
         # of no use to a detector or segmentor.
         config['type'] = 'TIMMBackbone'

@@ -1,14 +1,14 @@
 """Backbone of a checkpoint or of the folder of a training, for its users."""
-import ast
 import os
 import os.path as osp
 from collections import OrderedDict
-from typing import Any, NamedTuple, Optional
+from typing import NamedTuple, Optional
 
 from mmengine.config import Config
 
 from ..engine.checkpoint import latest_checkpoint, load_checkpoint, weights_of
 from ..io.atomic import PathLike
+from ..io.config_text import parse_config
 from ..utils.text import printable
 from .export_origin import is_extracted, origin_of
 from .extract import check_tensors, extract_backbone
@@ -165,42 +165,5 @@ def _model_of_checkpoint(content: dict) -> dict:
     text = meta.get('cfg') if isinstance(meta, dict) else None
     if not isinstance(text, str):
         return {}
-    try:
-        model = read_literal(text, 'model')
-    except (ValueError, SyntaxError, RecursionError, MemoryError):
-        return {}
+    model = parse_config(text).get('model')
     return model if isinstance(model, dict) else {}
-
-
-def read_literal(text: str, name: str) -> Any:
-    """Return the value assigned to a name in Python text, or None.
-
-    Only literals and ``dict(key=literal)``, the form in which MMEngine writes
-    a config, are read. Nothing is executed.
-
-    Raises:
-        ValueError: The value has anything else.
-        SyntaxError: The text is not Python.
-    """
-    value = None
-    for node in ast.parse(text).body:
-        if (isinstance(node, ast.Assign) and len(node.targets) == 1
-                and isinstance(node.targets[0], ast.Name)
-                and node.targets[0].id == name):
-            value = node.value
-    return None if value is None else _evaluate(value)
-
-
-def _evaluate(node: ast.expr) -> Any:
-    if isinstance(node, (ast.List, ast.Tuple)):
-        items = map(_evaluate, node.elts)
-        return list(items) if isinstance(node, ast.List) else tuple(items)
-    if isinstance(node, ast.Dict):
-        return {ast.literal_eval(key): _evaluate(value)
-                for key, value in zip(node.keys, node.values)}
-    if isinstance(node, ast.Call):
-        if not (isinstance(node.func, ast.Name) and node.func.id == 'dict'
-                and not node.args and all(x.arg for x in node.keywords)):
-            raise ValueError('a call of something else than dict(key=value)')
-        return {x.arg: _evaluate(x.value) for x in node.keywords}
-    return ast.literal_eval(node)

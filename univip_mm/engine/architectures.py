@@ -2,13 +2,14 @@
 import difflib
 from collections.abc import Iterable
 from copy import deepcopy
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import DefaultScope
 from torch import nn
 
+from ..models.pooling import last_output
 from ..models.timm_backbone import import_timm
 from ..registry import HOST, MODELS
 from ..utils.text import printable
@@ -60,16 +61,14 @@ class Architecture(NamedTuple):
     Attributes:
         options (dict): Values to merge into ``configs/univip_r50_coco.py``
             with ``Config.merge_from_dict``: backbone, projector and optimizer.
-        channels (int): Length of the features that the projector gets.
         learning_rate (float): Learning rate of 512 images per step.
         warmup_epochs (int): Epochs of the linear warm-up in the schedule.
-        reasons (dict[str, str]): Why these values, by config key.
+        reason (str): Why this optimizer and its settings.
     """
     options: dict
-    channels: int
     learning_rate: float
     warmup_epochs: int
-    reasons: dict[str, str]
+    reason: str
 
 
 def architecture_options(name: str, scene_size: int = 224,
@@ -101,24 +100,19 @@ def architecture_options(name: str, scene_size: int = 224,
     if HOST == 'mmselfsup' and backbone.get('type') == 'VisionTransformer':
         neck['vit_backbone'] = True  # returns patches and the class token
     options: dict = dict(model=dict(backbone=backbone, neck=neck))
-    reasons = {'model.neck.in_channels': f'{name} gives {features.shape[1]} '
-               'channels, found by running it'}
     learning_rate, warmup = _SGD_LR, _SGD_WARMUP
     if any(isinstance(x, nn.modules.batchnorm._BatchNorm)
            for x in network.modules()):
-        reasons['optim_wrapper'] = (
-            f'{name} has batch norm: SGD as in the recipe of UniVIP, which is '
-            'for a ResNet')
+        reason = (f'{name} has batch norm: SGD as in the recipe of UniVIP, '
+                  'which is for a ResNet')
     else:
         learning_rate, warmup = _ADAMW_LR, _ADAMW_WARMUP
         options.update(_ADAMW)
-        reasons['optim_wrapper'] = (
-            f'{name} has no batch norm, like a ViT: AdamW, learning rate '
-            '1.5e-4 per 256 images, weight decay 0.1 and 40 epochs of '
-            'warm-up, as in MoCo v3 (arXiv 2104.02057)')
+        reason = (f'{name} has no batch norm, like a ViT: AdamW, learning '
+                  'rate 1.5e-4 per 256 images, weight decay 0.1 and 40 epochs '
+                  'of warm-up, as in MoCo v3 (arXiv 2104.02057)')
     # A copy, because MMEngine removes `_delete_` from what it merges.
-    return Architecture(
-        deepcopy(options), features.shape[1], learning_rate, warmup, reasons)
+    return Architecture(deepcopy(options), learning_rate, warmup, reason)
 
 
 def _build_timm(name: str, sizes: Iterable[int]
@@ -157,7 +151,8 @@ def _build(name: str, backbone: dict, sizes: Iterable[int]
         network = _on_meta_device(cfg)
         for size in sizes:
             with torch.device('meta'), torch.no_grad():
-                features[size] = _last(network(torch.empty(2, 3, size, size)))
+                features[size] = last_output(
+                    network(torch.empty(2, 3, size, size)))
     except Exception as e:  # the network may raise any type
         reason = ' '.join(printable(e).split())[:200]
         views = ' and '.join(map(str, sizes))
@@ -183,13 +178,6 @@ def _on_meta_device(cfg: dict) -> nn.Module:
         except RuntimeError:  # the network reads a tensor while it is built
             network = MODELS.build(cfg)
     return revert_sync_batchnorm(network).to('meta')
-
-
-def _last(features: Any) -> torch.Tensor:
-    """Return the last output of a network that returns several."""
-    while isinstance(features, (list, tuple)):
-        features = features[-1]
-    return features
 
 
 def _unknown(name: str) -> str:

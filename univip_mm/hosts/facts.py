@@ -5,7 +5,6 @@ crash, or load the wrong files. This module imports no other package.
 """
 import json
 import os
-import platform
 import resource
 import shutil
 import subprocess
@@ -129,8 +128,8 @@ def find_machine() -> dict[str, Any]:
     cores = (len(os.sched_getaffinity(0))
              if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1)
     return dict(
-        system=platform.platform(), cores=_quota() or cores,
-        memory=_memory(), shared=_free('/dev/shm', total=True),
+        cores=_quota() or cores, memory=_memory(),
+        shared=_free('/dev/shm', total=True),
         disk=_free('.'), folder=os.getcwd(),
         files=resource.getrlimit(resource.RLIMIT_NOFILE)[0],
         compiler=shutil.which('gcc') or shutil.which('cc'),

@@ -11,6 +11,7 @@ from .autocast_weights import autocast_weights
 from .batch_norm import count_batches, prepare_batch_norm
 from .ema import ForeachCosineEMA
 from .l2_normalize import l2_normalize
+from .pooling import pool
 from .scene_losses import scene_losses
 from .step_graph import StepGraph, use_plain_numbers
 from .univip_neck import check_instance_count
@@ -139,9 +140,7 @@ class UniVIP(BYOL):
 
         Each of the B data samples gets the field ``feature`` of shape (C,).
         """
-        features = self.extract_feat(inputs)[-1]
-        if features.ndim == 4:
-            features = features.mean((2, 3))
+        features = pool(self.extract_feat(inputs))
         for sample, feature in zip(data_samples, features):
             sample.set_field(feature, 'feature')
         return data_samples

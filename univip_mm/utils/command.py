@@ -1,6 +1,7 @@
 """The command ``univip``, and the command lines of the tools."""
 import argparse
 import difflib
+import io
 import os
 import re
 import sys
@@ -78,11 +79,16 @@ def environment() -> dict[str, str]:
 
 def make_parser(description: Optional[str],
                 examples: str = '') -> argparse.ArgumentParser:
-    """Return a parser whose help shows the tool as it was called.
+    r"""Return a parser whose help shows the tool as it was called.
 
     ``examples`` has lines with ``python tools/NAME.py``. In a command of
     ``univip``, they become ``univip COMMAND``.
+
+    From now on, standard output shows what its encoding lacks as ``\u0416``:
+    a file name must not end a tool.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors='backslashreplace')
     command = os.environ.get(VARIABLE)
     if command in COMMANDS:
         tool = f'python tools/{COMMANDS[command][0]}.py'

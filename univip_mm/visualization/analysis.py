@@ -9,6 +9,7 @@ from torch import nn
 
 from ..engine.branches import backbone_of
 from ..models.l2_normalize import l2_normalize
+from ..models.pooling import last_output, pool
 from ..utils.progress import track
 
 _BATCH_SIZE = 64
@@ -44,7 +45,7 @@ def embed(model: nn.Module, views: list[np.ndarray],
     for start in track(range(0, len(views), _BATCH_SIZE), unit='batch',
                        desc='features'):
         inputs = preprocess_views(model, views[start:start + _BATCH_SIZE])
-        features.append(backbone(inputs)[-1].mean((2, 3)))
+        features.append(pool(backbone(inputs)))
     return l2_normalize(torch.cat(features)).cpu()
 
 
@@ -127,11 +128,19 @@ def similarity_maps(model: nn.Module, scene: np.ndarray,
         scene (np.ndarray): (H, W, 3) uint8, RGB.
         instances (list[np.ndarray]): K views of one size, as ``scene``.
         branch (str): 'online' or 'target'. Defaults to 'online'.
+
+    Raises:
+        ValueError: The last output of the backbone is not a feature map.
     """
     backbone = backbone_of(model, branch)
-    pooled = backbone(preprocess_views(model, instances))[-1].mean((2, 3))
-    feature_map = backbone(preprocess_views(model, [scene]))[-1][0]
-    maps = cosine_map(feature_map, pooled)
+    feature_map = last_output(backbone(preprocess_views(model, [scene])))
+    if feature_map.ndim != 4:
+        raise ValueError(
+            f'{type(backbone).__name__} returns {tuple(feature_map.shape)}, '
+            'which is no feature map (B, C, H, W): draw the similarity map '
+            'of another network')
+    pooled = pool(backbone(preprocess_views(model, instances)))
+    maps = cosine_map(feature_map[0], pooled)
     return upsample(maps, scene.shape[:2]).cpu().numpy()
 
 

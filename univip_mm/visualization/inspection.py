@@ -105,8 +105,14 @@ def run_tool(parser: argparse.ArgumentParser,
     print(f'picture: {printable(args.out)}\n{summary}')
 
 
-def load_setup(args: argparse.Namespace) -> Setup:
+def load_setup(args: argparse.Namespace,
+               device: Optional[str] = None) -> Setup:
     """Load the network, in evaluation mode, and the data of a command line.
+
+    Args:
+        args (argparse.Namespace): Options of :func:`make_parser`.
+        device (str, optional): Device of the network. Defaults to a GPU if
+            there is one.
 
     Raises:
         FileNotFoundError: A file is missing.
@@ -132,7 +138,8 @@ def load_setup(args: argparse.Namespace) -> Setup:
             f'{wrong[0]}; give the config that the checkpoint was trained '
             'with')
     model.load_state_dict(weights)
-    model.eval().to('cuda' if torch.cuda.is_available() else 'cpu')
+    model.eval().to(
+        device or ('cuda' if torch.cuda.is_available() else 'cpu'))
     source = open_views(DATASETS.build(cfg.train_dataloader.dataset))
     set_epoch(source.dataset, args.seed, 0)
     return Setup(model, source.dataset, source.crop)

@@ -7,6 +7,7 @@ import numpy as np
 
 from ..engine.checkpoint import latest_checkpoint
 from ..io.atomic import PathLike
+from ..io.work_dir_lock import is_in_use
 from . import inspection
 from .analysis import embed, nearest
 from .features import NeighbourRow, draw_neighbours
@@ -71,7 +72,8 @@ def write_neighbours_of_run(
             :func:`~univip_mm.visualization.report.write_report`.
         setup (Setup, optional): Network in evaluation mode, and training
             data. By default, those of the latest checkpoint and of the config
-            in the work dir, which is executed.
+            in the work dir, which is executed; on the CPU if a training uses
+            the work dir.
 
     Returns:
         str: Summary.
@@ -100,5 +102,7 @@ def _load(out: Path) -> tuple[inspection.Setup, str]:
     args = argparse.Namespace(
         config=str(configs[-1]), checkpoint=checkpoint, seed=0,
         cfg_options=None, launcher='none', work_dir=None, local_rank=0)
-    return (inspection.load_setup(args),
+    # A running training needs the memory of the GPU.
+    device = 'cpu' if is_in_use(work_dir) else None
+    return (inspection.load_setup(args, device),
             f'the backbone features of {Path(checkpoint).name}')

@@ -41,8 +41,8 @@ HEALTH_CHARTS = (
           'Near 1 is a collapse. Compare runs only with equal settings.',
           dict(rank_projection='projection', rank_backbone='backbone'),
           low=0),
-    Chart('Transport plan', 'plan_entropy falls as instances are told apart. '
-          'uniform_marginals should be near 0.',
+    Chart('Transport plan', 'plan_entropy falls as the network distinguishes '
+          'instances. uniform_marginals should be near 0.',
           dict(plan_entropy='plan_entropy',
                uniform_marginals='uniform_marginals'), low=0, high=1),
     Chart('Instances that are proposals', 'proposal_share: near 1. The others '

@@ -76,15 +76,14 @@ def draw_chart(log: list[dict], chart: Chart) -> Optional[Picture]:
                    f'Curve over the iterations: {"; ".join(alt)}')
 
 
-def photograph(path: Path, title: str, help: str,
-               max_width: int = _MAX_WIDTH) -> Optional[Picture]:
+def photograph(path: Path, title: str, help: str) -> Optional[Picture]:
     """Return a picture file, reduced, or None if it cannot be read."""
     try:
         with Image.open(path) as image:
             image = image.convert('RGB')
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return None
-    image.thumbnail((max_width, 10 * max_width), Image.Resampling.LANCZOS)
+    image.thumbnail((_MAX_WIDTH, 10 * _MAX_WIDTH), Image.Resampling.LANCZOS)
     file = io.BytesIO()
     kind = 'webp' if features.check('webp') else 'jpeg'  # half the size
     image.save(file, kind, quality=70)

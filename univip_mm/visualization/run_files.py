@@ -2,13 +2,13 @@
 
 Nothing in these files is executed: configs are parsed, not run.
 """
-import ast
 import re
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Optional, Union
 
+from ..io.config_text import parse_config
 from ..io.files import open_regular, read_json
 from ..io.work_dir_lock import is_in_use
 from ..utils.text import printable
@@ -43,7 +43,7 @@ class RunFiles:
         epoch (int): Last logged epoch, 0 if unknown.
         max_epochs (int): Epochs of the whole training, 0 if unknown.
         config_text (str): The complete config, or ''.
-        config (dict): Its plain values.
+        config (dict): Its values, as :func:`parse_config` reads them.
         versions (dict[str, str]): Versions and hardware by name.
         skipped (dict[str, int]): Images that were not used, by reason.
         views (dict[int, Path]): Picture of the views by epoch.
@@ -103,32 +103,6 @@ def read_run(out: Union[str, Path], state: Optional[str] = None) -> RunFiles:
             run.views[int(number)] = path
     run.choices = _read_choices(out / 'run.json')
     return run
-
-
-def parse_config(text: str) -> dict[str, Any]:
-    """Return the plain values of a config that MMEngine has written.
-
-    Values are literals and ``dict(...)`` calls. Others are left out, and a
-    text that is not Python gives an empty dict. Nothing is executed.
-    """
-    def value_of(node: ast.AST) -> Any:
-        if isinstance(node, ast.Call) and getattr(
-                node.func, 'id', '') == 'dict':
-            return {x.arg: value_of(x.value) for x in node.keywords if x.arg}
-        if isinstance(node, (ast.List, ast.Tuple)):
-            return [value_of(x) for x in node.elts]
-        try:
-            return ast.literal_eval(node)
-        except (ValueError, TypeError, SyntaxError):
-            return None
-
-    try:
-        return {target.id: value_of(node.value)
-                for node in ast.parse(text).body
-                if isinstance(node, ast.Assign) for target in node.targets
-                if isinstance(target, ast.Name)}
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return {}
 
 
 def value_at(config: dict, *keys: str) -> Any:

@@ -75,7 +75,8 @@ def judge(log: Sequence[dict]) -> Verdict:
     if before - after < MIN_FALL:
         return Verdict(WATCH, 'watch it: the loss does not fall '
                        f'({before:.2f} in the first quarter, {after:.2f} in '
-                       'the last)', notes)
+                       'the last). Late in a training, this can be normal: '
+                       'compare projection_std and the ranks', notes)
     signs = [f'the loss fell from {before:.2f} to {after:.2f}']
     if np.isfinite(spread):
         signs.append(f'projection_std is {spread:.2f}')
@@ -109,8 +110,8 @@ def _notes(log: list[dict]) -> list[str]:
     waiting = recent(log, 'data_time') / max(recent(log, 'time'), 1e-9)
     if waiting > 0.3:
         notes.append(f'The network waits for data during {waiting:.0%} of the '
-                     'time: raise num_workers, or decode the images once '
-                     '(docs/loading.md)')
+                     'time: raise num_workers, or decode the images once, '
+                     'with `univip cache`')
     for name, bound in LOWER_BOUNDS.items():
         value = recent(log, name)
         if value < bound * (1 - AT_BOUND):

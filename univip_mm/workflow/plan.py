@@ -181,7 +181,7 @@ def make_plan(run: RunFolder, request: Request, resume: bool) -> Plan:
                 init_report, earlier, kept)
     settings, cfg = final_settings(run, request, plan, images)  # checks all
     return plan._replace(is_finished=bool(kept) and (
-        run.epochs_done() >= cfg.train_cfg.max_epochs))
+        run.latest()[1] >= cfg.train_cfg.max_epochs))
 
 
 def _launched(devices: Devices, request: Request) -> Devices:
@@ -346,8 +346,8 @@ def choose(request: Request, plan: Plan, images: int) -> dict[str, Choice]:
     steps = Choice('steps', epochs.value * per_epoch,
                    f'{per_epoch} per epoch', '')
     choices = [
-        Choice('architecture', request.arch,
-               plan.architecture.reasons['optim_wrapper'], '--arch'),
+        Choice('architecture', request.arch, plan.architecture.reason,
+               '--arch'),
         Choice('devices', devices.text, devices.reason, '--devices'),
         batch_size, epochs, steps, choose_learning_rate(
             batch_size.value, plan.architecture.learning_rate),

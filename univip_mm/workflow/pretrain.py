@@ -12,7 +12,6 @@ from mmengine.config import Config
 
 from ..downstream.export import Exported, export_backbone
 from ..downstream.export_names import to_torchvision
-from ..engine.checkpoint import latest_checkpoint
 from ..engine.initial_weights import save_initial_weights
 from ..io.atomic import PathLike
 from ..io.data_sources import Source, check_outside
@@ -285,13 +284,12 @@ def _report_end(run: RunFolder) -> None:
 
 def _finish(run: RunFolder) -> Result:
     """Write the backbone, the curves and the report."""
-    path, _ = latest_checkpoint(str(run.checkpoints))
-    done = run.epochs_done()
+    path, done = run.latest()
     epochs = Config.fromfile(run.config).train_cfg.max_epochs
     if done < epochs:
         raise TrainingError(f'the training was stopped after {done} of '
                             f'{epochs} epochs: {ADVICE}')
-    exported = export_backbone(run.path, run.backbone)
+    exported = export_backbone(path, run.backbone)
     plot_loss_curves(run.checkpoints, run.losses)
     write_report(run.path)
     for name in ('backbone', 'losses', 'report'):
@@ -310,7 +308,7 @@ def _snippet(run: RunFolder, exported: Exported) -> str:
     if 'conv1.weight' not in exported.weights:  # not with timm's prefix
         return exported.snippet
     try:
-        name = to_torchvision(exported.weights, {}).name
+        name = to_torchvision(exported.weights, exported.config).name
     except ValueError:
         return exported.snippet
     return (f'import torch, torchvision\nmodel = torchvision.models.{name}(); '

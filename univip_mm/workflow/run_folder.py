@@ -41,12 +41,12 @@ class RunFolder:
         """Return True if there is a checkpoint."""
         return any(self.checkpoints.glob('*.pth'))
 
-    def epochs_done(self) -> int:
-        """Return the finished epochs of the latest checkpoint, 0 if none."""
+    def latest(self) -> tuple[Optional[str], int]:
+        """Return the latest checkpoint, if any, and its finished epochs."""
         path, _ = latest_checkpoint(str(self.checkpoints))
         if path is None:
-            return 0
-        return load(path, only_structure=True)['meta']['epoch']
+            return None, 0
+        return path, load(path, only_structure=True)['meta']['epoch']
 
 
 def read_record(run: RunFolder) -> Optional[dict]:

@@ -15,6 +15,7 @@ from mmengine.hooks import Hook
 from torch import Tensor, nn
 
 from ...models.effective_rank import effective_rank
+from ...models.pooling import pool
 from ...registry import HOOKS
 from ...utils.unwrap import unwrap_model
 from .online_probe_hook import preserve_state
@@ -145,11 +146,8 @@ def _features(model: nn.Module, batch: dict) -> list[Tensor]:
     with preserve_state(), evaluation_mode(model):
         inputs = model.data_preprocessor(_first_views(batch), False)['inputs']
         outputs = model.backbone(inputs[0])
-        pooled = outputs[-1]
-        if pooled.ndim == 4:
-            pooled = pooled.mean((2, 3))
         projections = model.neck(outputs)[0]
-    return [pooled.flatten(1).float(), projections.float()]
+    return [pool(outputs).flatten(1).float(), projections.float()]
 
 
 def _first_views(batch: dict) -> dict:

@@ -14,6 +14,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import nn
 
+from ...models.pooling import pool
 from ...registry import HOOKS
 from ...utils.unwrap import unwrap_model
 from ..branches import BRANCHES, backbone_of
@@ -126,9 +127,9 @@ class OnlineProbeHook(Hook):
             broadcast(buffer)
         for batch in self.dataloader:
             data = model.data_preprocessor(batch, False)
-            feature_map = backbone(data['inputs'])[-1]
+            features = pool(backbone(data['inputs']))
             samples = data['data_samples']
-            for sample, feature in zip(samples, feature_map.mean((2, 3))):
+            for sample, feature in zip(samples, features):
                 sample.set_field(feature, 'feature')
             self.evaluator.process(samples, batch)
         return self.evaluator.evaluate(len(self.dataloader.dataset))
