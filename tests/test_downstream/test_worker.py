@@ -1,3 +1,4 @@
+import os
 import sys
 
 import pytest
@@ -59,3 +60,18 @@ def test_worker_passes_arguments_to_tool(gpu, tmp_path, monkeypatch):
     assert (tmp_path / 'config.py.words').read_text().split('\n') == [
         str(tool), config, '--work-dir', 'out', '--launcher', 'none',
         '--cfg-options', 'a.b=1', 'c=d e']
+
+
+def test_worker_uses_the_only_gpu(gpu, tmp_path, monkeypatch):
+    """``srun --gpus-per-task=1`` shows one GPU to each rank."""
+    gpu(True)
+    monkeypatch.setattr(torch.cuda, 'device_count', lambda: 1)
+    monkeypatch.setattr(os, 'environ', dict(os.environ, SLURM_LOCALID='3'))
+    (tmp_path / 'config.py').write_text('')
+    tool = tmp_path / 'train.py'
+    tool.write_text('import os\nassert os.environ["SLURM_LOCALID"] == "0"')
+    monkeypatch.setattr(worker, 'find_tool', lambda package, name: tool)
+    monkeypatch.setattr(sys, 'argv', [
+        'worker', 'mmdet', 'train', str(tmp_path / 'config.py'),
+        '--launcher=slurm'])
+    worker.main()

@@ -1,4 +1,5 @@
 import copy
+import os
 from datetime import timedelta
 
 import pytest
@@ -7,6 +8,7 @@ from tiny import demo_config
 
 from univip_mm.engine import process_group
 from univip_mm.engine.process_group import start_group
+from univip_mm.utils.processes import is_first_of_node
 
 
 @pytest.fixture
@@ -87,3 +89,33 @@ def test_start_group_needs_torchrun_on_gpus_too(monkeypatch):
     monkeypatch.delenv('RANK', raising=False)
     with pytest.raises(ValueError, match='torchrun did not start'):
         start_group('pytorch', demo_config())
+
+
+@pytest.mark.parametrize('launcher', ['pytorch', 'slurm'])
+@pytest.mark.parametrize('local_rank, visible, used', [
+    (0, 1, 0), (3, 1, 0), (3, 8, 3)])
+def test_start_group_uses_the_gpu_of_the_task(
+        monkeypatch, launcher, local_rank, visible, used):
+    """MMEngine takes the local rank as the index of the GPU.
+
+    ``srun --gpus-per-task=1`` shows one GPU to each rank.
+    """
+    chosen = []
+    monkeypatch.setattr(os, 'environ', dict(
+        os.environ, RANK='11', WORLD_SIZE='16', LOCAL_WORLD_SIZE='8',
+        LOCAL_RANK=str(local_rank), SLURM_LOCALID=str(local_rank),
+        SLURM_PROCID='11', SLURM_NTASKS='16', SLURM_NODELIST='n[1-2]',
+        SLURM_STEP_TASKS_PER_NODE='8(x2)', MASTER_ADDR='n1',
+        MASTER_PORT='29500'))
+    cuda = torch.cuda
+    monkeypatch.setattr(cuda, 'is_available', lambda: True)
+    monkeypatch.setattr(cuda, 'device_count', lambda: visible)
+    monkeypatch.setattr(cuda, 'set_device', chosen.append)
+    monkeypatch.setattr(torch.distributed, 'init_process_group',
+                        lambda *args, **kwargs: None)
+    monkeypatch.setattr(process_group, 'start_heartbeat', lambda limit: None)
+    start_group(launcher, demo_config())
+    assert chosen == [used]
+    assert os.environ['LOCAL_RANK'] == str(used)  # the Runner's device_ids
+    assert is_first_of_node() == (local_rank == 0)
+    assert os.environ['LOCAL_WORLD_SIZE'] == '8'

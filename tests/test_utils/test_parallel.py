@@ -9,7 +9,13 @@ import cv2
 import pytest
 from processes import is_alive
 
-from univip_mm.utils.parallel import map_unordered, number_of_workers
+from univip_mm.utils import distributed, parallel
+from univip_mm.utils.parallel import (
+    map_unordered,
+    number_of_workers,
+    share_of_cores,
+)
+from univip_mm.workflow.recipe import choose_workers
 
 ROOT = Path(__file__).parents[2]
 
@@ -94,3 +100,26 @@ def test_number_of_workers_defaults_to_cores():
     assert number_of_workers(7) == 7
     with pytest.raises(ValueError, match='workers is 0'):
         number_of_workers(0)
+
+
+@pytest.mark.parametrize('cores, environ, processes, share', [
+    (64, None, 1, 64),
+    (64, None, 4, 16),
+    (3, None, 8, 1),
+    (16, None, 4, 4),  # a container with a part of the machine
+    # srun gives each rank its own cores, or all ranks the whole machine.
+    (8, dict(LOCAL_WORLD_SIZE='8'), 16, 8),
+    (64, dict(LOCAL_WORLD_SIZE='8'), 16, 8),
+    # torchrun on two nodes, each with 8 ranks; then in a part of the machine.
+    (64, dict(LOCAL_WORLD_SIZE='8', TORCHELASTIC_RUN_ID='1'), 16, 8),
+    (32, dict(LOCAL_WORLD_SIZE='8', TORCHELASTIC_RUN_ID='1'), 16, 4)])
+def test_share_of_cores_follows_the_launcher(monkeypatch, cores, environ,
+                                             processes, share):
+    """The machine has 64 cores."""
+    monkeypatch.setattr(os, 'cpu_count', lambda: 64)
+    monkeypatch.setattr(os, 'sched_getaffinity', lambda _: set(range(cores)))
+    monkeypatch.setattr(os, 'environ', environ or {})
+    for module in (parallel, distributed):
+        monkeypatch.setattr(module, 'is_started', lambda: environ is not None)
+    assert share_of_cores(processes) == share
+    assert choose_workers(processes).value == min(8, share)

@@ -1,19 +1,36 @@
-import json
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
-from processes import is_alive
+from tiny import ROOT
 from warm_python import warm_python
 
 from univip_mm.workflow import launch
 from univip_mm.workflow.launch import TrainingError, train, training_command
 from univip_mm.workflow.recipe import Devices
 from univip_mm.workflow.run_folder import RunFolder
+
+
+def state(pid):
+    """Return the state of a process, '' after its end."""
+    try:
+        text = Path(f'/proc/{pid}/stat').read_text()
+    except FileNotFoundError:
+        return ''
+    return text.rpartition(')')[2].split()[0]
+
+
+def wait_for(condition):
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
 
 CPU = Devices('cpu', 1, 'CPU', visible='')
 # Writes what a training writes, and ends with the code in its environment.
@@ -73,10 +90,32 @@ def test_train_shows_progress_and_warnings(run, capsys):
 @pytest.mark.parametrize('end, text', [
     ('sys.exit("error: the disk is full")', 'the disk is full .*log.txt'),
     ('raise KeyError("x")', r'exit code 1 \(KeyError.*repeat the command'),
-    ('os.kill(os.getpid(), 15)', 'stopped by SIGTERM')])
+    ('os.kill(os.getpid(), 15)', 'stopped by SIGTERM'),
+    ('print("got SIGTERM: saved \'a\'")\nsys.exit(1)', 'stopped by SIGTERM')])
 def test_train_reports_why_it_ended(run, end, text):
     with pytest.raises(TrainingError, match=text):
         train(run(end), CPU, max_iters=10, batch_size=32)
+
+
+def send_when_ready(run, *signals):
+    """Send signals to this process, each after a line of the log."""
+    def send():
+        for count, number in enumerate(signals, 1):
+            while not run.log.exists() or (
+                    run.log.read_text().count('ready') < count):
+                time.sleep(0.05)
+            os.kill(os.getpid(), number)
+    thread = threading.Thread(target=send, daemon=True)
+    thread.start()
+    return thread
+
+
+COUNT = '''import signal
+for number in (1, 2, 15):
+    signal.signal(number, lambda n, _: print("ready: signal", n, flush=True))
+print("ready", flush=True)
+time.sleep({seconds})
+'''
 
 
 def test_train_passes_sigterm_on(run):
@@ -84,39 +123,133 @@ def test_train_passes_sigterm_on(run):
               'signal.signal(15, lambda *_: sys.exit("error: saved"))\n'
               'print("ready", flush=True)\n'
               'time.sleep(60)')
-
-    def stop():
-        while not run.log.exists() or 'ready' not in run.log.read_text():
-            time.sleep(0.05)
-        os.kill(os.getpid(), signal.SIGTERM)
-    thread = threading.Thread(target=stop)
-    thread.start()
+    thread = send_when_ready(run, signal.SIGTERM)
     with pytest.raises(TrainingError, match='saved'):
         train(run, CPU, max_iters=10, batch_size=32)
     thread.join()
 
 
-def test_train_ends_with_its_parent(run, tmp_path):
-    run = run('print(json.dumps(os.getpid()), flush=True)\ntime.sleep(60)')
-    parent = tmp_path / 'parent.py'
-    parent.write_text(f"""
+@pytest.mark.parametrize('is_first', [True, False])
+def test_train_saves_at_ctrl_c(run, capsys, tmp_path, is_first):
+    ended = tmp_path / 'ended'
+    run = run('import signal\n'
+              'def save(*_):\n'
+              '    time.sleep(0.5)\n'
+              f'    pathlib.Path({str(ended)!r}).touch()\n'
+              '    sys.exit(143)\n'
+              'signal.signal(15, save)\n'
+              f'open({str(run("").log)!r}, "a").write("ready")\n'
+              'time.sleep(60)')
+    thread = send_when_ready(run, signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        train(run, CPU, max_iters=10, batch_size=32, is_first=is_first)
+    thread.join()
+    assert ended.exists()
+    assert ('press Ctrl-C again' in capsys.readouterr().err) == is_first
+
+
+def test_train_ends_at_second_ctrl_c(run):
+    run = run(COUNT.format(seconds=60))
+    thread = send_when_ready(run, signal.SIGINT, signal.SIGINT)
+    begin = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        train(run, CPU, max_iters=10, batch_size=32)
+    thread.join()
+    assert time.monotonic() - begin < 30
+    assert 'signal 15' in run.log.read_text()
+
+
+def test_train_waits_for_checkpoint_after_an_error(run, monkeypatch):
+    """The reader of the progress has ended, as ``head`` does."""
+    run = run('import signal\n'
+              'def save(*_):\n'
+              '    time.sleep(1)\n'
+              '    print("saved", flush=True)\n'
+              '    sys.exit(143)\n'
+              'signal.signal(2, lambda *_: sys.exit(130))\n'
+              'signal.signal(15, save)\n'
+              'print("ready", flush=True)\n'
+              'time.sleep(60)')
+
+    def fail(run, *_):
+        while not run.log.exists() or 'ready' not in run.log.read_text():
+            time.sleep(0.05)
+        raise BrokenPipeError
+    monkeypatch.setattr(launch, '_show_progress', fail)
+    monkeypatch.setattr(launch, '_PATIENCE', 5)  # a tenth is not enough
+    with pytest.raises(BrokenPipeError):
+        train(run, CPU, max_iters=10, batch_size=32)
+    assert 'saved' in run.log.read_text()
+
+
+def test_train_kills_a_hanging_training(run, monkeypatch):
+    run = run(COUNT.format(seconds=60))
+
+    def fail(run, *_):
+        while not run.log.exists() or 'ready' not in run.log.read_text():
+            time.sleep(0.05)
+        raise BrokenPipeError
+    monkeypatch.setattr(launch, '_show_progress', fail)
+    monkeypatch.setattr(launch, '_PATIENCE', 0.5)
+    begin = time.monotonic()
+    with pytest.raises(BrokenPipeError):
+        train(run, CPU, max_iters=10, batch_size=32)
+    assert time.monotonic() - begin < 30
+
+
+PARENT = """
+import sys
 from pathlib import Path
 from univip_mm.workflow import launch
-launch.TRAIN = Path({str(launch.TRAIN)!r})
-devices = launch.Devices{tuple(CPU)}
-launch.train(launch.RunFolder({str(run.path)!r}), devices, max_iters=10,
-             batch_size=32)
-""")
-    process = subprocess.Popen([warm_python(), parent])
-    text = ''
-    while not text.strip().isdigit():
+launch.TRAIN = Path({train!r})
+launch.train(launch.RunFolder({run!r}), launch.Devices{devices},
+             max_iters=10, batch_size=32)
+"""
+
+
+def start_parent(run, tmp_path, python, **options):
+    """Start a process that trains, and wait until the training is ready."""
+    parent = tmp_path / 'parent.py'
+    parent.write_text(PARENT.format(train=str(launch.TRAIN),
+                                    run=str(run.path), devices=tuple(CPU)))
+    process = subprocess.Popen([python, parent], **options)
+    while not run.log.exists() or 'ready' not in run.log.read_text():
         assert process.poll() is None
         time.sleep(0.05)
-        text = run.log.read_text().splitlines()[-1] if (
-            run.log.exists() and run.log.read_text()) else ''
+    return process
+
+
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+def test_train_gets_signals_of_the_group_once(run, tmp_path, number):
+    """As ``timeout``, torchrun and the terminal send them."""
+    run = run(COUNT.format(seconds=2))
+    process = start_parent(run, tmp_path, sys.executable, cwd=ROOT,
+                           stderr=subprocess.DEVNULL, start_new_session=True)
+    process.send_signal(signal.SIGSTOP)  # to pass the signal on later
+    os.killpg(process.pid, number)
+    time.sleep(0.3)
+    process.send_signal(signal.SIGCONT)
+    process.wait(60)
+    assert run.log.read_text().partition('ready\n')[2] == 'ready: signal 15\n'
+
+
+def test_train_pauses_at_ctrl_z(run, tmp_path):
+    run = run('print(json.dumps(os.getpid()), flush=True)\n'
+              'print("ready", flush=True)\ntime.sleep(2)')
+    process = start_parent(run, tmp_path, sys.executable, cwd=ROOT,
+                           stderr=subprocess.DEVNULL, start_new_session=True)
+    child = int(run.log.read_text().splitlines()[-2])
+    os.killpg(process.pid, signal.SIGTSTP)
+    wait_for(lambda: state(process.pid) == state(child) == 'T')
+    os.killpg(process.pid, signal.SIGCONT)
+    assert process.wait(60) == 0
+
+
+def test_train_ends_with_its_parent(run, tmp_path):
+    run = run('print(json.dumps(os.getpid()), flush=True)\n'
+              'print("ready", flush=True)\ntime.sleep(60)')
+    process = start_parent(run, tmp_path, warm_python())
+    child = int(run.log.read_text().splitlines()[-2])
     process.kill()
     process.wait()
-    deadline = time.time() + 10
-    while is_alive(json.loads(text)) and time.time() < deadline:
-        time.sleep(0.05)
-    assert not is_alive(json.loads(text))
+    wait_for(lambda: state(child) in ('', 'Z'))

@@ -1,5 +1,7 @@
 import json
+import signal
 import subprocess
+import time
 
 import pytest
 import torch
@@ -17,26 +19,32 @@ from univip_mm.workflow.launch import TrainingError
 from univip_mm.workflow.recipe import Devices
 
 
+def start(photos, out, *options, overrides=OVERRIDES, **more):
+    """Start the command on the photographs."""
+    return subprocess.Popen(
+        [warm_python(), '-m', 'univip_mm', 'pretrain', photos, '--out', out,
+         '--arch', 'resnet18', *options, '--set',
+         *(f'{key}={value}' for key, value in overrides.items())],
+        cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        env={**module.os.environ, 'PYTHONPATH': PYTHONPATH}, **more)
+
+
 @pytest.fixture(scope='module')
 def run(tmp_path_factory):
     """Pre-train once from the command line; return all about it."""
     folder = tmp_path_factory.mktemp('pretrain')
     photos, out = write_photographs(folder / 'photos'), folder / 'run'
-    done = subprocess.run(
-        [warm_python(), '-m', 'univip_mm', 'pretrain', photos, '--out', out,
-         '--arch', 'resnet18', '--epochs', '2', '--devices', 'cpu', '--set',
-         *(f'{key}={value}' for key, value in OVERRIDES.items())],
-        cwd=ROOT, capture_output=True, text=True,
-        env={**module.os.environ, 'PYTHONPATH': PYTHONPATH})
-    assert done.returncode == 0, done.stdout + done.stderr
-    return photos, out, done
+    process = start(photos, out, '--epochs', '2', '--devices', 'cpu')
+    stdout, stderr = process.communicate(timeout=300)
+    assert process.returncode == 0, stdout + stderr
+    return photos, out, stdout, stderr
 
 
 def again(run, monkeypatch, **options):
     """Repeat the call in this process; count the trainings."""
     started = []
     monkeypatch.setattr(module, 'train', lambda *x: started.append(x))
-    photos, out, _ = run
+    photos, out, *_ = run
     arguments = dict(arch='resnet18', epochs=2, devices='cpu',
                      overrides=OVERRIDES)
     result = univip_mm.pretrain(photos, out, **{**arguments, **options})
@@ -44,7 +52,7 @@ def again(run, monkeypatch, **options):
 
 
 def test_pretrain_writes_all_files(run):
-    _, out, _ = run
+    _, out, *_ = run
     for name in ('config.py', 'images.json', 'proposals.npz',
                  'unreadable.txt', 'views.png', 'log.txt', 'losses.png',
                  'backbone.pth', 'report.html', 'run.json',
@@ -60,15 +68,15 @@ def test_pretrain_writes_all_files(run):
 
 
 def test_pretrain_describes_what_it_does(run):
-    _, out, done = run
-    text = ' '.join(done.stdout.split())
+    _, out, stdout, stderr = run
+    text = ' '.join(stdout.split())
     for words in ("9 images below", '9 images are few', '1 file, not used',
                   'batch size 8 ', 'epochs 2 as given [--epochs]',
                   'learning rate', 'architecture resnet18 ',
                   str(out / 'backbone.pth')):
         assert words in text, words
-    assert '1 .txt' in done.stderr  # left out of the list
-    assert 'Traceback' not in done.stderr
+    assert '1 .txt' in stderr  # left out of the list
+    assert 'Traceback' not in stderr
 
 
 @pytest.mark.parametrize('style', ['pytorch', 'caffe'])
@@ -83,7 +91,7 @@ def test_snippet_fits_the_style_of_the_network(tmp_path, style):
 
 
 def test_pretrain_repeated_does_no_work(run, monkeypatch):
-    _, out, _ = run
+    _, out, *_ = run
     before = (out / 'proposals.npz').stat().st_mtime_ns
     record = (out / 'run.json').read_text()
     monkeypatch.setattr(plan, 'find_devices', lambda _: Devices(
@@ -97,7 +105,7 @@ def test_pretrain_repeated_does_no_work(run, monkeypatch):
 
 
 def test_pretrain_refuses_another_run(run, monkeypatch):
-    photos, _, _ = run
+    photos, *_ = run
     with pytest.raises(ValueError, match='resnet34: choose another --out'):
         again(run, monkeypatch, arch='resnet34')
     with pytest.raises(ValueError, match='--epochs 2, now 3.*add --resume'):
@@ -113,7 +121,7 @@ def test_pretrain_refuses_another_run(run, monkeypatch):
 
 def test_pretrain_resumes_with_new_options(run, monkeypatch):
     """The training is replaced here, so two of three epochs are done."""
-    _, out, _ = run
+    _, out, *_ = run
     config = (out / 'config.py').read_text()
     record = (out / 'run.json').read_text()
     with pytest.raises(TrainingError, match='after 2 of 3 epochs'):
@@ -124,7 +132,7 @@ def test_pretrain_resumes_with_new_options(run, monkeypatch):
 
 
 def test_pretrain_ends_early_if_epochs_are_lowered(run, monkeypatch):
-    _, out, _ = run
+    _, out, *_ = run
     config = (out / 'config.py').read_text()
     record = (out / 'run.json').read_text()
     result, started = again(run, monkeypatch, epochs=1, resume=True)
@@ -133,6 +141,41 @@ def test_pretrain_ends_early_if_epochs_are_lowered(run, monkeypatch):
     assert result.checkpoint.name == 'epoch_2.pth'
     (out / 'config.py').write_text(config)
     (out / 'run.json').write_text(record)
+
+
+def steps(out):
+    """Return the steps in the logs, in the order of the trainings."""
+    return [json.loads(line)['step']
+            for path in sorted(out.glob('checkpoints/*/vis_data/scalars.json'))
+            for line in path.read_text().splitlines() if '"loss"' in line]
+
+
+@pytest.mark.parametrize('devices', ['cpu', 'cpu:2'])
+def test_pretrain_saves_at_ctrl_c_and_goes_on(tmp_path, devices):
+    photos, out = write_photographs(tmp_path / 'photos', 24), tmp_path / 'run'
+    options = dict(overrides={**OVERRIDES, 'default_hooks.logger.interval': 1})
+    words = ('--epochs', '2', '--batch-size', '2' if devices == 'cpu' else '4',
+             '--devices', devices)
+    process = start(photos, out, *words, **options)
+    deadline = time.monotonic() + 120
+    while not steps(out):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130, stderr
+    assert 'press Ctrl-C again to end at once' in stderr
+    assert stderr.endswith('stopped; repeat the command to go on\n')
+    names = [path.name for path in (out / 'checkpoints').glob('*.pth')]
+    assert names == ['preempted.pth']  # the first epoch had not ended
+    done = len(steps(out))
+    process = start(photos, out, *words, **options)
+    _, stderr = process.communicate(timeout=200)
+    assert process.returncode == 0, stderr
+    number = 24 if devices == 'cpu' else 12
+    assert steps(out) == list(range(1, number + 1))
+    assert f'resumed in epoch 1 after iteration {done} of {number // 2}' in (
+        (out / 'log.txt').read_text())
 
 
 @pytest.mark.parametrize('name', ["it's", 'a{{b', 'new\nline', 'b\\c'])

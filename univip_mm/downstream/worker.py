@@ -13,7 +13,7 @@ from mmengine.config import Config
 from ..engine.checkpoint import load_checkpoints_safely
 from ..engine.config import parts_of_type
 from ..utils.distributed import LAUNCHERS, leave, start_gloo
-from ..utils.processes import end_with_launcher
+from ..utils.processes import end_with_launcher, use_only_gpu
 from .packages import PACKAGES, TOOLS, find_tool
 
 
@@ -51,9 +51,11 @@ def main() -> None:
     load_checkpoints_safely()
     options = args.cfg_options + cpu_options(
         Config.fromfile(args.config), args.launcher)
-    if args.launcher != 'none' and not torch.cuda.is_available():
-        # init_dist of MMEngine needs a GPU.
-        start_gloo(args.launcher)
+    if args.launcher != 'none':
+        use_only_gpu()
+        if not torch.cuda.is_available():
+            # init_dist of MMEngine needs a GPU.
+            start_gloo(args.launcher)
     path = str(find_tool(args.package, args.tool))
     sys.argv = [path, args.config, *rest, '--launcher', args.launcher]
     if options:

@@ -15,6 +15,7 @@ from ..utils.distributed import (
     start_gloo,
 )
 from ..utils.heartbeat import LIMIT, start_heartbeat
+from ..utils.processes import use_only_gpu
 
 
 def start_group(launcher: str, cfg: Optional[Config] = None) -> None:
@@ -43,6 +44,7 @@ def start_group(launcher: str, cfg: Optional[Config] = None) -> None:
     if launcher == 'none' or is_started():
         return
     if torch.cuda.is_available():
+        use_only_gpu()
         set_multi_processing(**env_cfg.get('mp_cfg', {}), distributed=True)
         init_dist(launcher, **dist_cfg)
         start_heartbeat(limit)

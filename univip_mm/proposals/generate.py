@@ -2,7 +2,6 @@
 
 An interrupted search can be resumed.
 """
-import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -13,10 +12,13 @@ from ..io.coco_json import image_path
 from ..utils.distributed import (
     barrier,
     broadcast,
-    local_world_size,
     rank_and_world_size,
 )
-from ..utils.parallel import map_unordered, number_of_workers
+from ..utils.parallel import (
+    map_unordered,
+    number_of_workers,
+    share_of_cores,
+)
 from ..utils.progress import track
 from .earlier import earlier_results, warn_of_other_folder, write_list
 from .journal import LIST, Journal
@@ -86,7 +88,8 @@ def generate_proposals(images: Sequence[dict], img_prefix: PathLike,
     """
     check_opencv()
     check_images(images)
-    workers = _workers_of_rank(workers)
+    workers = share_of_cores() if workers is None else (
+        number_of_workers(workers))
     if not images:
         return Outcome(0, 0, {}, 0)
     out = Path(out)
@@ -135,15 +138,6 @@ def _start(images: Sequence[dict], img_prefix: PathLike, out: Path,
     write_list(journal.folder / LIST, images, img_prefix)
     return journal, earlier, broadcast(
         [image for image in images if image['id'] not in earlier])
-
-
-def _workers_of_rank(workers: Optional[int]) -> int:
-    if workers is not None:
-        return number_of_workers(workers)
-    cores = number_of_workers()
-    if cores < (os.cpu_count() or 1):
-        return cores  # Slurm gave this rank cores of its own
-    return max(1, cores // local_world_size())
 
 
 def _search_images(images: Sequence[dict], img_prefix: PathLike,

@@ -10,6 +10,7 @@ from typing import Any, Callable, Optional
 
 import cv2
 
+from .distributed import is_started, local_world_size
 from .processes import die_with_parent
 
 
@@ -24,6 +25,27 @@ def number_of_workers(workers: Optional[int] = None) -> int:
     if workers < 1:
         raise ValueError(f'workers is {workers}, but must be at least 1')
     return workers
+
+
+def share_of_cores(processes: int = 1) -> int:
+    """Return the number of cores for each process on this machine, >= 1.
+
+    The ranks of a launcher share the cores of their machine. Under srun, a
+    rank with fewer cores than the machine has got cores of its own; the ranks
+    of one torchrun always have the same cores.
+
+    Args:
+        processes (int): Processes that will share the cores of this process.
+            In a process group, its ranks on this machine count instead.
+            Defaults to 1.
+    """
+    cores = number_of_workers()
+    if is_started():
+        processes = local_world_size()
+        if 'TORCHELASTIC_RUN_ID' not in os.environ and cores < (
+                os.cpu_count() or 1):
+            return cores
+    return max(1, cores // processes)
 
 
 def map_unordered(work: Callable[[Any], Any], tasks: Iterable,

@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Optional
@@ -27,7 +27,11 @@ TRAIN = TOOLS / 'train.py'
 # own code are not for the user.
 _SHOWN = re.compile(r'(WARNING|ERROR|CRITICAL) - (?!.*deprecated)|error: ')
 _WAIT = 0.5  # seconds between two looks at the log
-_PATIENCE = 60  # seconds until processes that were asked to end are killed
+# Seconds until a training that was asked to end is killed. It ends after its
+# step, which can take minutes on a CPU.
+_PATIENCE = 300
+_STOPPING = ('stopping: the training saves a checkpoint; press Ctrl-C again '
+             'to end at once')
 
 
 class TrainingError(RuntimeError):
@@ -58,7 +62,8 @@ def train(run: RunFolder, devices: Devices, launcher: str = 'none',
     """Train in other processes until they end, with a progress bar.
 
     All that they print goes to OUT/log.txt. Warnings and errors are shown
-    too. If this process is killed, so are they.
+    too. If this process is killed, so are they. At Ctrl-C or SIGTERM, they
+    save a checkpoint and end; a second Ctrl-C kills them.
 
     Args:
         run (RunFolder): The run, with its config.
@@ -89,8 +94,9 @@ def train(run: RunFolder, devices: Devices, launcher: str = 'none',
         process = subprocess.Popen(
             command, env=env, stdout=log,
             stderr=log if is_first else None, stdin=subprocess.DEVNULL,
+            start_new_session=True,  # _pass_signals_on() passes signals on
             preexec_fn=partial(die_with_parent, os.getpid()))
-    with _forward_signals(process):
+    with _pass_signals_on(process, is_first):
         if is_first:
             _show_progress(run, process, start, begin, max_iters, batch_size)
     if process.returncode:
@@ -98,38 +104,52 @@ def train(run: RunFolder, devices: Devices, launcher: str = 'none',
 
 
 @contextmanager
-def _forward_signals(process: subprocess.Popen) -> Iterator[None]:
-    """Pass SIGTERM on to a process, and wait for it after Ctrl-C.
+def _pass_signals_on(process: subprocess.Popen,
+                     is_first: bool) -> Iterator[None]:
+    """Wait for a training, and pass on what asks this process to end.
 
-    The terminal sends Ctrl-C to both processes.
+    The training has a session of its own. The terminal, ``timeout`` and
+    torchrun signal the session or the process group of this process only.
+    Other threads than the main thread get no signals.
     """
-    before = None
+    before = {}
     if threading.current_thread() is threading.main_thread():
-        before = signal.signal(
+        before[signal.SIGTERM] = signal.signal(
             signal.SIGTERM, lambda *_: process.terminate())
+        if signal.getsignal(signal.SIGTSTP) is signal.SIG_DFL:
+            before[signal.SIGTSTP] = signal.signal(
+                signal.SIGTSTP, lambda *_: _pause(process))
     try:
         yield
+        process.wait()
     except BaseException as e:
-        if not isinstance(e, KeyboardInterrupt):
-            process.terminate()
-        try:
-            _ask_to_end(process)
-        except (subprocess.TimeoutExpired, KeyboardInterrupt):
-            process.kill()
+        _end(process, is_first and isinstance(e, KeyboardInterrupt))
         raise
     finally:
         process.wait()
-        if before is not None:
-            signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
-def _ask_to_end(process: subprocess.Popen) -> None:
-    """Wait for a process that was interrupted; if it was not, do it."""
+def _end(process: subprocess.Popen, show: bool) -> None:
+    """Ask a training to save a checkpoint and end; kill it at Ctrl-C."""
     try:
-        process.wait(_PATIENCE / 10)
-    except subprocess.TimeoutExpired:
-        process.send_signal(signal.SIGINT)
+        process.terminate()
+        if show:
+            with suppress(OSError):  # the reader of a pipe has ended
+                print(_STOPPING, file=sys.stderr, flush=True)
         process.wait(_PATIENCE)
+    except (subprocess.TimeoutExpired, KeyboardInterrupt):
+        process.kill()
+
+
+def _pause(process: subprocess.Popen) -> None:
+    """Stop the training and this process at Ctrl-Z, until ``fg``."""
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGSTOP)
+    os.kill(os.getpid(), signal.SIGSTOP)
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGCONT)
 
 
 def _show_progress(run: RunFolder, process: subprocess.Popen, start: int,
@@ -208,7 +228,9 @@ def _reason(run: RunFolder, start: int, code: int, is_first: bool) -> str:
     error = [line for line in text if line.startswith('error: ')]
     if error:
         return f'{error[0][len("error: "):]} (the whole log: {name})'
-    if code in (-signal.SIGTERM, 128 + signal.SIGTERM):
+    # torchrun ends with exit code 1.
+    if code in (-signal.SIGTERM, 128 + signal.SIGTERM) or any(
+            'got SIGTERM: saved' in line for line in text):
         return ('the training was stopped by SIGTERM: repeat the command to '
                 'go on')
     last = printable(text[-1]) if text else 'it printed nothing'

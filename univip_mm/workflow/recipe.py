@@ -4,8 +4,9 @@ The reference is the paper's COCO recipe: 118,287 images of 640 x 480 pixels,
 800 epochs, 8 x 64 images per step, a learning rate of 0.2 per 256 images.
 """
 import math
-import os
 from typing import Any, NamedTuple, Optional
+
+from ..utils.parallel import number_of_workers, share_of_cores
 
 PER_DEVICE = 64  # images of a step (UniVIP, Sec. 4.1)
 REFERENCE_BATCH = 512
@@ -137,10 +138,13 @@ def choose_warmup(epochs: int, longest: int) -> Choice:
 
 
 def choose_workers(devices: int) -> Choice:
-    """Choose the number of loader processes per device."""
-    cores = len(os.sched_getaffinity(0))
-    return Choice('workers', max(1, min(8, cores // devices)),
-                  f'per device, of {cores} cores',
+    """Choose the number of loader processes per device.
+
+    ``devices`` is the number of devices of this machine; it is not used in
+    the process group of a launcher.
+    """
+    return Choice('workers', min(8, share_of_cores(devices)),
+                  f'per device, of {number_of_workers()} cores',
                   '--set train_dataloader.num_workers=…')
 
 

@@ -3,6 +3,7 @@ import atexit
 import functools
 import os
 import signal
+import time
 from typing import Any, Callable, Optional
 
 import torch
@@ -21,6 +22,9 @@ from .safe_checkpoint_hook import save_checkpoint_atomically
 
 NAME = 'preempted.pth'
 WORKER_GRACE_SECONDS = 20
+# One request to end can arrive several times, for example from Slurm, which
+# signals all processes, and from torchrun, which passes its signal on.
+REPEAT_SECONDS = 5
 
 
 @HOOKS.register_module()
@@ -30,17 +34,20 @@ class PreemptionHook(Hook):
     Slurm sends SIGTERM before it preempts a job. ``--resume`` continues with
     the next batch of the epoch (see :class:`IterSeedHook`). All ranks stop
     after the same iteration, even if only one of them got the signal. The
-    exit status is 143, as for any process that SIGTERM ended.
+    exit status is 143, as for any process that SIGTERM ended. A second
+    SIGTERM ends the process at once, if it arrives more than
+    ``REPEAT_SECONDS`` after the first.
 
     Args:
         interval (int): Iterations between two checks for a signal on another
-            rank. Defaults to 10.
+            rank, with NCCL. A check waits for the GPU. With gloo, every
+            iteration has a check. Defaults to 10.
     """
     priority = 'LOWEST'  # after the other hooks of the iteration
 
     def __init__(self, interval: int = 10) -> None:
         self.interval = interval
-        self._got_signal = False
+        self._signal_time: Optional[float] = None
         self._before: Any = signal.SIG_DFL
         self._exiting = torch.zeros(1, dtype=torch.uint8).share_memory_()
 
@@ -78,17 +85,22 @@ class PreemptionHook(Hook):
         raise SystemExit(128 + signal.SIGTERM)
 
     def _on_signal(self, *_) -> None:
-        if self._got_signal:  # the second signal ends the process at once
+        now = time.monotonic()
+        if self._signal_time is None:
+            self._signal_time = now
+        elif now - self._signal_time > REPEAT_SECONDS:
             signal.signal(signal.SIGTERM, self._before)
             signal.raise_signal(signal.SIGTERM)
-        self._got_signal = True
 
     def _must_exit(self, runner) -> bool:
+        got_signal = self._signal_time is not None
         if get_world_size() == 1:
-            return self._got_signal
-        if not self.every_n_train_iters(runner, self.interval):
+            return got_signal
+        device = get_comm_device()
+        if device.type != 'cpu' and not self.every_n_train_iters(
+                runner, self.interval):
             return False
-        flag = torch.tensor(float(self._got_signal), device=get_comm_device())
+        flag = torch.tensor(float(got_signal), device=device)
         all_reduce(flag, op='max')
         return bool(flag)
 
