@@ -89,6 +89,7 @@ def test_train_shows_progress_and_warnings(run, capsys):
 
 @pytest.mark.parametrize('end, text', [
     ('sys.exit("error: the disk is full")', 'the disk is full .*log.txt'),
+    ('sys.exit("error: try --cfg-options a=1")', 'try --set a=1 '),
     ('raise KeyError("x")', r'exit code 1 \(KeyError.*repeat the command'),
     ('os.kill(os.getpid(), 15)', 'stopped by SIGTERM'),
     ('print("got SIGTERM: saved \'a\'")\nsys.exit(1)', 'stopped by SIGTERM')])
@@ -118,12 +119,13 @@ time.sleep({seconds})
 '''
 
 
-def test_train_passes_sigterm_on(run):
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGHUP])
+def test_train_passes_the_end_on(run, number):
     run = run('import signal\n'
               'signal.signal(15, lambda *_: sys.exit("error: saved"))\n'
               'print("ready", flush=True)\n'
               'time.sleep(60)')
-    thread = send_when_ready(run, signal.SIGTERM)
+    thread = send_when_ready(run, number)
     with pytest.raises(TrainingError, match='saved'):
         train(run, CPU, max_iters=10, batch_size=32)
     thread.join()

@@ -62,8 +62,9 @@ def train(run: RunFolder, devices: Devices, launcher: str = 'none',
     """Train in other processes until they end, with a progress bar.
 
     All that they print goes to OUT/log.txt. Warnings and errors are shown
-    too. If this process is killed, so are they. At Ctrl-C or SIGTERM, they
-    save a checkpoint and end; a second Ctrl-C kills them.
+    too. If this process is killed, so are they. At Ctrl-C, SIGTERM, or the end
+    of the terminal, they save a checkpoint and end; a second Ctrl-C kills
+    them.
 
     Args:
         run (RunFolder): The run, with its config.
@@ -114,8 +115,10 @@ def _pass_signals_on(process: subprocess.Popen,
     """
     before = {}
     if threading.current_thread() is threading.main_thread():
-        before[signal.SIGTERM] = signal.signal(
-            signal.SIGTERM, lambda *_: process.terminate())
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is not signal.SIG_IGN:  # by nohup
+                before[number] = signal.signal(
+                    number, lambda *_: process.terminate())
         if signal.getsignal(signal.SIGTSTP) is signal.SIG_DFL:
             before[signal.SIGTSTP] = signal.signal(
                 signal.SIGTSTP, lambda *_: _pause(process))
@@ -227,7 +230,8 @@ def _reason(run: RunFolder, start: int, code: int, is_first: bool) -> str:
     text = [line for line in _new(_follow(run.log, start)) if line.strip()]
     error = [line for line in text if line.startswith('error: ')]
     if error:
-        return f'{error[0][len("error: "):]} (the whole log: {name})'
+        reason = error[0][len('error: '):].replace('--cfg-options', '--set')
+        return f'{reason} (the whole log: {name})'
     # torchrun ends with exit code 1.
     if code in (-signal.SIGTERM, 128 + signal.SIGTERM) or any(
             'got SIGTERM: saved' in line for line in text):
