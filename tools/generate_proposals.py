@@ -73,10 +73,10 @@ def parse_args() -> argparse.Namespace:
         "search (default: %(default)s, the paper's)")
     add('--max-side', type=int, metavar='PIXELS', help='search in a copy of '
         'the image whose longer side is reduced to PIXELS, e.g. 320: faster, '
-        'but with other boxes (see docs/proposals.md). Default: images of '
-        'more than 2 megapixels, or with a side above 3000 pixels, are '
-        'searched in a copy of at most 0.3 megapixels, as 640 x 480; other '
-        'images without a copy. 100000: no copies')
+        'but with other boxes. Default: images of more than 2 megapixels, or '
+        'with a side above 3000 pixels, are searched in a copy of at most 0.3 '
+        'megapixels, as 640 x 480; other images without a copy. 100000: no '
+        'copies')
     add_rule_options(parser)
     add('--workers', type=int, metavar='N', help='worker processes, per rank '
         'if there is a launcher (default: one per core)')

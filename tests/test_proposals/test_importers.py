@@ -191,7 +191,7 @@ def test_reader_follows_the_depth_of_any_json(value, size, ascii_only):
 
 def test_import_of_pickle_names_the_cure(tmp_path):
     (tmp_path / 'source').write_bytes(b'')
-    with pytest.raises(ValueError, match='can run code.*docs/proposals.md'):
+    with pytest.raises(ValueError, match='can run code.*page "Proposals"'):
         run(tmp_path, 'pickle', tmp_path / 'source')
 
 

@@ -45,7 +45,7 @@ def import_proposals(source_format: str, source: PathLike,
     if source_format == 'pickle':
         raise ValueError(
             'pickles are not read, because they can run code: convert a file '
-            'that you trust to COCO results, as in docs/proposals.md')
+            'that you trust to COCO results, as in page "Proposals"')
     if source_format not in READERS:
         raise ValueError(f"unknown format '{source_format}': choose one of "
                          f'{", ".join(READERS)}')
