@@ -26,7 +26,7 @@ def test_convert_reports_dropped_boxes(coco_folder, capsys):
 
 
 @pytest.mark.parametrize('source_format, message', [
-    ('pickle', 'convert a file that you trust to COCO results, as in docs/'),
+    ('pickle', 'convert a file that you trust to COCO results, as in page'),
     ('xml', "unknown format 'xml': choose one of orl, coco")])
 def test_other_formats_name_the_cure(coco_folder, source_format, message):
     assert message in error_of(

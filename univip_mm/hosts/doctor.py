@@ -214,8 +214,8 @@ def check_machine(machine: Mapping[str, Any], torch: Any) -> Iterator[Finding]:
     few = cores < CORES_PER_GPU * gpus
     yield Finding(
         WARN if few else OK, 'cores', f'{cores:g}' + (
-            f' for {gpus} GPUs: they may wait for images; see page "Feed the GPUs"'
-            if few else ''))
+            f' for {gpus} GPUs: they may wait for images; see page "Feed the '
+            'GPUs"' if few else ''))
     yield _size('memory', machine['memory'], MIN_MEMORY, 'use fewer '
                 'num_workers and a smaller batch')
     yield _size('/dev/shm', machine['shared'], MIN_SHARED, 'workers may end '
