@@ -10,7 +10,7 @@ NUMPY1 := $(VENV)/numpy1
 BENCH_DATA ?= --data-root data/demo --ann-file annotations/train.json --img-prefix train
 # Environment of the benchmarks: mmdet, mmseg, and mmcv with its operators.
 # The wheel of mmcv is built once per machine and version of mmcv, PyTorch and
-# Python.
+# Python. mmcv asks for C++17, but the headers of PyTorch 2.14 need C++20.
 DOWNSTREAM := .venv-downstream
 DOWNSTREAM_READY := $(DOWNSTREAM)/.ready
 DOWNSTREAM_PINS := -c requirements/constraints.txt -c requirements/downstream-constraints.txt
@@ -60,10 +60,12 @@ $(DOWNSTREAM_READY): pyproject.toml $(addprefix requirements/,runtime.txt downst
 	if ! ls "$$folder"/mmcv-$$wanted-*.whl >/dev/null 2>&1; then \
 	    mkdir -p "$$folder"; \
 	    part=$$(mktemp -d "$$folder/part.XXXXXX"); \
-	    CUDA_VISIBLE_DEVICES= FORCE_CUDA=0 MMCV_WITH_OPS=1 MAX_JOBS=$${MAX_JOBS:-$$(nproc)} \
+	    printf '#!/bin/sh\nexec g++ "$$@" -std=c++20\n' > "$$part/c++20"; \
+	    chmod +x "$$part/c++20"; \
+	    CXX="$$part/c++20" CUDA_VISIBLE_DEVICES= FORCE_CUDA=0 MMCV_WITH_OPS=1 MAX_JOBS=$${MAX_JOBS:-$$(nproc)} \
 	    $(DOWNSTREAM)/bin/python -m pip wheel -q --no-cache-dir --no-deps --no-build-isolation \
 	        -w "$$part" mmcv==$$wanted; \
-	    mv "$$part"/*.whl "$$folder"; rmdir "$$part"; \
+	    mv "$$part"/*.whl "$$folder"; rm -r "$$part"; \
 	fi; \
 	$(DOWNSTREAM)/bin/python -m pip install -q --no-deps "$$folder"/mmcv-$$wanted-*.whl
 	$(DOWNSTREAM)/bin/python -m pip install -q --no-deps --no-build-isolation -e .
