@@ -1,4 +1,5 @@
 import logging
+import signal
 
 import cv2
 import hypothesis
@@ -13,6 +14,10 @@ from tiny import make_coco_folder
 torch.set_num_threads(1)
 # A forked process would wait for OpenCV's threads, which it does not inherit.
 cv2.setNumThreads(1)
+
+# Tests send signals that nohup, or a shell in the background, ignores.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 hypothesis.settings.register_profile(
     'univip', deadline=None, derandomize=True, max_examples=100)

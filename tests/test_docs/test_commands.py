@@ -29,7 +29,7 @@ COVERED_BY = {
         'tests/test_experiments/test_main.py',
     r'make (env|test|lint|docs|bench|test-hosts|test-downstream)':
         '.ci/run',
-    r'pip install': 'Makefile',
+    r'pip install|printf .*c\+\+20|CXX=': 'Makefile',
     r'univip pretrain': 'tests/test_workflow/test_pretrain.py',
     r'univip doctor': 'tests/test_hosts/test_doctor.py',
     r'univip (proposals|train)': 'tests/test_utils/test_command.py',
