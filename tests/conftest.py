@@ -15,10 +15,6 @@ torch.set_num_threads(1)
 # A forked process would wait for OpenCV's threads, which it does not inherit.
 cv2.setNumThreads(1)
 
-# Tests send signals that nohup, or a shell in the background, ignores.
-signal.signal(signal.SIGINT, signal.default_int_handler)
-signal.signal(signal.SIGHUP, signal.SIG_DFL)
-
 hypothesis.settings.register_profile(
     'univip', deadline=None, derandomize=True, max_examples=100)
 hypothesis.settings.load_profile('univip')
@@ -41,6 +37,17 @@ def univip_scope():
     """Set the default scope, as a Runner with one of our configs does."""
     with DefaultScope.overwrite_default_scope('univip_mm'):
         yield
+
+
+@pytest.fixture
+def terminal():
+    """Take the signals that nohup and a shell in the background ignore."""
+    before = {number: signal.signal(number, handler) for number, handler in (
+        (signal.SIGINT, signal.default_int_handler),
+        (signal.SIGHUP, signal.SIG_DFL))}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture

@@ -49,7 +49,7 @@ print('visible', os.environ['CUDA_VISIBLE_DEVICES'], flush=True)
 
 
 @pytest.fixture
-def run(tmp_path, monkeypatch):
+def run(tmp_path, monkeypatch, terminal):
     monkeypatch.setattr(launch, '_WAIT', 0.05)
     run = RunFolder(tmp_path / 'run')
     run.path.mkdir()

@@ -151,7 +151,7 @@ def steps(out):
 
 
 @pytest.mark.parametrize('devices', ['cpu', 'cpu:2'])
-def test_pretrain_saves_at_ctrl_c_and_goes_on(tmp_path, devices):
+def test_pretrain_saves_at_ctrl_c_and_goes_on(tmp_path, terminal, devices):
     photos, out = write_photographs(tmp_path / 'photos', 24), tmp_path / 'run'
     options = dict(overrides={**OVERRIDES, 'default_hooks.logger.interval': 1})
     words = ('--epochs', '2', '--batch-size', '2' if devices == 'cpu' else '4',
