@@ -2,10 +2,15 @@
 from pathlib import Path
 
 
-def is_alive(pid):
-    """Return True if a process runs; a zombie does not count."""
+def state(pid):
+    """Return the state of a process, such as 'T'; '' after its end."""
     try:
         text = Path(f'/proc/{pid}/stat').read_text()
     except FileNotFoundError:
-        return False
-    return text.rpartition(')')[2].split()[0] != 'Z'
+        return ''
+    return text.rpartition(')')[2].split()[0]
+
+
+def is_alive(pid):
+    """Return True if a process runs; a zombie does not count."""
+    return state(pid) not in ('', 'Z')

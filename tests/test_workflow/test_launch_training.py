@@ -4,9 +4,9 @@ import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 
 import pytest
+from processes import is_alive, state
 from tiny import ROOT
 from warm_python import warm_python
 
@@ -14,15 +14,6 @@ from univip_mm.workflow import launch
 from univip_mm.workflow.launch import TrainingError, train, training_command
 from univip_mm.workflow.recipe import Devices
 from univip_mm.workflow.run_folder import RunFolder
-
-
-def state(pid):
-    """Return the state of a process, '' after its end."""
-    try:
-        text = Path(f'/proc/{pid}/stat').read_text()
-    except FileNotFoundError:
-        return ''
-    return text.rpartition(')')[2].split()[0]
 
 
 def wait_for(condition):
@@ -254,4 +245,4 @@ def test_train_ends_with_its_parent(run, tmp_path):
     child = int(run.log.read_text().splitlines()[-2])
     process.kill()
     process.wait()
-    wait_for(lambda: state(child) in ('', 'Z'))
+    wait_for(lambda: not is_alive(child))

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Optional
 import torch
 
 from ..engine import weight_names
+from ..engine.config import type_name
 from .packages import import_package
 
 # Depth by the number of blocks per stage. Bottleneck blocks (last item) have a
@@ -46,11 +47,6 @@ class Renamed(NamedTuple):
     name: str
     options: dict[str, Any]
     weights: OrderedDict
-
-
-def class_name(config: Mapping) -> str:
-    """Return 'ResNet' for the type 'ResNet' or 'mmpretrain.ResNet'."""
-    return str(config.get('type')).rpartition('.')[2]
 
 
 def resnet_depth(backbone: Mapping) -> Optional[int]:
@@ -179,7 +175,7 @@ def check_plain_resnet(config: dict, library: str) -> None:
     Its weights have the same names and shapes, so that the library would load
     them and give wrong features.
     """
-    if class_name(config) not in ('ResNet', 'ResNeXt'):
+    if type_name(config) not in ('ResNet', 'ResNeXt'):
         return
     for key, plain in _FIXED.items():
         found = config.get(key, plain)
@@ -248,7 +244,7 @@ def _check_heads(config: dict) -> None:
     The number of heads changes the output, but no shape of a weight.
     """
     arch = config.get('arch')
-    if (class_name(config) != 'VisionTransformer'
+    if (type_name(config) != 'VisionTransformer'
             or not isinstance(arch, dict)):
         return
     width, heads = arch.get('embed_dims'), arch.get('num_heads')

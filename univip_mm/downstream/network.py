@@ -13,11 +13,11 @@ from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 
-from ..engine.config import dicts_in
+from ..engine.config import dicts_in, type_name
 from ..models.pooling import last_output, pool
 from ..registry import MODELS
 from ..utils.text import excerpt, printable
-from .export_names import class_name, resnet_depth
+from .export_names import resnet_depth
 from .packages import import_package
 from .source import BackboneSource
 
@@ -94,7 +94,7 @@ def build_network(source: BackboneSource) -> FeatureNetwork:
         _make_safe(config, name)
     for key in LOADING:
         config.pop(key, None)
-    if class_name(config) in ('TIMMBackbone', 'PooledTIMMBackbone'):
+    if type_name(config) in ('TIMMBackbone', 'PooledTIMMBackbone'):
         import_package('timm', 'the network')
     try:
         with DefaultScope.overwrite_default_scope('univip_mm'), _quiet():

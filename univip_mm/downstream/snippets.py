@@ -5,7 +5,8 @@ Each function returns a text for ``exec``. The tests run these texts.
 from collections.abc import Mapping
 from typing import Any
 
-from .export_names import Renamed, class_name
+from ..engine.config import type_name
+from .export_names import Renamed
 from .network import LOADING, resnet_config
 from .source import BackboneSource, Normalization
 
@@ -25,7 +26,7 @@ def of_mm(source: BackboneSource, path: str) -> str:
               if key not in _TRAINING_ONLY}
     if config.get('norm_cfg') in (dict(type='SyncBN'), dict(type='BN')):
         del config['norm_cfg']  # SyncBN has the weights of BN, the default
-    if class_name(config) == 'PooledTIMMBackbone':
+    if type_name(config) == 'PooledTIMMBackbone':
         # The host's class has the same names of weights. A pooled feature is
         # of no use to a detector or segmentor.
         config['type'] = 'TIMMBackbone'

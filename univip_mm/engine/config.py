@@ -2,7 +2,7 @@
 import argparse
 import os
 import os.path as osp
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mmengine.config import Config, DictAction
@@ -114,7 +114,14 @@ def parts_of_type(node: Any, name: str,
                   path: str) -> Iterator[tuple[str, dict]]:
     """Yield each dict with ``type=name`` in a config node, with its key."""
     for key, part in dicts_in(node, path):
-        found = part.get('type')
-        # A class, or a name that can have a scope: 'univip_mm.UniVIP'.
-        if getattr(found, '__name__', str(found)).rpartition('.')[2] == name:
+        if type_name(part) == name:
             yield key, part
+
+
+def type_name(part: Mapping) -> str:
+    """Return the name of a part's class, without the scope.
+
+    The type is a class, or a name that can have a scope: 'univip_mm.UniVIP'.
+    """
+    found = part.get('type')
+    return getattr(found, '__name__', str(found)).rpartition('.')[2]

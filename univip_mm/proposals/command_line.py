@@ -35,15 +35,13 @@ def describe_search(images: Sequence[dict], search: Search) -> list[str]:
     ``images`` are those of a COCO json, with ``width`` and ``height`` if they
     are known.
     """
-    lines = ['an image without a result takes about 2 s (0.3 megapixels) to '
-             '40 s (2 megapixels) on one core']
-    if large := sum(search.reduces(x['width'], x['height'])
-                    for x in images if 'width' in x):
-        lines.insert(0, f'{large} images are large ' + (
-            '(more than 2 megapixels, or a side above 3000 pixels) and are '
-            'searched in a copy of 0.3 megapixels: --max-side changes this'
-            if search.max_side is None else
-            f'and are searched in a copy of {search.max_side} pixels'))
+    lines = []
+    if large := search.count_large(images):
+        lines.append(f'{large} images are large (more than 2 megapixels, or a '
+                     'side above 3000 pixels) and are searched in a copy of '
+                     '0.3 megapixels: --max-side changes this')
+    lines.append('an image without a result takes about 2 s (0.3 megapixels) '
+                 'to 40 s (2 megapixels) on one core')
     return lines
 
 

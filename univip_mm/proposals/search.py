@@ -1,4 +1,5 @@
 """Settings of a proposal search, and the search of one image."""
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple, Optional
 
@@ -71,6 +72,11 @@ class Search:
                 and min(width, height) >= self.rules.min_size
                 and (width * height > LARGE_IMAGE
                      or max(width, height) > LONGEST_SIDE))
+
+    def count_large(self, images: Iterable[dict]) -> int:
+        """Count the large images of a COCO json, of those with a size."""
+        return sum(self.reduces(x['width'], x['height'])
+                   for x in images if 'width' in x)
 
     def _scale(self, width: int, height: int) -> float:
         """Return the scale of the copy to search, at most 1."""

@@ -364,11 +364,9 @@ def choose(request: Request, plan: Plan, images: int) -> dict[str, Choice]:
         choices.append(Choice(
             'graph', 'cuda_graph', 'the step is captured once and replayed',
             '--set model.graph=None'))
-    large = sum(plan.search.reduces(x['width'], x['height'])
-                for x in plan.images if 'width' in x)
-    if large:
+    if large := plan.search.count_large(plan.images):
         choices.append(Choice(
-            'max side', request.max_side or 'auto',
+            'max side', 'auto',
             f'{large} large images are searched in a reduced copy',
             '--max-side'))
     return {choice.name: choice for choice in choices}
