@@ -39,8 +39,11 @@ if at >= len(words) or words[at][:1] == '-' and words[at] != '-m':
 ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # die with the parent
 server = socket.socket(socket.AF_UNIX)
 server.connect({address!r})
-data = json.dumps(dict(words=words, folder=os.getcwd(), client=sys.argv[0],
-                       environment=dict(os.environ))).encode()
+data = json.dumps(dict(
+    words=words, folder=os.getcwd(), client=sys.argv[0],
+    environment=dict(os.environ),
+    ignored=[number for number in (signal.SIGHUP, signal.SIGINT)
+             if signal.getsignal(number) is signal.SIG_IGN])).encode()
 socket.send_fds(server, [struct.pack('i', len(data))], [0, 1, 2])
 server.sendall(data)
 pid, = struct.unpack('i', server.recv(4))
@@ -133,8 +136,12 @@ def supervise(connection):
     os._exit(0)
 
 
-def start(words, folder, client, environment):
+def start(words, folder, client, environment, ignored):
     """Run a command in this process, as Python does."""
+    for number, handler in ((signal.SIGHUP, signal.SIG_DFL),
+                            (signal.SIGINT, signal.default_int_handler)):
+        signal.signal(number,
+                      signal.SIG_IGN if number in ignored else handler)
     import numpy
     random.seed()
     numpy.random.seed()
