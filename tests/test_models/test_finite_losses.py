@@ -77,14 +77,14 @@ inputs = dict(
 
 
 @settings(max_examples=500)
-@given(**inputs)
-def test_instance_loss_is_finite(kind, exponents, k, epsilon, dtype, cast,
-                                 seed):
+@given(plan_gradient=st.booleans(), **inputs)
+def test_instance_loss_is_finite(plan_gradient, kind, exponents, k, epsilon,
+                                 dtype, cast, seed):
     scene_o, scene_t, o, t = (
         scaled(x, e, dtype)
         for x, e in zip(features(kind, k, seed), exponents))
     o.requires_grad_()
-    module = SinkhornOTLoss(epsilon)
+    module = SinkhornOTLoss(epsilon, plan_gradient=plan_gradient)
     with autocast(cast):
         loss, log_vars = module.loss_and_log_vars(o, t, scene_o, scene_t)
     loss.backward()

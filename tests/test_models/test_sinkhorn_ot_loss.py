@@ -62,6 +62,44 @@ def test_gradient_reaches_only_online_instances():
     torch.testing.assert_close(o.grad, other.grad)
 
 
+@pytest.mark.parametrize('plan_gradient', [False, True])
+def test_gradient_is_that_of_pot(plan_gradient):
+    ot = pytest.importorskip('ot')
+    rng = np.random.default_rng(1)
+    o, t = rng.normal(size=(2, 4, 8)) + 1  # positive supply and demand
+    scene_o, scene_t = rng.normal(size=(2, 8)) + 1
+    supply, demand = (
+        marginal(torch.from_numpy(x)[None], torch.from_numpy(scene)[None]
+                 )[0][0].numpy() for x, scene in ((o, scene_t), (t, scene_o)))
+
+    def plan_of(similarity):
+        return ot.sinkhorn(supply, demand, 1 - similarity, 0.1,
+                           numItermax=5000, stopThr=1e-13)
+
+    def similarity_of(o):
+        a, b = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (o, t))
+        return a @ b.T
+
+    fixed = plan_of(similarity_of(o))
+
+    def loss_of(o):
+        similarity = similarity_of(o)
+        plan = plan_of(similarity) if plan_gradient else fixed
+        return -(similarity * plan).sum()
+
+    expected = np.empty_like(o)
+    for index in np.ndindex(*o.shape):
+        step = np.zeros_like(o)
+        step[index] = 1e-5
+        expected[index] = (loss_of(o + step) - loss_of(o - step)) / 2e-5
+    inputs = [torch.from_numpy(x)[None].requires_grad_()
+              for x in (o, t, scene_o, scene_t)]
+    loss = SinkhornOTLoss(num_iters=2000, plan_gradient=plan_gradient)
+    loss(*inputs).backward()
+    np.testing.assert_allclose(inputs[0].grad[0], expected, atol=1e-6)
+    assert all(x.grad is None for x in inputs[1:])
+
+
 def test_loss_is_computed_in_float32_under_autocast():
     inputs = torch.randn(2, 4, 8), torch.randn(2, 4, 8), *torch.randn(2, 2, 8)
     expected = SinkhornOTLoss()(*inputs)

@@ -62,10 +62,10 @@ class SinkhornOTLoss(nn.Module):
     :math:`b_m \propto \max(o_m \cdot \bar f_t, 0)` to the demand
     :math:`a_n \propto \max(t_n \cdot \bar f_o, 0)` at the cost
     :math:`1 - \cos(o_m, t_n)`. Supply and demand each sum to 1 per image, so
-    the loss lies in [-1, 1]. The plan is a constant for the gradient, as in
-    OTA, so only the online instances get a gradient. The loss is computed in
-    float32 with autocast off. Loss and gradient are finite for every finite
-    input. ``docs/decisions.md`` lists what the paper leaves open.
+    the loss lies in [-1, 1]. By default, the plan is a constant for the
+    gradient, as in OTA. Only the online instances get a gradient. The loss is
+    computed in float32 with autocast off. Loss and gradient are finite for
+    every finite input. ``docs/decisions.md`` lists what the paper leaves open.
 
     A subclass overrides :meth:`loss_and_log_vars`, which :class:`UniVIP`
     calls.
@@ -77,6 +77,10 @@ class SinkhornOTLoss(nn.Module):
             of OTA.
         loss_weight (float): Factor of the loss, for use outside of UniVIP.
             Within UniVIP, prefer ``loss_weights``. Defaults to 1.0.
+        plan_gradient (bool): Differentiate the plan too, as DeepEMD's QPTH
+            solver does (https://arxiv.org/abs/2003.06777). The gradient
+            passes through the costs and all iterations, in float64. Supply
+            and demand stay constants. Defaults to False.
 
     Raises:
         TypeError: A subclass overrides ``forward``, which UniVIP does not
@@ -92,7 +96,8 @@ class SinkhornOTLoss(nn.Module):
                 'UniVIP does not call: override loss_and_log_vars instead')
 
     def __init__(self, epsilon: float = 0.1, num_iters: int = 50,
-                 loss_weight: float = 1.0) -> None:
+                 loss_weight: float = 1.0,
+                 plan_gradient: bool = False) -> None:
         super().__init__()
         if not epsilon > 0:
             raise ValueError(f'SinkhornOTLoss: epsilon is {epsilon}: set a '
@@ -103,6 +108,7 @@ class SinkhornOTLoss(nn.Module):
         self.epsilon = epsilon
         self.num_iters = num_iters
         self.loss_weight = loss_weight
+        self.plan_gradient = plan_gradient
 
     def forward(self, online_instances: Tensor, target_instances: Tensor,
                 online_scene: Tensor, target_scene: Tensor) -> Tensor:
@@ -134,7 +140,7 @@ class SinkhornOTLoss(nn.Module):
         batch_size, num_instances = plan.shape[:2]
         loss = (similarity * plan).sum() * (-self.loss_weight / batch_size)
         max_entropy = max(2 * math.log(num_instances), 1e-6)  # K = 1: zero
-        entropy = torch.special.entr(plan).sum()
+        entropy = torch.special.entr(plan.detach()).sum()
         fallbacks = torch.cat(
             [transport.uniform_supply, transport.uniform_demand])
         return loss, dict(
@@ -156,7 +162,13 @@ class SinkhornOTLoss(nn.Module):
                 masses, is_uniform = marginal(
                     both, torch.cat([target_scene, online_scene]))
                 supply, demand = masses.chunk(2)
-                plan = sinkhorn(1 - similarity, supply, demand, self.epsilon,
-                                self.num_iters, largest_cost=2.0)
+            # Without the bound, the iteration runs on logarithms, whose
+            # gradient cannot overflow.
+            with torch.set_grad_enabled(
+                    self.plan_gradient and torch.is_grad_enabled()):
+                plan = sinkhorn(
+                    1 - similarity, supply, demand, self.epsilon,
+                    self.num_iters,
+                    largest_cost=None if self.plan_gradient else 2.0)
         return TransportPlan(similarity, plan, supply, demand,
                              *is_uniform.chunk(2))
