@@ -7,7 +7,13 @@ from univip_mm.io.outputs import check_output_file
 from univip_mm.utils.errors import one_line_errors
 
 from .options import experiment_of, parse_args, runs_of
-from .report import indicator_table, read_results, report
+from .report import (
+    bootstrap,
+    indicator_table,
+    interval,
+    read_results,
+    report,
+)
 from .run import run_missing
 from .settings import Experiment
 from .sweep import find_results, sweep_runs, sweep_table
@@ -24,8 +30,15 @@ def run(args: argparse.Namespace, experiment: Experiment) -> None:
 
 def print_report(args: argparse.Namespace, experiment: Experiment) -> None:
     """Print the tables of the results."""
-    table = indicator_table if args.indicators else report
-    print(table(read_results(experiment.results)))
+    results = read_results(experiment.results)
+    if args.indicators:
+        print(indicator_table(results))
+        return
+    if args.baseline and args.baseline not in results:
+        raise ValueError(f"--baseline is '{args.baseline}', but "
+                         f"'{experiment.results}' has {', '.join(results)}")
+    print(report(results, args.baseline,
+                 bootstrap if args.bootstrap else interval))
 
 
 def sweep(args: argparse.Namespace, experiment: Experiment) -> None:

@@ -23,11 +23,25 @@ def make_data(experiment: Experiment) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f'{folder}.lock'):
         if experiment.ann_file:
-            split_photographs(experiment.ann_file, experiment.img_prefix,
-                              folder)
+            link_photographs(experiment.ann_file, experiment.img_prefix,
+                             folder)
         else:
             _make_scenes(folder, experiment.num_train, experiment.num_val)
         _make_proposals(folder)
+        _cache_pixels(experiment)
+
+
+def pixel_cache(experiment: Experiment) -> Path:
+    """Return the path of the decoded training images."""
+    return Path(experiment.data_dir, 'train.pixels')
+
+
+def _cache_pixels(experiment: Experiment) -> None:
+    from univip_mm.io.cache_writer import cache_pixels
+    from univip_mm.io.coco_json import read_coco
+    folder = Path(experiment.data_dir)
+    cache_pixels(read_coco(folder / 'annotations/train.json')['images'],
+                 folder / 'train', pixel_cache(experiment))
 
 
 def _make_scenes(folder: Path, num_train: int, num_val: int) -> None:
@@ -67,15 +81,14 @@ def _make_proposals(folder: Path) -> None:
         {x['id']: x['file_name'] for x in images})
 
 
-def split_photographs(ann_file: Union[str, Path], img_prefix: Union[str, Path],
-                      folder: Path) -> None:
-    """Link three of four images into ``train`` and the fourth into ``val``.
+def link_photographs(ann_file: Union[str, Path], img_prefix: Union[str, Path],
+                     folder: Path) -> None:
+    """Link the photographs of a COCO json into ``train``.
 
     Args:
         ann_file (str or Path): COCO json with objects.
         img_prefix (str or Path): Folder of the images.
-        folder (Path): Folder to write ``annotations/``, ``train/`` and
-            ``val/`` to.
+        folder (Path): Folder to write ``annotations/`` and ``train/`` to.
 
     Raises:
         ValueError: The json has no annotations or no categories.
@@ -93,29 +106,25 @@ def split_photographs(ann_file: Union[str, Path], img_prefix: Union[str, Path],
         raise ValueError(f"'{ann_file}' has no 'annotations' with boxes, which"
                          ' the evaluation needs: give a COCO json with '
                          'objects')
-    for split in ('train', 'val'):
-        images = [x for i, x in enumerate(content['images'])
-                  if (i % 4 == 3) == (split == 'val')]
-        ids = {x['id'] for x in images}
-        annotations = [x for x in objects if x['image_id'] in ids]
-        # Atomic, because a run may be reading the file.
-        with atomic_write(folder / f'annotations/{split}.json', 'w') as file:
-            json.dump(dict(
-                images=images, annotations=annotations,
-                categories=[dict(id=i, name=names[i]) for i in names]), file)
-        for image in images:
-            link = folder / split / image['file_name']
-            link.parent.mkdir(parents=True, exist_ok=True)
-            if not link.is_symlink():
-                link.symlink_to(
-                    Path(image_path(img_prefix, image['file_name'])).resolve())
+    # Atomic, because a run may be reading the file.
+    with atomic_write(folder / 'annotations/train.json', 'w') as file:
+        json.dump(dict(
+            images=content['images'], annotations=objects,
+            categories=[dict(id=i, name=names[i]) for i in names]), file)
+    for image in content['images']:
+        link = folder / 'train' / image['file_name']
+        link.parent.mkdir(parents=True, exist_ok=True)
+        if not link.is_symlink():
+            link.symlink_to(
+                Path(image_path(img_prefix, image['file_name'])).resolve())
 
 
 def load_splits(experiment: Experiment) -> list:
     """Read the training and the test split for the frozen features.
 
     Returns:
-        list[Split]: At most ``NUM_FITTED`` images of each split.
+        list[Split]: At most ``NUM_FITTED`` images of each split. Photographs
+        have no test split.
     """
     from .evaluate import load_split
     data, scale = Path(experiment.data_dir), experiment.scale
@@ -123,7 +132,8 @@ def load_splits(experiment: Experiment) -> list:
         load_split(data / f'annotations/{split}.json', data / split,
                    scale.image_size, scale.object_size, max_objects,
                    max_images=NUM_FITTED)
-        for split, max_objects in (('train', 8000), ('val', 4000))]
+        for split, max_objects in (('train', 8000), ('val', 4000))
+        if split == 'train' or not experiment.ann_file]
 
 
 def load_detection_splits(experiment: Experiment) -> list[tuple]:

@@ -23,6 +23,7 @@ class Split(NamedTuple):
     labels: np.ndarray  # (N, L) bool, the classes in each image
     objects: torch.Tensor  # (M, 3, S, S), the pixels in the boxes
     classes: torch.Tensor  # (M,), the class of each object
+    image_of: torch.Tensor  # (M,), the position of its image in ``images``
 
 
 def load_split(ann_file: Union[str, Path], folder: Union[str, Path],
@@ -49,7 +50,7 @@ def load_split(ann_file: Union[str, Path], folder: Union[str, Path],
     annotations = {}
     for annotation in content['annotations']:
         annotations.setdefault(annotation['image_id'], []).append(annotation)
-    images, labels, objects, classes = [], [], [], []
+    images, labels, objects, classes, image_of = [], [], [], [], []
     for image in content['images'][:max_images]:
         pixels = read_image(image_path(folder, image['file_name']), ann_file)
         images.append(to_tensor(pixels, image_size))
@@ -66,9 +67,10 @@ def load_split(ann_file: Union[str, Path], folder: Union[str, Path],
                     'correct or remove it')
             objects.append(to_tensor(crop, (object_size, object_size)))
             classes.append(ids.index(annotation['category_id']))
+            image_of.append(len(images) - 1)
     return Split(
         torch.stack(images), np.stack(labels), torch.stack(objects),
-        torch.tensor(classes))
+        torch.tensor(classes), torch.tensor(image_of))
 
 
 def read_image(path: str, ann_file: Union[str, Path]) -> np.ndarray:
@@ -154,20 +156,46 @@ def effective_rank(maps: torch.Tensor) -> float:
     return torch.special.entr(shares).sum().exp().item()
 
 
+def leave_one_image_out(features: torch.Tensor, split: Split,
+                        k: int = 20) -> float:
+    """Return the accuracy of neighbours in other images, in percent.
+
+    Args:
+        features (Tensor): Features of the objects of ``split``, (M, C).
+        split (Split): Classes and images of the objects.
+        k (int): Number of neighbours. Defaults to 20.
+    """
+    correct = 0
+    for image in split.image_of.unique():
+        own = split.image_of == image
+        votes = knn_predict(features[~own], split.classes[~own],
+                            features[own], split.labels.shape[1], k=k)
+        correct += int((votes.argmax(1) == split.classes[own]).sum())
+    return 100 * correct / len(features)
+
+
 def measure(backbone: nn.Module, preprocessor: nn.Module, train: Split,
-            val: Split) -> dict[str, float]:
+            val: Optional[Split] = None) -> dict[str, float]:
     """Score the frozen features of a backbone.
 
     The classifiers are fitted on ``train`` and scored on ``val``. BN
-    statistics are re-estimated on the images of ``train``.
+    statistics are re-estimated on the images of ``train``. Without ``val``,
+    the only score is ``object_knn``, by neighbours in other images.
 
     Returns:
         dict[str, float]: In percent: ``linear_mAP`` of linear multi-label
         classifiers on images; ``object_linear`` and ``object_knn``, the
-        accuracy of a linear classifier and of 20 neighbours on objects.
+        accuracy of a linear classifier and of 20 neighbours on objects. And
+        ``rank``, the effective rank of the features of ``val``'s images.
     """
     from sklearn.linear_model import LogisticRegression
     estimate_bn_statistics(backbone, train.images, preprocessor)
+    if val is None:
+        features = pooled_features(backbone, train.images, preprocessor)
+        return dict(
+            object_knn=leave_one_image_out(pooled_features(
+                backbone, train.objects, preprocessor), train),
+            rank=effective_rank(features[:, :, None, None]))
 
     train_features, test_features = (
         pooled_features(backbone, split.images, preprocessor)
@@ -177,6 +205,7 @@ def measure(backbone: nn.Module, preprocessor: nn.Module, train: Split,
     present = val.labels.any(axis=0)  # AP is undefined for other classes
     mean_ap = average_precision(
         val.labels[:, present], scores.numpy()[:, present]).mean()
+    rank = effective_rank(test_features[:, :, None, None])
 
     train_features, test_features = (
         pooled_features(backbone, split.objects, preprocessor)
@@ -192,4 +221,5 @@ def measure(backbone: nn.Module, preprocessor: nn.Module, train: Split,
     return dict(
         linear_mAP=float(100 * mean_ap),
         object_linear=float(100 * linear),
-        object_knn=100 * knn)
+        object_knn=100 * knn,
+        rank=rank)

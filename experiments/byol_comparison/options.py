@@ -25,14 +25,16 @@ on a GPU, at a larger scale (data/quality_large, work_dirs/quality_large):
 another learning rate, with results under another name:
   {PROGRAM} run --methods byol univip --name lr0.4 \\
       --cfg-options optim_wrapper.optimizer.lr=0.4
-photographs, a quarter of them for the evaluation:
+photographs, scored by neighbours of their objects in other photographs:
   {PROGRAM} run --data-dir data/photographs \\
       --ann-file data/coco128/annotations/instances_train2017.json \\
-      --img-prefix data/coco128/train2017 --epochs 300 --name photographs
+      --img-prefix data/coco128/train2017 --epochs 2000 --name photographs \\
+      --methods random byol univip --seeds 31 32 33 34 35 36 --skip-detection
 '''
 REPORT_EXAMPLE = f'''
 examples:
   {PROGRAM} report --results experiments/byol_comparison/results
+  {PROGRAM} report --baseline univip --bootstrap
   {PROGRAM} report --indicators
 '''
 SWEEP_EXAMPLE = f'''
@@ -111,7 +113,7 @@ def _add_large(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--large', action='store_true',
         help='version for a GPU: ResNet-18 of full width, scenes of 128 '
-        'pixels, bfloat16 (experiments/byol_comparison/configs/large)')
+        'pixels (experiments/byol_comparison/configs/large)')
 
 
 def _add_data_dir(parser: argparse._ActionsContainer) -> None:
@@ -137,8 +139,8 @@ def _add_photographs(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group('photographs instead of scenes')
     group.add_argument(
         '--ann-file', metavar='JSON',
-        help='COCO json; three of four photographs are for training, the '
-        'fourth is for the evaluation')
+        help='COCO json with objects; all photographs are for training, and '
+        'each object is classified by its neighbours in the others')
     group.add_argument(
         '--img-prefix', metavar='DIR', help='folder of the photographs')
 
@@ -149,8 +151,8 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
         '--epochs', type=int, metavar='N',
         help="epochs of the pre-training (default: the configs')")
     group.add_argument(
-        '--bf16', action='store_true',
-        help='pre-train in bfloat16')
+        '--float32', action='store_true',
+        help='pre-train in float32 instead of bfloat16')
 
 
 def _add_detection(parser: argparse.ArgumentParser) -> None:
@@ -188,6 +190,14 @@ def _add_indicators(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--indicators', action='store_true',
         help='print the correlation of logged values with the scores instead')
+    parser.add_argument(
+        '--baseline', metavar='METHOD[-NAME]',
+        help='compare all results with these runs of the same seed (default: '
+        'BYOL of the same name)')
+    parser.add_argument(
+        '--bootstrap', action='store_true',
+        help='intervals of the differences by a bootstrap of the seeds '
+        "instead of Student's t")
 
 
 def _add_study(parser: argparse.ArgumentParser) -> None:
@@ -230,7 +240,7 @@ def _check_values(args: argparse.Namespace) -> None:
 
 
 def _check_changes(args: argparse.Namespace) -> None:
-    for option in ('cfg_options', 'bf16', 'epochs', 'skip_detection',
+    for option in ('cfg_options', 'float32', 'epochs', 'skip_detection',
                    'ann_file'):
         if getattr(args, option) and not args.name:
             args.parser.error(
@@ -252,6 +262,7 @@ def experiment_of(args: argparse.Namespace) -> Experiment:
     """Return the common settings of the runs."""
     given = {x.name: getattr(args, x.name) for x in fields(Experiment)
              if getattr(args, x.name, None) is not None}
+    given['bf16'] = not getattr(args, 'float32', False)
     if args.command == 'sweep':
         given.setdefault('results', f'{SMALL.work_dir}/sweep')
         given.setdefault('work_dir', f'{given["results"]}/runs')

@@ -4,7 +4,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Optional, Union
+from typing import Callable, Optional, Union
 
 import numpy as np
 
@@ -77,6 +77,23 @@ def interval(differences: np.ndarray) -> Optional[tuple]:
     return mean, mean - half, mean + half
 
 
+def bootstrap(differences: np.ndarray) -> Optional[tuple]:
+    """Compute the mean and its 95 % interval by a bootstrap of the seeds.
+
+    The interval has the percentiles of 10,000 means of resampled differences.
+
+    Returns:
+        tuple or None: As :func:`interval`.
+    """
+    from scipy import stats
+    if len(differences) < 2:
+        return None
+    found = stats.bootstrap(
+        (differences, ), np.mean, n_resamples=10_000, method='percentile',
+        rng=np.random.default_rng(0)).confidence_interval
+    return differences.mean(), found.low, found.high
+
+
 def effects(levels: np.ndarray, values: np.ndarray) -> tuple:
     """Estimate the effect of each factor by least squares.
 
@@ -104,10 +121,15 @@ def effects(levels: np.ndarray, values: np.ndarray) -> tuple:
     return 2 * solution[1:], 2 * t.ppf(0.975, free) * errors[1:]
 
 
-def report(results: dict) -> str:
-    """Return all tables: scores, differences from BYOL, effects of terms."""
-    tables = (score_table(results), difference_table(results),
-              term_table(results))
+def report(results: dict, baseline: Optional[str] = None,
+           interval_of: Callable = interval) -> str:
+    """Return all tables: scores, differences, effects of terms, features.
+
+    The arguments are those of :func:`difference_table`.
+    """
+    tables = (score_table(results),
+              difference_table(results, baseline, interval_of),
+              term_table(results), feature_table(results))
     return '\n\n'.join(filter(None, tables))
 
 
@@ -124,39 +146,74 @@ def score_table(results: dict) -> str:
     rows = []
     for label in sort_labels(results):
         runs = results[label].values()
-        cells = []
-        for key in MEASURES:
-            values = np.array([x[key] for x in runs if key in x])
-            spread = (f' ± {values.std(ddof=1):.1f}' if len(values) > 1
-                      else '')
-            cells.append(f'{values.mean():.1f}{spread}' if len(values)
-                         else '–')
+        cells = [mean_and_spread([x[key] for x in runs if key in x], 1)
+                 for key in MEASURES]
         rows.append([METHODS.get(label, label), len(runs), *cells])
     return markdown_table(['method', 'seeds', *MEASURES.values()], rows)
 
 
-def difference_table(results: dict) -> str:
-    """Return differences from the BYOL runs of the same name and seed.
+def difference_table(results: dict, baseline: Optional[str] = None,
+                     interval_of: Callable = interval) -> str:
+    """Return differences from the runs of a baseline with the same seed.
 
-    Empty if no method shares two seeds with BYOL.
+    Empty if no method shares two seeds with the baseline.
+
+    Args:
+        results (dict): Results, from :func:`read_results`.
+        baseline (str, optional): Label of the baseline. Defaults to None:
+            BYOL of the same name.
+        interval_of (Callable): :func:`interval` or :func:`bootstrap`.
     """
     rows = []
     for label in sort_labels(results):
-        method, dash, name = label.partition('-')
-        byol = results.get(f'byol{dash}{name}', {})
-        seeds = sorted(results[label].keys() & byol.keys())
-        if method == 'byol' or len(seeds) < 2:
+        _, dash, name = label.partition('-')
+        base = baseline or f'byol{dash}{name}'
+        others = results.get(base, {})
+        seeds = sorted(results[label].keys() & others.keys())
+        if label == base or len(seeds) < 2:
             continue
         cells = []
         for key in MEASURES:
-            found = interval(np.array([
-                results[label][s][key] - byol[s][key] for s in seeds
-                if key in results[label][s] and key in byol[s]]))
+            found = interval_of(np.array([
+                results[label][s][key] - others[s][key] for s in seeds
+                if key in results[label][s] and key in others[s]]))
             cells.append('–' if found is None else
                          '{:+.1f} [{:+.1f}, {:+.1f}]'.format(*found))
         rows.append([METHODS.get(label, label), len(seeds), *cells])
-    head = ['minus BYOL, same seed', 'seeds', *MEASURES.values()]
+    title = METHODS.get(baseline or 'byol', baseline)
+    head = [f'minus {title}, same seed', 'seeds', *MEASURES.values()]
     return markdown_table(head, rows) if rows else ''
+
+
+def feature_table(results: dict) -> str:
+    """Return what is known of the features besides their scores.
+
+    Means and standard deviations over the seeds: the effective rank, and the
+    logged values of the last epoch. Empty if no result has a rank.
+    """
+    rows = []
+    for label in sort_labels(results):
+        runs = [x for x in results[label].values() if 'rank' in x]
+        if not runs:
+            continue
+        cells = [mean_and_spread([x['rank'] for x in runs], 1)]
+        for key in ('projection_std', 'plan_entropy'):
+            cells.append(mean_and_spread(
+                [x['curve'][-1][key] for x in runs
+                 if x['curve'] and key in x['curve'][-1]], 2))
+        rows.append([METHODS.get(label, label), len(runs), *cells])
+    head = ['features', 'seeds', 'effective rank',
+            INDICATORS['projection_std'], INDICATORS['plan_entropy']]
+    return markdown_table(head, rows) if rows else ''
+
+
+def mean_and_spread(values: Iterable[float], digits: int) -> str:
+    """Return 'mean ± standard deviation', or '–' without values."""
+    values = np.array(list(values))
+    if not len(values):
+        return '–'
+    spread = f' ± {values.std(ddof=1):.{digits}f}' if len(values) > 1 else ''
+    return f'{values.mean():.{digits}f}{spread}'
 
 
 def term_table(results: dict) -> str:

@@ -69,11 +69,11 @@ class Experiment:
         work_dir (str, optional): Folder of logs and checkpoints.
         num_val (int): Number of test scenes. Defaults to 1000.
         ann_file (str, optional): COCO json of photographs, used instead of
-            scenes. Defaults to None.
+            scenes, for training and evaluation. Defaults to None.
         img_prefix (str, optional): Folder of the photographs.
         epochs (int, optional): Epochs of pre-training. Defaults to None, the
             number in the configs.
-        bf16 (bool): Pre-train in bfloat16. The large version always does.
+        bf16 (bool): Pre-train in bfloat16. Defaults to True.
         skip_detection (bool): Do not fine-tune the detector.
     """
     large: bool = False
@@ -85,7 +85,7 @@ class Experiment:
     ann_file: Optional[str] = None
     img_prefix: Optional[str] = None
     epochs: Optional[int] = None
-    bf16: bool = False
+    bf16: bool = True
     skip_detection: bool = False
 
     def __post_init__(self) -> None:
@@ -95,7 +95,8 @@ class Experiment:
         self.work_dir = self.work_dir or f'{scale.work_dir}/runs'
         if self.num_train is None:  # 0 is an error of its own
             self.num_train = scale.num_train
-        self.bf16 = self.bf16 or self.large
+        # The photographs of the evaluation are those of the training.
+        self.skip_detection = self.skip_detection or bool(self.ann_file)
 
     @property
     def scale(self) -> Scale:

@@ -50,7 +50,7 @@ STUDIES = dict(
                    ('model.data_preprocessor.instance_views', )),
     }),
     byol=(8, {
-        1: Factor('learning rate', '0.05', '0.15', LEARNING_RATE),
+        1: Factor('learning rate', '0.1', '0.3', LEARNING_RATE),
         2: MOMENTUM,
         4: Factor('scenes', 'byol', 'byol_overlap'),
     }))

@@ -19,6 +19,8 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from univip_mm.engine.checkpoint import find_checkpoint
 from univip_mm.registry import MODELS, OPTIM_WRAPPERS
 
+from . import models, views  # noqa: F401, to register them
+from .data import pixel_cache
 from .evaluate import Split
 from .settings import NOT_PRETRAINED, Experiment, Run
 
@@ -50,16 +52,18 @@ def load_config(experiment: Experiment, run: Run) -> Config:
     """
     method = 'univip' if run.method in NOT_PRETRAINED else run.method
     cfg = Config.fromfile(experiment.scale.configs / f'{method}.py')
-    if experiment.bf16 and torch.cuda.is_available():
+    if experiment.bf16:
         cfg.optim_wrapper.update(
-            type='AmpOptimWrapper', dtype='bfloat16', loss_scale=1.)
-    elif experiment.bf16:
-        for key in ('dtype', 'loss_scale'):  # of the large configs
-            cfg.optim_wrapper.pop(key, None)
-        cfg.optim_wrapper.type = 'CpuBFloat16OptimWrapper'
+            dict(type='AmpOptimWrapper', dtype='bfloat16', loss_scale=1.)
+            if torch.cuda.is_available() else
+            dict(type='CpuBFloat16OptimWrapper'))
     if run.options:
         cfg.merge_from_dict(parse_options(run.options))
     cfg.train_dataloader.dataset.data_root = f'{experiment.data_dir}/'
+    keep_images_in_memory(cfg, str(pixel_cache(experiment)),
+                          torch.cuda.is_available())
+    cfg.start.seed = run.seed
+    cfg.custom_hooks = [cfg.start]
     if experiment.epochs is not None:
         cfg.train_cfg.max_epochs = experiment.epochs
     cfg.param_scheduler[-1].end = cfg.train_cfg.max_epochs
@@ -67,6 +71,26 @@ def load_config(experiment: Experiment, run: Run) -> Config:
     cfg.work_dir = str(experiment.run_dir(run))
     cfg.resume = True  # from the last checkpoint, if there is one
     return cfg
+
+
+def keep_images_in_memory(cfg: Config, cache: str, on_gpu: bool) -> None:
+    """Let a config read the images from a pixel cache, in place.
+
+    On a CPU, the file is mapped and OpenCV cuts the views. On a GPU, the file
+    is in its memory, workers sample the boxes, the GPU cuts the views, and
+    the step is a CUDA graph.
+    """
+    pipeline = cfg.train_dataloader.dataset.pipeline
+    pipeline[0].cache = cache
+    if not on_gpu:
+        return
+    pipeline[0].type = 'FindImage'
+    cfg.model.data_preprocessor.update(
+        type='ResidentPreprocessor', cache=cache)
+    cfg.model.graph = 'cuda_graph'
+    cfg.train_dataloader.update(
+        collate_fn=dict(type='univip_mm.collate_boxes'), num_workers=4,
+        persistent_workers=True)
 
 
 def parse_options(options: tuple[str, ...]) -> dict:
@@ -80,7 +104,7 @@ def build_model(cfg: Config) -> nn.Module:
     """Build and initialize the model of a config."""
     with DefaultScope.overwrite_default_scope('univip_mm'):
         model = MODELS.build(cfg.model)
-        model.init_weights()
+    models.initialize(model, cfg.start.seed, cfg.start.zero_sum)
     return model
 
 

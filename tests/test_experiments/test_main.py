@@ -63,6 +63,8 @@ def test_run_trains_and_evaluates(folder, trained):
         assert measured['seed'] == 5 and measured['num_train'] == 16
         for key in MEASURES:
             assert 0 <= measured[key] <= 100
+        assert measured['rank'] >= 1
+        assert measured['total_seconds'] >= measured['seconds']
     losses = result(folder, 'univip')[0]['curve'][0]
     assert {'loss', 'loss_scene', 'loss_instance'} <= losses.keys()
     assert f"runs finished: 2; results in '{folder}/results'" in trained
@@ -79,7 +81,7 @@ def test_run_skips_finished_runs(folder, trained):
 
 @pytest.mark.parametrize('options, words', [
     (['optim_wrapper.optimizer.lr=5.0'], 'has other settings (options'),
-    (['--bf16'], 'has other settings (bf16 False, not True)')])
+    (['--float32'], 'has other settings (bf16 True, not False)')])
 def test_run_refuses_results_of_other_settings(folder, trained, options,
                                                words):
     before = result(folder, 'univip')
@@ -119,15 +121,16 @@ def test_run_refuses_zero_scenes(folder):
     assert not (folder / 'none').exists()
 
 
-def test_bf16_trains_to_other_losses(folder, trained):
+def test_float32_trains_to_other_losses(folder, trained):
     _, message = call('run', *run_options(
-        folder, '--methods', 'univip', '--bf16', '--name', 'bf16',
+        folder, '--methods', 'univip', '--float32', '--name', 'float32',
         '--skip-detection'))
     assert not message, message
-    bf16 = json.loads((folder / 'results/univip-bf16-seed5.json').read_text())
-    assert bf16['bf16'] is True
-    first, exact = bf16['curve'][0], result(folder, 'univip')[0]['curve'][0]
-    assert 0 < abs(first['loss_scene'] - exact['loss_scene']) < 0.05
+    exact = json.loads(
+        (folder / 'results/univip-float32-seed5.json').read_text())
+    assert exact['bf16'] is False
+    first, bf16 = exact['curve'][0], result(folder, 'univip')[0]['curve'][0]
+    assert 0 < abs(first['loss_scene'] - bf16['loss_scene']) < 0.05
 
 
 def test_dry_run_prints_missing_runs(folder, trained):
@@ -137,6 +140,7 @@ def test_dry_run_prints_missing_runs(folder, trained):
     assert f'to do: byol, seed 5: {folder}/results/byol-tiny-seed5.json' \
         in output
     assert '| method |' not in output
+    assert 'to do: 1 runs, about 0 h 0' in output
 
 
 @pytest.mark.parametrize('command', [['ranks'],

@@ -13,7 +13,7 @@ def test_large_version_has_its_own_folders(options, data, number):
     assert (experiment.data_dir, experiment.num_train) == (data, number)
     assert experiment.results == f'work_dirs/{Path(data).name}/results'
     assert experiment.work_dir == f'work_dirs/{Path(data).name}/runs'
-    assert experiment.bf16 == bool(options)
+    assert experiment.bf16
 
 
 def test_sweep_has_its_own_folders():
@@ -38,7 +38,7 @@ def test_photographs_do_not_overwrite_scenes(options, data, capsys):
     (['run', '--ann-file', 'a.json', '--img-prefix', 'b', '--name', 'c'],
      'another --data-dir'),
     (['run', '--cfg-options', 'a=1'], '--name NAME'),
-    (['run', '--bf16'], '--name NAME'),
+    (['run', '--float32'], '--name NAME'),
     (['run', '--skip-detection'], '--name NAME'),
     (['run', '--epochs', '9'], '--epochs without --name'),
     (['run', '--jobs', '0'], 'at least 1'),

@@ -47,6 +47,34 @@ def test_report_compares_runs_of_the_same_name():
     assert 'univip-c' not in differences
 
 
+def test_bootstrap_is_that_of_resampled_means():
+    differences = np.random.default_rng(0).normal(2, 1, 8)
+    rng = np.random.default_rng(1)
+    means = rng.choice(differences, (20_000, 8)).mean(1)
+    wanted = differences.mean(), *np.percentile(means, [2.5, 97.5])
+    assert report.bootstrap(differences) == pytest.approx(wanted, abs=0.03)
+    assert report.bootstrap(differences[:1]) is None
+
+
+def test_report_compares_with_a_baseline():
+    def runs(*values):
+        return {seed: dict.fromkeys(report.MEASURES, x)
+                for seed, x in enumerate(values)}
+    table = report.report({
+        'univip': runs(20.0, 30.0), 'univip-views2': runs(21.0, 33.0),
+        'byol': runs(0.0, 0.0)}, baseline='univip')
+    assert '| minus UniVIP (both), same seed |' in table
+    assert '| univip-views2 | 2 | +2.0 [-10.7, +14.7] |' in table
+
+
+def test_report_shows_the_features():
+    curve = [dict(projection_std=0.5), dict(projection_std=0.75)]
+    runs = {seed: dict(rank=rank, curve=curve)
+            for seed, rank in ((1, 2.0), (2, 4.0))}
+    table = report.report(dict(byol=runs))
+    assert '| BYOL | 2 | 3.0 ± 1.4 | 0.75 ± 0.00 | – |' in table
+
+
 def test_report_marks_missing_measures():
     table = report.report(dict(
         byol={1: dict.fromkeys(report.MEASURES, 20.0)},

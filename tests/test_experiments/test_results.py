@@ -9,7 +9,6 @@ from experiments.byol_comparison.report import (
 )
 from experiments.byol_comparison.settings import FOLDER, Experiment
 from experiments.byol_comparison.sweep import (
-    STUDIES,
     find_results,
     sweep_runs,
     sweep_table,
@@ -27,8 +26,8 @@ def test_page_has_the_tables_of_the_results(folder):
     assert_page_has(report(read_results(folder)))
 
 
-@pytest.mark.parametrize('study', STUDIES)
-def test_page_has_the_effects_of_the_sweep(study):
+def test_page_has_the_effects_of_the_sweep():
+    study = 'univip'  # BYOL's sweep had another scale of the loss
     runs = sweep_runs(study)
     experiment = Experiment(results=str(RESULTS / 'factorial'))
     assert_page_has(sweep_table(study, runs, find_results(experiment, runs)))

@@ -2,14 +2,14 @@ import json
 
 import pytest
 
-from experiments.byol_comparison.run import check_result
+from experiments.byol_comparison.run import check_result, remaining_time
 from experiments.byol_comparison.settings import Experiment, Run
 
 
 def write_result(folder, run, **changes):
     result = dict(
         dict(method=run.method, name=run.name, seed=run.seed, epochs=3,
-             options=list(run.options), bf16=False, large=False, num_train=16,
+             options=list(run.options), bf16=True, large=False, num_train=16,
              num_val=8, box_AP50=1.0), **changes)
     path = folder / f'{run.stem}.json'
     path.write_text(json.dumps(result))
@@ -25,8 +25,6 @@ def test_check_result_compares_settings(tmp_path, wanted, words):
     run = Run('univip', 5, 'tiny', ('a=1', ))
     path = write_result(tmp_path, run)
     experiment = Experiment(**dict(dict(num_train=16, num_val=8), **wanted))
-    # Only the size differs, not what follows from it.
-    experiment.bf16 = False
     if words is None:
         check_result(experiment, run, path)
     else:
@@ -45,3 +43,18 @@ def test_check_result_asks_for_detection(tmp_path):
         check_result(experiment, run, path)
     experiment.skip_detection = True
     check_result(experiment, run, path)
+
+
+def test_remaining_time_is_estimated_by_finished_runs(tmp_path):
+    experiment = Experiment(results=str(tmp_path), epochs=6)
+    missing = [Run('byol', 7), Run('univip', 7), Run('random', 7)]
+    assert 'no finished run' in remaining_time(experiment, missing, 1)
+    for method, seed, seconds in (
+            ('byol', 1, 300), ('byol', 2, 600), ('byol', 3, 900)):
+        write_result(tmp_path, Run(method, seed), total_seconds=seconds,
+                     curve=[{}])
+    # Three epochs took 600 s; UniVIP has no run and is taken as BYOL.
+    assert remaining_time(experiment, missing, 2) == (
+        'to do: 3 runs, about 0 h 20 min with --jobs 2')
+    write_result(tmp_path, Run('univip', 1), total_seconds=3600, curve=[{}])
+    assert 'about 2 h 20 min' in remaining_time(experiment, missing, 1)

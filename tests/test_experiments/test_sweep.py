@@ -16,7 +16,7 @@ def write_result(folder, run, **measures):
     folder.mkdir(exist_ok=True)
     (folder / f'{run.stem}.json').write_text(json.dumps({
         **dict(method=run.method, name=run.name, seed=run.seed, epochs=3,
-               bf16=False, num_train=64, num_val=8, options=run.options),
+               bf16=True, num_train=64, num_val=8, options=run.options),
         **measures}))
 
 
@@ -104,7 +104,7 @@ def test_report_counts_missing_runs(tmp_path):
 
 
 @pytest.mark.parametrize('changes', [
-    dict(options=['a=1']), dict(epochs=100), dict(bf16=True)])
+    dict(options=['a=1']), dict(epochs=100), dict(bf16=False)])
 def test_report_refuses_runs_of_other_settings(tmp_path, changes):
     for i, run in enumerate(sweep.sweep_runs('byol')):
         write_result(tmp_path, run, linear_mAP=20.0 + i,
@@ -116,6 +116,6 @@ def test_report_refuses_runs_of_other_settings(tmp_path, changes):
 
 def test_sweep_refuses_results_of_other_precision(tmp_path):
     for run in sweep.sweep_runs('byol')[:2]:
-        write_result(tmp_path, run, linear_mAP=20.0, bf16=True)
+        write_result(tmp_path, run, linear_mAP=20.0, bf16=False)
     with pytest.raises(SystemExit, match='has other settings'):
         call('byol', '--results', tmp_path, '--num-train', 64, '--num-val', 8)

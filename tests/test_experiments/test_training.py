@@ -15,15 +15,15 @@ PRETRAINED = [x for x in METHODS if x not in NOT_PRETRAINED]
 @pytest.mark.parametrize('method', PRETRAINED)
 def test_config_has_the_terms_of_its_method(method):
     cfg = load_config(Experiment(), Run(method, 5))
-    views = cfg.train_dataloader.dataset.pipeline[1].type
-    assert views == ('MultiView' if method == 'byol' else 'OverlapSceneCrop')
-    assert cfg.model.type == ('BYOL' if 'byol' in method else 'UniVIP')
-    # The host's BYOL has twice the loss for the same agreement.
-    assert cfg.optim_wrapper.optimizer.lr == (
-        0.1 if 'byol' in method else 0.2)
+    crop = cfg.train_dataloader.dataset.pipeline[1]
+    assert crop.get('scenes', 'overlap') == (
+        'independent' if method == 'byol' else 'overlap')
+    assert crop.get('instances', True) == ('byol' not in method)
+    assert cfg.model.type == ('SceneBYOL' if 'byol' in method else 'UniVIP')
+    assert cfg.optim_wrapper.optimizer.lr == 0.2
     weights = cfg.model.get('loss_weights', {})
     assert [weights.get(x) for x in ('scene_instance', 'instance')] == dict(
-        byol=[None, None], byol_overlap=[None, None],
+        byol=[1, 1], byol_overlap=[1, 1],
         scene_instance=[1, 0], instance_instance=[0, 1]).get(method, [1, 1])
     file = cfg.train_dataloader.dataset.proposal_file
     assert ('none' in file) == (method == 'univip_random_boxes')
@@ -47,10 +47,7 @@ def test_large_config_has_large_views_and_network(method):
     run = Run(method, 5, 'tiny', ('train_dataloader.batch_size=4', ))
     cfg = load_config(Experiment(large=True, epochs=3), run)
     step = cfg.train_dataloader.dataset.pipeline[1]
-    if method == 'byol':
-        assert step.transforms[0][0].scale == 128
-    else:
-        assert (step.scene_size, step.instance_size) == (128, 64)
+    assert (step.scene_size, step.instance_size) == (128, 64)
     model = build_model(cfg)
     assert model.backbone.layer4[-1].conv2.out_channels == 512
     assert model.data_preprocessor.scene2.blur_kernel == 9
@@ -62,7 +59,7 @@ def test_large_config_has_large_views_and_network(method):
 
 
 @pytest.mark.parametrize('changes, bf16', [
-    ({}, False), (dict(bf16=True), True), (dict(large=True), True)])
+    ({}, True), (dict(bf16=False), False), (dict(large=True), True)])
 def test_bf16_is_set_in_the_config(changes, bf16):
     wrapper = load_config(Experiment(**changes), Run('byol', 5)).optim_wrapper
     in_bf16 = ('AmpOptimWrapper' if torch.cuda.is_available() else

@@ -1,18 +1,10 @@
-# The host's BYOL on two random crops, with the same augmentation.
-_base_ = './byol_overlap.py'
+# BYOL on two independent random crops.
+_base_ = './univip.py'
 
-train_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(
-        type='MultiView',
-        num_views=2,
-        transforms=[[
-            dict(
-                type='RandomResizedCrop',
-                scale=64,
-                interpolation='bicubic',
-                backend='cv2')
-        ]]),
-    dict(type='PackInputs', meta_keys=('img_path', 'img_id', 'view_seed')),
-]
-train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
+model = dict(type='SceneBYOL')
+train_dataloader = dict(
+    dataset=dict(pipeline=[
+        dict(type='LoadEncodedImage'),
+        dict(_base_.crop, scenes='independent', instances=False),
+        {{_base_.pack}},
+    ]))

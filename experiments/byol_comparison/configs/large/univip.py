@@ -1,6 +1,6 @@
 # The large version, for a GPU: ResNet-18 of full width, scenes of 128 and
-# instances of 64 pixels, batches of 128, bfloat16. The blur has the same size
-# relative to a view as in the small version.
+# instances of 64 pixels, batches of 128. The blur has the same size relative
+# to a view as in the small version.
 _base_ = '../univip.py'
 
 model = dict(
@@ -11,32 +11,15 @@ model = dict(
     neck=dict(in_channels=512, hid_channels=2048),
     head=dict(predictor=dict(hid_channels=2048)))
 
-train_pipeline = [
-    dict(type='LoadEncodedImage'),
-    dict(
-        type='OverlapSceneCrop',
-        num_instances=4,
-        scene_size=128,
-        instance_size=64,
-        max_attempts=20,
-        min_size=32,
-        max_aspect_ratio=3.0,
-        iou_thr=0.5),
-    dict(
-        type='PackInputs',
-        meta_keys=('img_path', 'img_id', 'num_proposed', 'view_seed')),
-]
-data_root = 'data/quality_large/'
+crop = dict(_base_.crop, scene_size=128, instance_size=64)
 train_dataloader = dict(
     batch_size=128,
-    num_workers=5,
-    persistent_workers=True,
-    dataset=dict(data_root=data_root, pipeline=train_pipeline))
+    dataset=dict(
+        data_root='data/quality_large/',
+        pipeline=[dict(type='LoadEncodedImage'), crop, {{_base_.pack}}]))
 
-optim_wrapper = dict(type='AmpOptimWrapper', dtype='bfloat16', loss_scale=1.)
 auto_scale_lr = dict(enable=True)  # the learning rates are for 64 images
 epochs = 40
-train_cfg = dict(max_epochs=epochs)
 param_scheduler = [
     dict(
         type='LinearLR',
@@ -53,5 +36,4 @@ param_scheduler = [
         end=epochs,
         convert_to_iter_based=True)
 ]
-default_hooks = dict(
-    checkpoint=dict(interval=5), view_sheet=dict(interval=0))
+train_cfg = dict(max_epochs=epochs)
