@@ -12,7 +12,7 @@ from mmengine.registry import DefaultScope
 from univip_mm.io.boxes import iou, xywh_to_xyxy
 from univip_mm.io.coco_json import read_coco
 from univip_mm.models.l2_normalize import l2_normalize
-from univip_mm.registry import DATASETS, MODELS
+from univip_mm.registry import DATASETS
 from univip_mm.visualization.training_views import open_views
 
 from .data import load_splits
@@ -24,7 +24,7 @@ from .evaluate import (
 )
 from .report import markdown_table, sort_labels
 from .settings import MEASURES, METHODS, Experiment, Run
-from .training import load_config
+from .training import load_config, load_network
 
 NUM_NEIGHBOURS = 5
 GREEN, RED = (0, 160, 0), (200, 0, 0)
@@ -152,17 +152,6 @@ def trained_runs(experiment: Experiment, runs: Sequence[Run]) -> list[Run]:
             'Train them first, or give --methods, --seeds and --name of '
             'trained ones')
     return found
-
-
-def load_network(experiment: Experiment, run: Run) -> tuple:
-    """Return a trained backbone in evaluation mode, and its preprocessor."""
-    cfg = load_config(experiment, run._replace(method='univip'))
-    with DefaultScope.overwrite_default_scope('univip_mm'):
-        model = MODELS.build(cfg.model)
-    model.backbone.load_state_dict(torch.load(
-        experiment.backbone_path(run), map_location='cpu', weights_only=True))
-    model.backbone.eval()  # the host's eval() returns nothing
-    return model.backbone, model.data_preprocessor
 
 
 def rank_table(experiment: Experiment, runs: Sequence[Run]) -> str:

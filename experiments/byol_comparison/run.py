@@ -98,16 +98,20 @@ def _run_all(experiment: Experiment, runs: list[Run],
 
 
 def _has_result(experiment: Experiment, run: Run) -> bool:
+    """Return True if nothing is left to do for a run."""
     path = experiment.result_path(run)
     if not path.is_file():
         return False
     check_result(experiment, run, path)
-    return True
+    return experiment.skip_detection or 'box_AP50' in read_result(path)
 
 
 def check_result(experiment: Experiment, run: Run, path: Path) -> None:
-    """Raise ValueError if a result was made with other settings."""
-    result = json.loads(path.read_text())
+    """Raise ValueError if a result was made with other settings.
+
+    Also if its detection is missing, and the network too.
+    """
+    result = read_result(path)
     wanted = dict(options=list(run.options), bf16=experiment.bf16,
                   large=experiment.large)
     if experiment.epochs is not None:
@@ -119,54 +123,87 @@ def check_result(experiment: Experiment, run: Run, path: Path) -> None:
     other = [f'{key} {result.get(key, False)}, not {value}'
              for key, value in wanted.items()
              if result.get(key, False) != value]
-    if 'box_AP50' not in result and not experiment.skip_detection:
-        other.append('no detection')
     if other:
         raise ValueError(f"'{path}' has other settings ({other[0]}): give "
                          'another --name or --results')
+    if not (experiment.skip_detection or 'box_AP50' in result
+            or experiment.backbone_path(run).is_file()):
+        raise ValueError(
+            f"'{path}' has no detection, and "
+            f"'{experiment.backbone_path(run)}' is missing: give "
+            '--skip-detection, or delete the result to train again')
 
 
 def train_and_evaluate(experiment: Experiment, run: Run) -> None:
-    """Train and evaluate a run, and write its result and its backbone."""
+    """Do what is left of a run: its training and scores, then detection."""
+    import torch
+    torch.set_num_threads(1)
+    splits = load_splits(experiment)
+    if not experiment.result_path(run).is_file():
+        _train_and_measure(experiment, run, *splits)
+    if not experiment.skip_detection:
+        _detect(experiment, run, splits[0])
+
+
+def _train_and_measure(experiment: Experiment, run: Run, train_split,
+                       *test_split) -> None:
+    """Write the result, without detection, and the backbone."""
     import time
 
     import torch
-    torch.set_num_threads(1)
     from mmengine.device import get_device
     from mmengine.runner import set_random_seed
 
     from univip_mm.io.atomic import atomic_write
 
-    from .detection import fine_tune
     from .evaluate import measure
     from .training import load_config, train
     start = time.time()
-    train_split, *test_split = load_splits(experiment)
-    start_training = time.time()
     cfg = load_config(experiment, run)
     check_work_dir(experiment, cfg)
     set_random_seed(run.seed)
     model, curve = train(run.method, cfg, train_split)
-    seconds = time.time() - start_training
+    seconds = time.time() - start
     backbone = model.backbone.to(get_device())
-    preprocessor = model.data_preprocessor
-    scores = measure(backbone, preprocessor, train_split, *test_split)
+    scores = measure(backbone, model.data_preprocessor, train_split,
+                     *test_split)
     with atomic_write(experiment.backbone_path(run)) as file:
         torch.save({key: value.cpu() for key, value in
                     backbone.state_dict().items()}, file)
-    if not experiment.skip_detection:
-        # Few labels and few steps: the case that pre-training is for.
-        scores.update(fine_tune(
-            backbone, preprocessor, *load_detection_splits(experiment),
-            train_split.labels.shape[1], epochs=8, seed=run.seed))
-    result = dict(
+    _write(experiment, run, dict(
         method=run.method, name=run.name, seed=run.seed,
         epochs=cfg.train_cfg.max_epochs, options=run.options,
         bf16=experiment.bf16, large=experiment.large, seconds=round(seconds),
         total_seconds=round(time.time() - start),
         num_train=len(train_split.images),
         num_val=sum(len(x.images) for x in test_split),
-        **scores, curve=curve)
+        **scores, curve=curve))
+
+
+def _detect(experiment: Experiment, run: Run, train_split) -> None:
+    """Fine-tune a detector from the backbone, and add its score.
+
+    Few labels and few steps: the case that pre-training is for.
+    """
+    from mmengine.device import get_device
+
+    from .detection import fine_tune
+    from .evaluate import estimate_bn_statistics
+    from .training import load_network
+    backbone, preprocessor = load_network(experiment, run)
+    backbone.to(get_device())
+    estimate_bn_statistics(backbone, train_split.images, preprocessor)
+    score = fine_tune(
+        backbone, preprocessor, *load_detection_splits(experiment),
+        train_split.labels.shape[1], epochs=8, seed=run.seed)
+    result = read_result(experiment.result_path(run))
+    _write(experiment, run, {
+        **{key: x for key, x in result.items() if key != 'curve'}, **score,
+        'curve': result['curve']})
+
+
+def _write(experiment: Experiment, run: Run, result: dict) -> None:
+    from univip_mm.io.atomic import atomic_write
     with atomic_write(experiment.result_path(run), 'w') as file:
         json.dump(result, file, indent=1)
 

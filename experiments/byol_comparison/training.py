@@ -108,6 +108,17 @@ def build_model(cfg: Config) -> nn.Module:
     return model
 
 
+def load_network(experiment: Experiment, run: Run) -> tuple:
+    """Return a trained backbone in evaluation mode, and its preprocessor."""
+    cfg = load_config(experiment, run._replace(method='univip'))
+    with DefaultScope.overwrite_default_scope('univip_mm'):
+        model = MODELS.build(cfg.model)
+    model.backbone.load_state_dict(torch.load(
+        experiment.backbone_path(run), map_location='cpu', weights_only=True))
+    model.backbone.eval()  # the host's eval() returns nothing
+    return model.backbone, model.data_preprocessor
+
+
 def train(method: str, cfg: Config, split: Split) -> tuple:
     """Train a method.
 

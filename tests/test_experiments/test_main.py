@@ -79,6 +79,20 @@ def test_run_skips_finished_runs(folder, trained):
     assert result(folder, 'univip') == before
 
 
+def test_run_adds_a_missing_detection(folder, trained):
+    path = folder / 'results/univip-tiny-seed5.json'
+    wanted = path.read_text()
+    measured = json.loads(wanted)
+    score = measured.pop('box_AP50')
+    path.write_text(json.dumps(measured))
+    _, message = call('run', *run_options(folder, '--methods', 'univip'))
+    assert not message, message
+    again = json.loads(path.read_text())
+    assert again.pop('box_AP50') == pytest.approx(score, abs=1e-6)
+    assert again == measured
+    path.write_text(wanted)
+
+
 @pytest.mark.parametrize('options, words', [
     (['optim_wrapper.optimizer.lr=5.0'], 'has other settings (options'),
     (['--float32'], 'has other settings (bf16 True, not False)')])

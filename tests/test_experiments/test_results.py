@@ -1,4 +1,4 @@
-"""The tables of docs/results.md are those of the committed results."""
+"""The tables of the pages of results are those of the committed results."""
 import pytest
 from tiny import ROOT
 
@@ -14,7 +14,8 @@ from experiments.byol_comparison.sweep import (
     sweep_table,
 )
 
-PAGE = (ROOT / 'docs/results.md').read_text()
+PAGE = ''.join((ROOT / f'docs/{x}.md').read_text()
+               for x in ('results', 'results_appendix'))
 RESULTS = FOLDER / 'results'
 FOLDERS = sorted({x.parent for x in RESULTS.rglob('*.json')})
 

@@ -39,7 +39,8 @@ def test_check_result_asks_for_detection(tmp_path):
     del result['box_AP50']
     path.write_text(json.dumps(result))
     experiment = Experiment(num_train=16, num_val=8)
-    with pytest.raises(ValueError, match='no detection'):
+    experiment.work_dir = str(tmp_path / 'runs')
+    with pytest.raises(ValueError, match='no detection, and .* is missing'):
         check_result(experiment, run, path)
     experiment.skip_detection = True
     check_result(experiment, run, path)
