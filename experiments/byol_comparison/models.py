@@ -10,6 +10,7 @@ from univip_mm.models import UniVIP
 from univip_mm.models.batch_norm import count_batches
 from univip_mm.models.l2_normalize import at_least_float32
 from univip_mm.models.univip import projection_std
+from univip_mm.models.zero_sum_init import make_zero_sum
 from univip_mm.registry import HOOKS, MODELS
 
 
@@ -78,24 +79,6 @@ def initialize(model: nn.Module, seed: int, zero_sum: bool = True) -> None:
             part.init_weights()
     if zero_sum:
         make_zero_sum(model.backbone)
-
-
-@torch.no_grad()
-def make_zero_sum(backbone: nn.Module) -> None:
-    """Subtract the mean of each convolution filter, in place.
-
-    The inputs of most layers are not negative. A random filter whose sum is
-    not zero responds to their mean, and all channels then vary together, with
-    the strength of the input. How much depends on the random numbers. Filters
-    with the sum zero respond to differences only. The standard deviation of
-    the weights of a layer stays the same.
-    """
-    for layer in backbone.modules():
-        if isinstance(layer, nn.Conv2d):
-            weight = layer.weight
-            scale = weight.std()
-            weight -= weight.mean((1, 2, 3), keepdim=True)
-            weight *= scale / weight.std()
 
 
 @HOOKS.register_module()

@@ -5,8 +5,9 @@ from .sinkhorn_solver import sinkhorn
 from .timm_backbone import PooledTIMMBackbone
 from .univip import UniVIP
 from .univip_neck import UniVIPNeck
+from .zero_sum_init import ZeroSumInit
 
 __all__ = [
     'PooledTIMMBackbone', 'SinkhornOTLoss', 'UniVIP', 'UniVIPDataPreprocessor',
-    'UniVIPNeck', 'sinkhorn'
+    'UniVIPNeck', 'ZeroSumInit', 'sinkhorn'
 ]
