@@ -35,8 +35,9 @@ def test_filters_of_one_weight_stay():
 
 
 def test_init_cfg_of_a_backbone_gives_more_directions():
-    ranks = []
-    images = torch.rand(64, 3, 64, 64)
+    shares = []
+    torch.manual_seed(1)  # images of different strength
+    images = torch.randn(64, 3, 64, 64) * torch.rand(64, 1, 1, 1)
     for init_cfg in (INIT[:2], INIT):
         torch.manual_seed(0)
         with DefaultScope.overwrite_default_scope('univip_mm'):
@@ -50,5 +51,5 @@ def test_init_cfg_of_a_backbone_gives_more_directions():
             features = backbone(images)[-1].mean((2, 3))
         # Share of the variance in the first direction, by torch's SVD.
         values = torch.linalg.svdvals(features - features.mean(0)) ** 2
-        ranks.append(values[0] / values.sum())
-    assert ranks[1] < ranks[0]
+        shares.append(values[0] / values.sum())
+    assert shares[1] < 0.8 * shares[0], shares
