@@ -21,7 +21,7 @@ class SceneBYOL(UniVIP):
     The only loss is UniVIP's scene-scene term: half the loss of the host's
     BYOL. So BYOL and UniVIP take equal steps by this term at the same
     learning rate and weight decay. The arguments are those of
-    :class:`UniVIP`; the fusion and the instance loss are not built.
+    :class:`UniVIP`; its fusion and its instance loss are removed.
     """
 
     def __init__(self, **kwargs) -> None:

@@ -57,19 +57,23 @@ def remaining_time(experiment: Experiment, missing: Sequence[Run],
     """Return how long runs will take, by the finished runs of the folder.
 
     A run is estimated by the median time per epoch of the finished runs of
-    its method, or of all methods if there is none.
+    its method, or of all methods if there is none. Detection alone does not
+    count.
     """
     finished = [x for x in map(read_result, Path(experiment.results).glob(
-        '*-seed*.json')) if x.get('total_seconds') and x['curve']]
+        '*-seed*.json')) if x.get('curve')]
     if not finished:
         return f'to do: {len(missing)} runs; no finished run tells how long'
     epochs = experiment.epochs or finished[0]['epochs']
     rates: dict = defaultdict(list)
     for result in finished:
         for key in (result['method'], None):
-            rates[key].append(result['total_seconds'] / result['epochs'])
+            # The first results have the time of the training only.
+            seconds = result.get('total_seconds', result.get('seconds'))
+            rates[key].append(seconds / result['epochs'])
     total = sum(epochs * statistics.median(rates.get(x.method, rates[None]))
-                for x in missing if x.method != 'random')
+                for x in missing if x.method != 'random'
+                and not experiment.result_path(x).is_file())
     hours, minutes = divmod(round(total / jobs / 60), 60)
     return (f'to do: {len(missing)} runs, about {hours} h {minutes:02d} min '
             f'with --jobs {jobs}')

@@ -57,6 +57,7 @@ def load_config(experiment: Experiment, run: Run) -> Config:
             dict(type='AmpOptimWrapper', dtype='bfloat16', loss_scale=1.)
             if torch.cuda.is_available() else
             dict(type='CpuBFloat16OptimWrapper'))
+    cfg.train_dataloader.dataset.pipeline[1] = cfg.crop
     if run.options:
         cfg.merge_from_dict(parse_options(run.options))
     cfg.train_dataloader.dataset.data_root = f'{experiment.data_dir}/'
@@ -88,9 +89,7 @@ def keep_images_in_memory(cfg: Config, cache: str, on_gpu: bool) -> None:
     cfg.model.data_preprocessor.update(
         type='ResidentPreprocessor', cache=cache)
     cfg.model.graph = 'cuda_graph'
-    cfg.train_dataloader.update(
-        collate_fn=dict(type='univip_mm.collate_boxes'), num_workers=4,
-        persistent_workers=True)
+    cfg.train_dataloader.update(num_workers=4, persistent_workers=True)
 
 
 def parse_options(options: tuple[str, ...]) -> dict:

@@ -1,19 +1,18 @@
 """Views of all methods, cut out of images that stay in memory."""
 import random
 from collections.abc import Sequence
-from typing import NamedTuple, Union
+from typing import NamedTuple, Optional
 
 import numpy as np
 import torch
 from mmcv.transforms import BaseTransform
-from mmengine.dataset import default_collate
 from torch import Tensor
 
 from univip_mm.datasets.transforms import OverlapSceneCrop
 from univip_mm.datasets.transforms.box_sampling import Box, sample_crop
 from univip_mm.io.pixel_cache import PixelCache
 from univip_mm.models import UniVIPDataPreprocessor
-from univip_mm.registry import FUNCTIONS, MODELS, TRANSFORMS
+from univip_mm.registry import MODELS, TRANSFORMS
 
 
 class Place(NamedTuple):
@@ -96,21 +95,6 @@ class MethodViews(OverlapSceneCrop):
                 torch.tensor(sizes)]
 
 
-@FUNCTIONS.register_module()
-def collate_boxes(samples: Sequence[dict]) -> dict:
-    """Collate samples of :class:`MethodViews` without pixels.
-
-    ``inputs`` becomes a dict with ``table`` (B, V, 8) int64 and ``sizes``,
-    as for :func:`univip_mm.models.view_cutter.cut_batch`.
-    """
-    tables, sizes = zip(*(sample['inputs'] for sample in samples))
-    rest = [{key: value for key, value in sample.items() if key != 'inputs'}
-            for sample in samples]
-    return dict(inputs=dict(table=torch.stack(tables),
-                            sizes=sizes[0].tolist()),
-                **default_collate(rest))
-
-
 @MODELS.register_module()
 class ResidentPreprocessor(UniVIPDataPreprocessor):
     """Preprocessor that has all images in the memory of its device.
@@ -123,12 +107,19 @@ class ResidentPreprocessor(UniVIPDataPreprocessor):
     def __init__(self, cache: str, **kwargs) -> None:
         super().__init__(**kwargs)
         self.cache = cache
-        self._pixels: Union[Tensor, None] = None
+        self._pixels: Optional[Tensor] = None
 
     def forward(self, data: dict, training: bool = False) -> dict:
-        """Add the pixels, then cut and augment the views."""
+        """Cut and augment the views of a batch of :class:`MethodViews`.
+
+        ``inputs`` has the places and boxes of the views, (B, V, 8) int64, as
+        in :func:`univip_mm.models.view_cutter.cut_views`, and their sides,
+        (B, V).
+        """
         if self._pixels is None:
             self._pixels = torch.from_numpy(
                 np.fromfile(self.cache, np.uint8)).to(self.mean.device)
-        inputs = dict(data['inputs'], pixels=self._pixels)
+        table, sizes = data['inputs']
+        inputs = dict(pixels=self._pixels, table=table,
+                      sizes=sizes[0].tolist())
         return super().forward(dict(data, inputs=inputs), training)

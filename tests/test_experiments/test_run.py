@@ -59,3 +59,7 @@ def test_remaining_time_is_estimated_by_finished_runs(tmp_path):
         'to do: 3 runs, about 0 h 20 min with --jobs 2')
     write_result(tmp_path, Run('univip', 1), total_seconds=3600, curve=[{}])
     assert 'about 2 h 20 min' in remaining_time(experiment, missing, 1)
+    # Detection alone does not count, and earlier results have no total.
+    write_result(tmp_path, missing[0])
+    write_result(tmp_path, Run('univip', 1), seconds=1800, curve=[{}])
+    assert 'about 1 h 00 min' in remaining_time(experiment, missing, 1)

@@ -1,7 +1,7 @@
 # UniVIP at a size that allows a comparison with BYOL on 2 cores: ResNet-18 of
 # a quarter of its width, scenes of 64 and instances of 32 pixels, 50 epochs.
-# docs/results.md has the reason for each value. All other values are the
-# demo's. The experiment adds the folders, the seed and the pixel cache.
+# docs/results_appendix.md has the reason for each value. All other values are
+# the demo's. The experiment adds the folders, the seed and the pixel cache.
 _base_ = '../../../configs/univip_r18_demo.py'
 
 model = dict(
@@ -16,7 +16,7 @@ model = dict(
         predictor=dict(in_channels=128, hid_channels=512, out_channels=128)),
     fusion_neck=dict(in_channels=128, out_channels=128))
 
-# Options of all methods; see docs/results.md.
+# The experiment replaces `crop` in the pipeline with that of the method.
 crop = dict(
     type='MethodViews',
     num_instances=4,
@@ -26,16 +26,20 @@ crop = dict(
     min_size=32,
     max_aspect_ratio=3.0,
     iou_thr=0.5)
-pack = dict(
-    type='PackInputs',
-    meta_keys=('img_path', 'img_id', 'num_proposed', 'view_seed'))
 train_dataloader = dict(
     batch_size=64,
     num_workers=0,
     persistent_workers=False,
     dataset=dict(
         data_root='data/quality/',
-        pipeline=[dict(type='LoadEncodedImage'), crop, pack]))
+        pipeline=[
+            dict(type='LoadEncodedImage'),
+            crop,
+            dict(
+                type='PackInputs',
+                meta_keys=('img_path', 'img_id', 'num_proposed',
+                           'view_seed')),
+        ]))
 
 # Initial weights; the experiment adds the seed.
 start = dict(type='SameStartHook', zero_sum=True)

@@ -2,9 +2,4 @@
 _base_ = './univip.py'
 
 model = dict(type='SceneBYOL')
-train_dataloader = dict(
-    dataset=dict(pipeline=[
-        dict(type='LoadEncodedImage'),
-        dict(_base_.crop, scenes='independent', instances=False),
-        {{_base_.pack}},
-    ]))
+crop = dict(scenes='independent', instances=False)

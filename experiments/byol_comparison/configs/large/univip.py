@@ -11,12 +11,9 @@ model = dict(
     neck=dict(in_channels=512, hid_channels=2048),
     head=dict(predictor=dict(hid_channels=2048)))
 
-crop = dict(_base_.crop, scene_size=128, instance_size=64)
+crop = dict(scene_size=128, instance_size=64)
 train_dataloader = dict(
-    batch_size=128,
-    dataset=dict(
-        data_root='data/quality_large/',
-        pipeline=[dict(type='LoadEncodedImage'), crop, {{_base_.pack}}]))
+    batch_size=128, dataset=dict(data_root='data/quality_large/'))
 
 auto_scale_lr = dict(enable=True)  # the learning rates are for 64 images
 epochs = 40
