@@ -1,4 +1,6 @@
 """BYOL in UniVIP's code is the host's BYOL; all methods start equal."""
+from types import SimpleNamespace
+
 import pytest
 import torch
 from mmengine.logging import MessageHub
@@ -7,7 +9,7 @@ from experiments.byol_comparison.models import initialize
 from experiments.byol_comparison.settings import Experiment, Run
 from experiments.byol_comparison.training import build_model, load_config
 from univip_mm.models.univip import projection_std
-from univip_mm.registry import MODELS
+from univip_mm.registry import HOOKS, MODELS
 
 
 def build(method, seed=1, **changes):
@@ -71,6 +73,18 @@ def test_methods_of_a_seed_have_equal_weights():
     other_seed = build('univip', seed=2)
     assert not torch.equal(other_seed.backbone.conv1.weight,
                            models[0].backbone.conv1.weight)
+
+
+def test_training_starts_from_the_weights_of_the_seed():
+    cfg = load_config(Experiment(), Run('univip', 4))
+    hook, = (HOOKS.build(x) for x in cfg.custom_hooks)
+    model = build('univip', seed=9)
+    hook.before_run(SimpleNamespace(model=model))
+    wanted = build('byol', seed=4)
+    for part in ('backbone', 'neck', 'head'):
+        torch.testing.assert_close(
+            getattr(model, part).state_dict(),
+            getattr(wanted, part).state_dict(), rtol=0, atol=0)
 
 
 def test_initialize_keeps_the_random_state():

@@ -115,3 +115,10 @@ def test_photographs_are_scored_in_other_images(coco_folder, tmp_path):
     assert leave_one_image_out(by_class, split, k=3) == 100
     mixed = torch.cat([100 * by_image, by_class], 1)
     assert leave_one_image_out(mixed, split, k=1) == 100
+    # The objects of image 0 look like the other class, so their neighbours
+    # in other images are wrong; they themselves would be the nearest.
+    swapped = torch.where(split.image_of == 0, 1 - split.classes,
+                          split.classes)
+    alike = torch.cat([torch.eye(2)[swapped], 0.1 * by_image], 1)
+    assert leave_one_image_out(alike, split, k=3) == pytest.approx(
+        100 * (number - 1) / number)
