@@ -36,7 +36,8 @@ def print_report(args: argparse.Namespace, experiment: Experiment) -> None:
         return
     if args.baseline and args.baseline not in results:
         raise ValueError(f"--baseline is '{args.baseline}', but "
-                         f"'{experiment.results}' has {', '.join(results)}")
+                         f"'{experiment.results}' has {', '.join(results)}: "
+                         'give one of these')
     print(report(results, args.baseline,
                  bootstrap if args.bootstrap else interval))
 
@@ -71,9 +72,10 @@ def figures(args: argparse.Namespace, experiment: Experiment) -> None:
 
 
 def ranks(args: argparse.Namespace, experiment: Experiment) -> None:
-    """Print the effective rank of each stage of the networks."""
-    from .figures import rank_table
-    print(rank_table(experiment, runs_of(args)))
+    """Print the effective rank of the networks, trained or not."""
+    from .figures import rank_table, untrained_table
+    print(untrained_table(experiment, args.seeds) if args.untrained
+          else rank_table(experiment, runs_of(args)))
 
 
 def instances(args: argparse.Namespace, experiment: Experiment) -> None:

@@ -1,12 +1,14 @@
 """Figures and tables of the networks and the instances."""
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Union
 
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
 
 from univip_mm.io.boxes import iou, xywh_to_xyxy
@@ -22,9 +24,9 @@ from .evaluate import (
     estimate_bn_statistics,
     pooled_features,
 )
-from .report import markdown_table, sort_labels
+from .report import markdown_table, mean_and_spread, sort_labels
 from .settings import MEASURES, METHODS, Experiment, Run
-from .training import load_config, load_network
+from .training import build_model, load_config, load_network
 
 NUM_NEIGHBOURS = 5
 GREEN, RED = (0, 160, 0), (200, 0, 0)
@@ -175,6 +177,50 @@ def rank_table(experiment: Experiment, runs: Sequence[Run]) -> str:
                      *(f'{effective_rank(x):.1f}' for x in maps)])
     head = [f'stage {i}, of {x.shape[1]}' for i, x in enumerate(maps, 1)]
     return markdown_table(['method', 'seed', *head], rows)
+
+
+def untrained_table(experiment: Experiment, seeds: Sequence[int]) -> str:
+    """Return effective ranks of pooled features of untrained backbones.
+
+    The features are those of windows of 64 x 64 pixels in the middle of at
+    most 768 training images, with BN statistics of the batch, for filters of
+    any sum and with the sum zero. The first direction is the one with the
+    largest variance.
+    """
+    train = load_splits(experiment)[0].images[:768]
+    top, left = ((size - 64) // 2 for size in train.shape[2:])
+    windows = train[:, :, top:top + 64, left:left + 64]
+    rows = []
+    for zero_sum in (False, True):
+        ranks, shares = [], []
+        for seed in seeds:
+            cfg = load_config(experiment, Run(
+                'byol', seed, options=(f'start.zero_sum={zero_sum}', )))
+            with _quiet():
+                model = build_model(cfg)
+            model.backbone.train()
+            features = pooled_features(
+                model.backbone, windows, model.data_preprocessor)
+            ranks.append(effective_rank(features[:, :, None, None]))
+            values = torch.linalg.svdvals(features - features.mean(0)) ** 2
+            shares.append(float(100 * values[0] / values.sum()))
+        rows.append(['zero' if zero_sum else 'any', len(seeds),
+                     mean_and_spread(ranks, 1), mean_and_spread(shares, 0)])
+    return markdown_table(
+        ['sum of a filter', 'seeds', 'effective rank, untrained',
+         'variance in the first direction, %'], rows)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Hide MMEngine's log of the initialization of every weight."""
+    logger = MMLogger.get_current_instance()
+    level = logger.level
+    logger.setLevel('WARNING')
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def instance_table(experiment: Experiment, seed: int,

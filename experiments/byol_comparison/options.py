@@ -52,6 +52,8 @@ examples:
 RANKS_EXAMPLE = f'''
 example:
   {PROGRAM} ranks --methods byol univip --seeds 11 12 13 --name 50epochs
+without a training, with both kinds of initial filters:
+  {PROGRAM} ranks --untrained --seeds 100 101 102 103 104 105
 '''
 INSTANCES_EXAMPLE = f'''
 example:
@@ -87,7 +89,7 @@ def build_parser() -> argparse.ArgumentParser:
     add('figures', 'draw the results, or neighbours of objects',
         FIGURES_EXAMPLE, _add_figure, *networks)
     add('ranks', 'print the effective rank of each stage of the networks',
-        RANKS_EXAMPLE, *networks)
+        RANKS_EXAMPLE, _add_untrained, *networks)
     add('instances', 'print the share of instances that show objects',
         INSTANCES_EXAMPLE, _add_run_selection, _add_large, _add_data_dir)
     return parser
@@ -198,6 +200,12 @@ def _add_indicators(parser: argparse.ArgumentParser) -> None:
         '--bootstrap', action='store_true',
         help='intervals of the differences by a bootstrap of the seeds '
         "instead of Student's t")
+
+
+def _add_untrained(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        '--untrained', action='store_true',
+        help='print the ranks of the untrained networks of the seeds instead')
 
 
 def _add_study(parser: argparse.ArgumentParser) -> None:

@@ -61,11 +61,17 @@ class MethodViews(OverlapSceneCrop):
         instances (bool): Cut the K instances too. Without them, the scenes
             are still those whose overlap has K proposals. Defaults to True.
         **kwargs: Arguments of ``OverlapSceneCrop``.
+
+    Raises:
+        ValueError: An option is out of range.
     """
 
     def __init__(self, scenes: str = 'overlap', instances: bool = True,
                  **kwargs) -> None:
         super().__init__(**kwargs)
+        if scenes not in ('overlap', 'independent'):
+            raise ValueError(f"MethodViews: scenes is '{scenes}', but must be "
+                             "'overlap' or 'independent'")
         self.scenes = scenes
         self.instances = instances
 

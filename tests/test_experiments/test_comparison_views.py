@@ -89,6 +89,12 @@ def test_find_image_names_a_missing_image(experiment, tmp_path):
         FindImage(str(pixel_cache(experiment))).transform(dict(img_id=99))
 
 
+def test_unknown_scenes_are_rejected():
+    from experiments.byol_comparison.views import MethodViews
+    with pytest.raises(ValueError, match="scenes is 'overlapping', but must"):
+        MethodViews(scenes='overlapping')
+
+
 def test_photographs_are_scored_in_other_images(coco_folder, tmp_path):
     from experiments.byol_comparison.data import load_splits
     from experiments.byol_comparison.evaluate import leave_one_image_out

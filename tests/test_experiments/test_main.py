@@ -210,3 +210,15 @@ def test_missing_folders_are_reported(options, words):
     _, message = call(*options)
     assert message.startswith('error: ') and words in message
     assert not Path('nowhere').exists()
+
+
+def test_untrained_ranks_have_a_row_per_kind_of_filter(folder, trained):
+    output, message = call('ranks', '--untrained', '--data-dir',
+                           folder / 'data', '--seeds', 5, 6)
+    assert not message, message
+    rows = [x.split(' | ') for x in output.splitlines()
+            if x.startswith(('| any', '| zero'))]
+    assert [x[0] for x in rows] == ['| any', '| zero']
+    for row in rows:
+        # 16 images have at most 15 directions.
+        assert 1 <= float(row[2].split(' ± ')[0]) <= 15
