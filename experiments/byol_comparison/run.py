@@ -85,8 +85,8 @@ def _run_all(experiment: Experiment, runs: list[Run],
     from univip_mm.utils.progress import track
     # Read by the libraries of the new processes when they are imported.
     # Large pages save 4 % of a step on a CPU (glibc 2.35 or later).
-    os.environ.update(OMP_NUM_THREADS='1',
-                      GLIBC_TUNABLES='glibc.malloc.hugetlb=1')
+    os.environ['OMP_NUM_THREADS'] = '1'
+    os.environ.setdefault('GLIBC_TUNABLES', 'glibc.malloc.hugetlb=1')
     outcomes = run_in_processes(
         train_and_evaluate, [(experiment, run) for run in runs],
         [experiment.log_path(run) for run in runs], jobs)
